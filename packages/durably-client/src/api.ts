@@ -1,0 +1,100 @@
+import { ApiError, errorText } from './errors.js'
+import { runPath, runsPath, type RunFilter } from './queries.js'
+import type { ClientRun, JobInfo, Labels, LogEntry, StepRecord } from './runs.js'
+import type { Transport, TransportRequest } from './transport.js'
+
+export interface TriggerOptions {
+  idempotencyKey?: string
+  concurrencyKey?: string
+  coalesce?: 'skip'
+  labels?: Labels
+}
+
+export interface TriggerResult {
+  runId: string
+  disposition: 'created' | 'idempotent' | 'coalesced'
+}
+
+/** The trigger options among others: nothing else may reach the server. */
+export function triggerOptionsOf(options: TriggerOptions): TriggerOptions {
+  const { idempotencyKey, concurrencyKey, coalesce, labels } = options
+  return {
+    ...(idempotencyKey !== undefined && { idempotencyKey }),
+    ...(concurrencyKey !== undefined && { concurrencyKey }),
+    ...(coalesce !== undefined && { coalesce }),
+    ...(labels !== undefined && { labels }),
+  }
+}
+
+interface StoredLog extends Omit<LogEntry, 'timestamp' | 'data'> {
+  data?: unknown
+  createdAt: string
+}
+
+/** The endpoints of a Durably server, one method each. All reject with an `ApiError` when it says no. */
+export class DurablyApi {
+  readonly #transport: Transport
+
+  constructor(transport: Transport) {
+    this.#transport = transport
+  }
+
+  trigger(jobName: string, input: unknown, options: TriggerOptions = {}): Promise<TriggerResult> {
+    const body = { jobName, input, ...triggerOptionsOf(options) }
+    return this.#call({ method: 'POST', path: '/trigger', body })
+  }
+
+  getJobs(): Promise<JobInfo[]> {
+    return this.#get('/jobs')
+  }
+
+  getRuns(filter: RunFilter = {}): Promise<ClientRun[]> {
+    return this.#get(runsPath(filter))
+  }
+
+  /** The run, or null when there is none (or none that the caller may see). */
+  async getRun(runId: string): Promise<ClientRun | null> {
+    try {
+      return await this.#get<ClientRun>(runPath('/run', runId))
+    } catch (error) {
+      if (error instanceof ApiError && error.status === 404) return null
+      throw error
+    }
+  }
+
+  getSteps(runId: string): Promise<StepRecord[]> {
+    return this.#get(runPath('/steps', runId))
+  }
+
+  async getLogs(runId: string): Promise<LogEntry[]> {
+    const stored = await this.#get<StoredLog[]>(runPath('/logs', runId))
+    return stored.map(({ createdAt, data = null, ...log }) => ({ ...log, data, timestamp: createdAt }))
+  }
+
+  /** Starts a fresh run with the input of an ended one, and returns its id. */
+  async retrigger(runId: string): Promise<string> {
+    const { runId: fresh } = await this.#call<{ runId: string }>({
+      method: 'POST',
+      path: runPath('/retrigger', runId),
+    })
+    return fresh
+  }
+
+  async cancel(runId: string): Promise<void> {
+    await this.#call({ method: 'POST', path: runPath('/cancel', runId) })
+  }
+
+  async deleteRun(runId: string): Promise<void> {
+    await this.#call({ method: 'DELETE', path: runPath('/run', runId) })
+  }
+
+  #get<T>(path: string): Promise<T> {
+    return this.#call({ method: 'GET', path })
+  }
+
+  async #call<T>(request: TransportRequest): Promise<T> {
+    const { status, statusText, body } = await this.#transport.request(request)
+    if (status < 200 || status >= 300) throw new ApiError(status, errorText(body, statusText))
+    return JSON.parse(body) as T
+  }
+}

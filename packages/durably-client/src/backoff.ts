@@ -1,0 +1,9 @@
+const FIRST_MS = 500
+const LONGEST_MS = 30_000
+
+/** How long to wait before attempt number `attempt` (from 0). Half of it is random, so that
+ * the clients of a restarted server do not all come back at the same moment. */
+export function reconnectDelay(attempt: number, random: () => number = Math.random): number {
+  const ceiling = Math.min(LONGEST_MS, FIRST_MS * 2 ** attempt)
+  return ceiling * (0.5 + random() / 2)
+}

@@ -1,0 +1,63 @@
+/** Root of everything this package throws by itself. */
+export class DurablyClientError extends Error {
+  override name = 'DurablyClientError'
+}
+
+/** The server answered with an error: its status, and its own words as the message. */
+export class ApiError extends DurablyClientError {
+  override name = 'ApiError'
+  readonly status: number
+
+  constructor(status: number, message: string) {
+    super(message)
+    this.status = status
+  }
+
+  /** Tell whether asking again, unchanged, can be expected to give the same answer. */
+  get isPermanent(): boolean {
+    return this.status >= 400 && this.status < 500 && !TRANSIENT_STATUSES.has(this.status)
+  }
+}
+
+// Timeout, too early, too many requests: client errors in number only.
+const TRANSIENT_STATUSES = new Set([408, 425, 429])
+
+/** The run that was waited for ended without an output. */
+export class RunEndedError extends DurablyClientError {
+  override name = 'RunEndedError'
+  readonly runId: string
+
+  constructor(runId: string, message: string) {
+    super(message)
+    this.runId = runId
+  }
+}
+
+/** The run failed; the message is the error of the job. */
+export class RunFailedError extends RunEndedError {
+  override name = 'RunFailedError'
+}
+
+export class RunCancelledError extends RunEndedError {
+  override name = 'RunCancelledError'
+}
+
+/** The run can no longer be followed: it was deleted, or the server refuses to show it. */
+export class RunLostError extends RunEndedError {
+  override name = 'RunLostError'
+}
+
+export function errorText(body: string, statusText: string): string {
+  return jsonErrorText(body) ?? (body.trim() || statusText || 'Request failed')
+}
+
+function jsonErrorText(body: string): string | null {
+  try {
+    const parsed: unknown = JSON.parse(body)
+    const text = (parsed as { error?: unknown } | null)?.error
+    return typeof text === 'string' ? text : null
+  } catch {
+    // What an auth hook rejects with is plain text.
+    return null
+  }
+}

@@ -1,0 +1,99 @@
+import { reconnectDelay } from './backoff.js'
+import { ApiError } from './errors.js'
+import { parseEvent, type DurablyEvent } from './events.js'
+import type { Connection, Transport } from './transport.js'
+
+export interface StreamListener {
+  onEvent(event: DurablyEvent): void
+  /** The stream is open: at once for whoever joins an open one, and again after each reconnect. */
+  onOpen?(): void
+  /** The connection was lost. It comes back by itself, unless the server's refusal is permanent. */
+  onDrop?(error: Error): void
+}
+
+/** One connection for any number of listeners: opened for the first, kept alive, closed after the last. */
+export class EventStream {
+  readonly #transport: Transport
+  readonly #path: string
+  readonly #onClosed: () => void
+  readonly #listeners = new Set<StreamListener>()
+  #connection: Connection | null = null
+  #isOpen = false
+  #lastEventId: string | null = null
+  #failures = 0
+  #retry: ReturnType<typeof setTimeout> | undefined
+  #release: ReturnType<typeof setTimeout> | undefined
+
+  constructor(transport: Transport, path: string, onClosed: () => void) {
+    this.#transport = transport
+    this.#path = path
+    this.#onClosed = onClosed
+  }
+
+  subscribe(listener: StreamListener): () => void {
+    clearTimeout(this.#release)
+    this.#listeners.add(listener)
+    if (this.#isOpen) listener.onOpen?.()
+    else this.#connectUnlessWaiting()
+    return () => this.#unsubscribe(listener)
+  }
+
+  #unsubscribe(listener: StreamListener): void {
+    if (!this.#listeners.delete(listener) || this.#listeners.size > 0) return
+    // Not at once: React remounts (StrictMode, a changed key) leave and come back within one task.
+    this.#release = setTimeout(() => this.#close(), 0)
+  }
+
+  #connectUnlessWaiting(): void {
+    if (this.#connection === null && this.#retry === undefined) this.#connect()
+  }
+
+  #connect(): void {
+    this.#connection = this.#transport.connect(this.#path, {
+      lastEventId: this.#lastEventId,
+      onOpen: () => this.#opened(),
+      onMessage: (data, id) => this.#received(data, id),
+      onClose: (error) => this.#dropped(error),
+    })
+  }
+
+  #opened(): void {
+    this.#isOpen = true
+    this.#failures = 0
+    for (const listener of [...this.#listeners]) listener.onOpen?.()
+  }
+
+  #received(data: string, id: string | null): void {
+    this.#lastEventId = id
+    const event = parseEvent(data)
+    if (event === null) return
+    for (const listener of [...this.#listeners]) listener.onEvent(event)
+  }
+
+  #dropped(error: Error): void {
+    this.#isOpen = false
+    this.#connection = null
+    if (!isPermanent(error)) this.#retryLater()
+    for (const listener of [...this.#listeners]) listener.onDrop?.(error)
+  }
+
+  #retryLater(): void {
+    this.#retry = setTimeout(() => {
+      this.#retry = undefined
+      this.#connect()
+    }, reconnectDelay(this.#failures++))
+  }
+
+  #close(): void {
+    clearTimeout(this.#retry)
+    this.#retry = undefined
+    this.#connection?.close()
+    this.#connection = null
+    this.#isOpen = false
+    this.#onClosed()
+  }
+}
+
+function isPermanent(error: Error): boolean {
+  return error instanceof ApiError && error.isPermanent
+}

@@ -1,0 +1,46 @@
+import { ApiError, errorText } from './errors.js'
+import { ServerSentEventParser } from './sse-parser.js'
+import type { Connection, ConnectionHandlers } from './transport.js'
+
+/** Reads an event stream from a fetch body: where there is no EventSource, or it cannot send what is needed. */
+export function connectByFetch(
+  fetchStream: (signal: AbortSignal) => Promise<Response>,
+  handlers: ConnectionHandlers,
+): Connection {
+  const abort = new AbortController()
+  void readStream(() => fetchStream(abort.signal), handlers).catch((error: unknown) => {
+    if (!abort.signal.aborted) handlers.onClose(asError(error))
+  })
+  return { close: () => abort.abort() }
+}
+
+async function readStream(
+  fetchStream: () => Promise<Response>,
+  handlers: ConnectionHandlers,
+): Promise<never> {
+  const response = await fetchStream()
+  if (!response.ok || response.body === null) {
+    throw new ApiError(response.status, errorText(await response.text(), response.statusText))
+  }
+  handlers.onOpen()
+  const parser = new ServerSentEventParser(
+    (message) => handlers.onMessage(message.data, message.id),
+    handlers.lastEventId,
+  )
+  for await (const text of chunksOf(response.body)) parser.push(text)
+  throw new Error('The server ended the stream')
+}
+
+async function* chunksOf(body: ReadableStream<Uint8Array>): AsyncGenerator<string> {
+  const reader = body.getReader()
+  const decoder = new TextDecoder()
+  for (;;) {
+    const { done, value } = await reader.read()
+    if (done) return
+    yield decoder.decode(value, { stream: true })
+  }
+}
+
+function asError(error: unknown): Error {
+  return error instanceof Error ? error : new Error(String(error))
+}

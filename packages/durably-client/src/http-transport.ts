@@ -1,0 +1,95 @@
+import { connectByEventSource } from './event-source-connection.js'
+import { connectByFetch } from './fetch-connection.js'
+import type {
+  Connection,
+  ConnectionHandlers,
+  Transport,
+  TransportRequest,
+  TransportResponse,
+} from './transport.js'
+
+export interface HttpTransportOptions {
+  /** Base path or URL of the server, such as `/api/durably`. */
+  api: string
+  /** Sent with every request. Streams are then read with fetch, as an EventSource cannot send headers. */
+  headers?: Record<string, string> | (() => Record<string, string>)
+  credentials?: RequestCredentials
+  fetch?: typeof fetch
+  /** `null` reads streams with fetch everywhere. Default: the platform's EventSource, if there is one. */
+  EventSource?: typeof EventSource | null
+}
+
+export function httpTransport(options: HttpTransportOptions): Transport {
+  return new HttpTransport(options)
+}
+
+class HttpTransport implements Transport {
+  readonly #options: HttpTransportOptions
+  readonly #base: string
+
+  constructor(options: HttpTransportOptions) {
+    this.#options = options
+    this.#base = options.api.replace(/\/+$/, '')
+  }
+
+  async request({ method, path, body, signal }: TransportRequest): Promise<TransportResponse> {
+    const response = await this.#fetch(path, {
+      method,
+      ...(signal && { signal }),
+      ...(body !== undefined && {
+        body: JSON.stringify(body),
+        headers: { 'content-type': 'application/json' },
+      }),
+    })
+    const { status, statusText } = response
+    return { status, statusText, body: await response.text() }
+  }
+
+  connect(path: string, handlers: ConnectionHandlers): Connection {
+    const EventSourceClass = this.#eventSourceClass()
+    if (EventSourceClass) {
+      const url = this.#base + withLastEventId(path, handlers.lastEventId)
+      return connectByEventSource(EventSourceClass, url, this.#sendsCookiesAcrossOrigins(), handlers)
+    }
+    return connectByFetch((signal) => this.#fetchStream(path, handlers.lastEventId, signal), handlers)
+  }
+
+  #eventSourceClass(): typeof EventSource | null {
+    const { EventSource: chosen, headers } = this.#options
+    if (chosen !== undefined) return chosen
+    return headers === undefined && typeof EventSource === 'function' ? EventSource : null
+  }
+
+  #sendsCookiesAcrossOrigins(): boolean {
+    return this.#options.credentials === 'include'
+  }
+
+  #fetchStream(path: string, lastEventId: string | null, signal: AbortSignal): Promise<Response> {
+    return this.#fetch(path, {
+      signal,
+      cache: 'no-store',
+      headers: {
+        accept: 'text/event-stream',
+        ...(lastEventId !== null && { 'last-event-id': lastEventId }),
+      },
+    })
+  }
+
+  #fetch(path: string, init: RequestInit & { headers?: Record<string, string> }): Promise<Response> {
+    const { fetch: chosen, headers, credentials } = this.#options
+    // Looked up per call, so that a fetch installed later (tests, instrumentation) is the one that is used.
+    const send = chosen ?? globalThis.fetch
+    return send(this.#base + path, {
+      ...init,
+      ...(credentials && { credentials }),
+      headers: { ...(typeof headers === 'function' ? headers() : headers), ...init.headers },
+    })
+  }
+}
+
+// A new EventSource cannot be told the header with which its predecessor would have reconnected.
+function withLastEventId(path: string, lastEventId: string | null): string {
+  if (lastEventId === null) return path
+  const separator = path.includes('?') ? '&' : '?'
+  return `${path}${separator}lastEventId=${encodeURIComponent(lastEventId)}`
+}

@@ -1,0 +1,125 @@
+import type { DurablyEvent, LogEvent } from './events.js'
+import { isTerminal, stageOf, type ClientRun, type LogEntry, type Progress, type RunStatus } from './runs.js'
+
+/** What both a followed run and a row of a list tell about a run, and events change. */
+export interface RunFacts {
+  readonly status: RunStatus | null
+  readonly progress: Progress | null
+  readonly output: unknown
+  readonly error: string | null
+}
+
+export interface RunState<TOutput = unknown> extends RunFacts {
+  readonly runId: string | null
+  readonly output: TOutput | null
+  readonly logs: readonly LogEntry[]
+}
+
+export type RunAction =
+  | { type: 'event'; event: DurablyEvent }
+  | { type: 'snapshot'; run: ClientRun }
+  | { type: 'history'; logs: readonly LogEntry[] }
+  | { type: 'lost'; error: string }
+  | { type: 'clear-logs' }
+
+export function initialRunState(runId: string | null, status: RunStatus | null = null): RunState<never> {
+  return { runId, status, progress: null, output: null, error: null, logs: [] }
+}
+
+export function reduceRun(state: RunState, action: RunAction, maxLogs = Infinity): RunState {
+  switch (action.type) {
+    case 'event':
+      return action.event.type === 'log:write'
+        ? withLogs(state, [...state.logs, toLogEntry(action.event)], maxLogs)
+        : applyEvent(state, action.event)
+    case 'snapshot':
+      return applySnapshot(state, action.run)
+    case 'history':
+      return withLogs(state, mergeLogs(action.logs, state.logs), maxLogs)
+    case 'lost':
+      return isTerminal(state.status) ? state : { ...state, status: null, error: action.error }
+    case 'clear-logs':
+      return { ...state, logs: [] }
+  }
+}
+
+export function reduceRuns(runs: readonly ClientRun[], event: DurablyEvent): readonly ClientRun[] {
+  if (event.type === 'run:delete') return runs.filter((run) => run.id !== event.runId)
+  return runs.map((run) => (run.id === event.runId ? applyToRow(run, event) : run))
+}
+
+function applyToRow(run: ClientRun, event: DurablyEvent): ClientRun {
+  const next = applyEvent(run, event)
+  if (next === run || next.status === run.status) return next
+  return { ...next, isTerminal: isTerminal(next.status), isActive: !isTerminal(next.status) }
+}
+
+/** The one place where an event turns into state. An ended run stays as it ended. */
+function applyEvent<TFacts extends RunFacts>(run: TFacts, event: DurablyEvent): TFacts {
+  if (isTerminal(run.status)) return run
+  switch (event.type) {
+    case 'run:trigger':
+      return run.status === null ? { ...run, status: 'pending' } : run
+    case 'run:leased':
+      return run.status === 'leased' ? run : { ...run, status: 'leased' }
+    case 'run:progress':
+      return { ...run, status: 'leased', progress: event.progress }
+    case 'run:complete':
+      return { ...run, status: 'completed', output: event.output ?? run.output, error: null }
+    case 'run:fail':
+      return { ...run, status: 'failed', error: event.error ?? run.error }
+    case 'run:cancel':
+      return { ...run, status: 'cancelled' }
+    case 'run:delete':
+      return { ...run, status: null, error: 'Run was deleted' }
+    default:
+      return run
+  }
+}
+
+// A snapshot was taken while events went on arriving: it may be older than what they told.
+function applySnapshot(state: RunState, run: ClientRun): RunState {
+  if (stageOf(run.status) < stageOf(state.status)) return state
+  const isNews = stageOf(run.status) > stageOf(state.status)
+  return {
+    ...state,
+    status: run.status,
+    progress: isNews ? run.progress : (state.progress ?? run.progress),
+    output: run.output,
+    error: run.error,
+  }
+}
+
+function withLogs(state: RunState, logs: readonly LogEntry[], maxLogs: number): RunState {
+  return { ...state, logs: logs.length > maxLogs ? logs.slice(logs.length - maxLogs) : logs }
+}
+
+function toLogEntry(event: LogEvent): LogEntry {
+  const { timestamp = '', sequence = '' } = event
+  return {
+    // The sequence alone starts again with the server process.
+    id: `${event.runId}:${timestamp}:${sequence}`,
+    runId: event.runId,
+    stepName: event.stepName,
+    level: event.level,
+    message: event.message,
+    data: event.data ?? null,
+    timestamp,
+  }
+}
+
+// Events carry no log id, so the overlap of what was stored and what was seen live is found by content.
+function mergeLogs(stored: readonly LogEntry[], live: readonly LogEntry[]): readonly LogEntry[] {
+  const known = new Map<string, number>()
+  for (const log of stored) known.set(contentOf(log), (known.get(contentOf(log)) ?? 0) + 1)
+  const onlyLive = live.filter((log) => {
+    const count = known.get(contentOf(log)) ?? 0
+    known.set(contentOf(log), count - 1)
+    return count <= 0
+  })
+  return [...stored, ...onlyLive]
+}
+
+function contentOf(log: LogEntry): string {
+  return JSON.stringify([log.stepName, log.level, log.message, log.data])
+}

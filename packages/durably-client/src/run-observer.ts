@@ -1,0 +1,95 @@
+import type { DurablyApi } from './api.js'
+import { ApiError } from './errors.js'
+import { endsRun, type DurablyEvent } from './events.js'
+import { initialRunState, reduceRun, type RunAction, type RunState } from './reducer.js'
+import { isTerminal, type RunStatus } from './runs.js'
+import { Store } from './store.js'
+import type { EventStreams } from './streams.js'
+
+export interface RunObserverOptions {
+  /** Keep only the latest logs. Default: all of them. */
+  maxLogs?: number
+  /** What is known about the run before the server has said anything. */
+  status?: RunStatus
+}
+
+/** Follows one run: the state it is in, then every event, across reconnects. */
+export class RunObserver<TOutput = unknown> extends Store<RunState<TOutput>> {
+  readonly runId: string | null
+  readonly #api: DurablyApi
+  readonly #streams: EventStreams
+  readonly #maxLogs: number | undefined
+  #wantsHistory = true
+  #leaveStream: (() => void) | null = null
+
+  constructor(
+    api: DurablyApi,
+    streams: EventStreams,
+    runId: string | null,
+    options: RunObserverOptions = {},
+  ) {
+    super(initialRunState(runId, options.status))
+    this.runId = runId
+    this.#api = api
+    this.#streams = streams
+    this.#maxLogs = options.maxLogs
+  }
+
+  readonly clearLogs = (): void => {
+    this.#wantsHistory = false
+    this.#apply({ type: 'clear-logs' })
+  }
+
+  protected start(): void {
+    const { runId } = this
+    if (runId === null || isTerminal(this.getSnapshot().status)) return
+    this.#leaveStream = this.#streams.ofRun(runId).subscribe({
+      onEvent: (event) => this.#receive(event),
+      onOpen: () => void this.#catchUp(runId),
+      // An EventSource does not tell why it was refused; asking for the run does.
+      onDrop: () => void this.#catchUp(runId),
+    })
+  }
+
+  protected stop(): void {
+    this.#leaveStream?.()
+    this.#leaveStream = null
+  }
+
+  #receive(event: DurablyEvent): void {
+    if (event.runId !== this.runId) return
+    this.#apply({ type: 'event', event })
+    // The server ends the stream here; staying would reconnect and replay the end again and again.
+    if (endsRun(event)) this.stop()
+  }
+
+  // The stream says nothing about a pending run, nor what was logged before it was opened.
+  async #catchUp(runId: string): Promise<void> {
+    await Promise.all([this.#loadRun(runId), this.#loadLogs(runId)])
+  }
+
+  async #loadRun(runId: string): Promise<void> {
+    try {
+      const run = await this.#api.getRun(runId)
+      if (run === null) return this.#giveUp('Run not found')
+      this.#apply({ type: 'snapshot', run })
+    } catch (error) {
+      if (error instanceof ApiError && error.isPermanent) this.#giveUp(error.message)
+    }
+  }
+
+  async #loadLogs(runId: string): Promise<void> {
+    if (!this.#wantsHistory) return
+    const logs = await this.#api.getLogs(runId).catch(() => [])
+    if (this.#wantsHistory && logs.length > 0) this.#apply({ type: 'history', logs })
+  }
+
+  #giveUp(error: string): void {
+    this.stop()
+    this.#apply({ type: 'lost', error })
+  }
+
+  #apply(action: RunAction): void {
+    this.setState(reduceRun(this.getSnapshot(), action, this.#maxLogs) as RunState<TOutput>)
+  }
+}

@@ -1,0 +1,40 @@
+/** What a hook needs: changes to listen to, and a snapshot that stays the same object between them. */
+export interface Observable<TState> {
+  subscribe(this: void, listener: () => void): () => void
+  getSnapshot(this: void): TState
+}
+
+/** Holds one immutable state; works only while somebody listens. */
+export abstract class Store<TState> implements Observable<TState> {
+  readonly #listeners = new Set<() => void>()
+  #state: TState
+
+  constructor(initial: TState) {
+    this.#state = initial
+  }
+
+  readonly subscribe = (listener: () => void): (() => void) => {
+    // Wrapped, so that the same function subscribed twice counts twice.
+    const own = () => listener()
+    this.#listeners.add(own)
+    if (this.#listeners.size === 1) this.start()
+    return () => {
+      if (this.#listeners.delete(own) && this.#listeners.size === 0) this.stop()
+    }
+  }
+
+  readonly getSnapshot = (): TState => this.#state
+
+  protected abstract start(): void
+  protected abstract stop(): void
+
+  protected get isObserved(): boolean {
+    return this.#listeners.size > 0
+  }
+
+  protected setState(next: TState): void {
+    if (Object.is(next, this.#state)) return
+    this.#state = next
+    for (const listener of [...this.#listeners]) listener()
+  }
+}

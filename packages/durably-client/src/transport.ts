@@ -1,0 +1,35 @@
+export interface TransportRequest {
+  method: 'GET' | 'POST' | 'DELETE'
+  /** Path below the server's base path, query included: `/runs?limit=10`. */
+  path: string
+  /** Sent as JSON. */
+  body?: unknown
+  signal?: AbortSignal
+}
+
+export interface TransportResponse {
+  status: number
+  statusText: string
+  body: string
+}
+
+export interface ConnectionHandlers {
+  /** Where the previous connection broke off, so that the server can continue from there. */
+  lastEventId: string | null
+  /** The server has accepted the stream; again each time the transport itself re-established it. */
+  onOpen(): void
+  onMessage(data: string, id: string | null): void
+  /** The connection is lost for good; whoever opened it decides whether to open another one. */
+  onClose(error: Error): void
+}
+
+export interface Connection {
+  close(): void
+}
+
+/** How requests reach a Durably server: over HTTP, or by whatever else speaks the same paths. */
+export interface Transport {
+  /** Resolves whatever the status; rejects when there was no answer at all. */
+  request(request: TransportRequest): Promise<TransportResponse>
+  connect(path: string, handlers: ConnectionHandlers): Connection
+}

@@ -1,0 +1,67 @@
+import { RunCancelledError, RunFailedError, RunLostError } from './errors.js'
+import type { RunState } from './reducer.js'
+import type { LogEntry, Progress } from './runs.js'
+import type { Observable } from './store.js'
+
+export interface WaitOptions {
+  /** Milliseconds after which waiting (not the run) is given up. */
+  timeout?: number
+  signal?: AbortSignal
+  onProgress?: (progress: Progress) => void
+  onLog?: (log: LogEntry) => void
+}
+
+/** Resolves with the output of a run; rejects when it ends in any other way. */
+export function waitForRun<TOutput>(
+  runId: string,
+  run: Observable<RunState<TOutput>>,
+  options: WaitOptions = {},
+): Promise<TOutput> {
+  const signal = deadlineOf(options)
+  return new Promise((resolve, reject) => {
+    const settle = (finish: () => void) => {
+      unsubscribe()
+      signal?.removeEventListener('abort', abort)
+      finish()
+    }
+    const abort = () => settle(() => reject(signal?.reason as Error))
+    const report = reporter(options)
+    const unsubscribe = run.subscribe(() => {
+      const state = run.getSnapshot()
+      report(state)
+      const ending = endingOf(runId, state)
+      if (ending === 'completed') settle(() => resolve(state.output as TOutput))
+      else if (ending) settle(() => reject(ending))
+    })
+    if (signal?.aborted) abort()
+    else signal?.addEventListener('abort', abort)
+  })
+}
+
+function endingOf(runId: string, { status, error }: RunState): 'completed' | Error | null {
+  if (status === 'completed') return 'completed'
+  if (status === 'failed') return new RunFailedError(runId, error ?? 'Run failed')
+  if (status === 'cancelled') return new RunCancelledError(runId, 'Run was cancelled')
+  if (status === null && error !== null) return new RunLostError(runId, error)
+  return null
+}
+
+function reporter({ onProgress, onLog }: WaitOptions): (state: RunState) => void {
+  let progress: Progress | null = null
+  const reported = new Set<LogEntry>()
+  return (state) => {
+    if (state.progress && state.progress !== progress) onProgress?.(state.progress)
+    progress = state.progress
+    if (!onLog) return
+    for (const log of state.logs) {
+      if (!reported.has(log)) onLog(log)
+      reported.add(log)
+    }
+  }
+}
+
+function deadlineOf({ timeout, signal }: WaitOptions): AbortSignal | undefined {
+  if (timeout === undefined) return signal
+  const deadline = AbortSignal.timeout(timeout)
+  return signal ? AbortSignal.any([signal, deadline]) : deadline
+}

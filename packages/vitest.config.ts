@@ -1,0 +1,39 @@
+import { fileURLToPath } from 'node:url'
+import { defineConfig } from 'vitest/config'
+
+const sources = {
+  'durably-client': fileURLToPath(new URL('durably-client/src/index.ts', import.meta.url)),
+  'durably-react': fileURLToPath(new URL('durably-react/src/index.ts', import.meta.url)),
+}
+
+const resolve = { alias: sources }
+
+export default defineConfig({
+  test: {
+    projects: [
+      {
+        resolve,
+        test: { name: 'unit', include: ['*/test/unit/**/*.test.{ts,tsx}'] },
+      },
+      {
+        resolve,
+        test: {
+          name: 'server',
+          include: ['*/test/server/**/*.test.{ts,tsx}'],
+          globalSetup: ['durably-client/test/support/start-server.ts'],
+          testTimeout: 20_000,
+        },
+      },
+      {
+        resolve,
+        test: {
+          name: 'browser',
+          include: ['*/test/browser/**/*.test.{ts,tsx}'],
+          globalSetup: ['durably-client/test/support/start-server.ts'],
+          testTimeout: 30_000,
+          hookTimeout: 60_000,
+        },
+      },
+    ],
+  },
+})
