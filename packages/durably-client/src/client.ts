@@ -83,7 +83,7 @@ export type ConnectionOptions = (HttpTransportOptions & { transport?: never }) |
 export type DurablyClientOptions<Jobs> = ConnectionOptions & NamesOption<Jobs>
 
 export function createDurablyClient<Jobs extends JobMap<Jobs> = UntypedJobs>(
-  options: DurablyClientOptions<Jobs>,
+  options: DurablyClientOptions<NoInfer<Jobs>>,
 ): TypedDurablyClient<Jobs> {
   const client = new DurablyClient(transportOf(options))
   const jobs = jobProxy(options.names ?? {}, (jobName) => jobClient(client, jobName))

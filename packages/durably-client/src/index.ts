@@ -56,3 +56,4 @@ export type {
   TransportResponse,
 } from './transport.js'
 export { waitForRun, type WaitOptions } from './wait-for-run.js'
+export { watchRun, type RunCallbacks } from './watch-run.js'

@@ -1,0 +1,335 @@
+import {
+  ApiError,
+  createDurablyClient,
+  RunCancelledError,
+  RunFailedError,
+  RunLostError,
+} from 'durably-client'
+import { beforeEach, describe, expect, test, vi } from 'vitest'
+import { FakeTransport } from '../support/fake-transport.js'
+import { aLogEvent, anEvent, aRun, storedLog } from '../support/samples.js'
+
+let transport: FakeTransport
+let client: ReturnType<typeof createDurablyClient>
+
+beforeEach(() => {
+  transport = new FakeTransport()
+  client = createDurablyClient({ transport })
+})
+
+const ignore = () => {}
+
+describe('a run', () => {
+  test('nothing is opened before somebody listens', () => {
+    client.observeRun('run-1')
+    client.observeRuns()
+    client.observeJob('import-csv')
+    expect([transport.requests, transport.connections]).toEqual([[], []])
+  })
+
+  test('the state of a pending run is asked for, as its stream is silent', async () => {
+    transport.answer('GET /run?', { body: aRun() })
+    const run = client.observeRun('run-1')
+    run.subscribe(ignore)
+    transport.stream('/subscribe?runId=run-1').open()
+    await vi.waitFor(() => expect(run.getSnapshot().status).toBe('pending'))
+  })
+
+  test('logs written before are loaded, and joined with those that follow', async () => {
+    transport.answer('GET /run?', { body: aRun({ status: 'leased' }) })
+    transport.answer('GET /logs?', { body: ['one', 'two'].map(storedLog) })
+    const run = client.observeRun('run-1')
+    run.subscribe(ignore)
+    const stream = transport.stream('/subscribe')
+    stream.open()
+    stream.send(aLogEvent('two'))
+    stream.send(aLogEvent('three'))
+    const messages = () => run.getSnapshot().logs.map(({ message }) => message)
+    await vi.waitFor(() => expect(messages()).toEqual(['one', 'two', 'three']))
+  })
+
+  test('cleared logs do not come back with a reconnect', async () => {
+    transport.answer('GET /run?', { body: aRun({ status: 'leased' }) })
+    transport.answer('GET /logs?', { body: [storedLog('old')] })
+    const run = client.observeRun('run-1')
+    run.subscribe(ignore)
+    transport.stream('/subscribe').open()
+    await vi.waitFor(() => expect(run.getSnapshot().logs).toHaveLength(1))
+    run.clearLogs()
+    transport.stream('/subscribe').open()
+    await vi.waitFor(() => expect(transport.asked('GET /run?')).toHaveLength(2))
+    expect(run.getSnapshot().logs).toEqual([])
+    expect(transport.asked('GET /logs?')).toHaveLength(1)
+  })
+
+  test('the stream is left when the run has ended', async () => {
+    const run = client.observeRun('run-1')
+    run.subscribe(ignore)
+    transport.stream('/subscribe').send(anEvent('run:complete', { output: 1 }))
+    await vi.waitFor(() => expect(transport.live).toEqual([]))
+    expect(run.getSnapshot()).toMatchObject({ status: 'completed', output: 1 })
+  })
+
+  test('a run that does not exist is given up', async () => {
+    transport.answer('GET /run?', { status: 404, body: { error: 'Run not found' } })
+    const run = client.observeRun('run-1')
+    run.subscribe(ignore)
+    transport.stream('/subscribe').drop()
+    await vi.waitFor(() => expect(run.getSnapshot().error).toBe('Run not found'))
+    await new Promise((resolve) => setTimeout(resolve, 600))
+    expect(transport.connections).toHaveLength(1)
+  })
+
+  test('a server that is away for a while is no reason to give up', async () => {
+    transport.answer('GET /run?', { status: 503, body: 'restarting' })
+    const run = client.observeRun('run-1')
+    run.subscribe(ignore)
+    transport.stream('/subscribe').drop()
+    await vi.waitFor(() => expect(transport.connections).toHaveLength(2), 2000)
+    expect(run.getSnapshot().error).toBeNull()
+  })
+
+  test('events of another run are not taken for those of this one', () => {
+    const run = client.observeRun('run-1')
+    run.subscribe(ignore)
+    transport.stream('/subscribe').send(anEvent('run:complete', { runId: 'run-2' }))
+    expect(run.getSnapshot().status).toBeNull()
+  })
+})
+
+describe('waiting', () => {
+  async function ended(type: 'run:fail' | 'run:cancel' | 'run:delete', error?: string) {
+    const waiting = client.waitForRun('run-1')
+    transport.stream('/subscribe').send(anEvent(type, error ? { error } : {}))
+    return waiting.catch((reason: unknown) => reason)
+  }
+
+  test('resolves with the output, having told progress and logs on the way', async () => {
+    const onProgress = vi.fn()
+    const onLog = vi.fn()
+    const waiting = client.waitForRun('run-1', { onProgress, onLog })
+    const stream = transport.stream('/subscribe')
+    stream.send(aLogEvent('hello'))
+    stream.send(anEvent('run:progress', { progress: { current: 1 } }))
+    stream.send(anEvent('run:complete', { output: { count: 3 } }))
+    expect(await waiting).toEqual({ count: 3 })
+    expect(onProgress.mock.calls).toEqual([[{ current: 1 }]])
+    expect(onLog.mock.calls).toMatchObject([[{ message: 'hello' }]])
+  })
+
+  test('rejects with the error of the job when it failed', async () => {
+    const error = await ended('run:fail', 'boom')
+    expect(error).toBeInstanceOf(RunFailedError)
+    expect(error).toMatchObject({ message: 'boom', runId: 'run-1' })
+  })
+
+  test('rejects when the run was cancelled, or is gone', async () => {
+    expect(await ended('run:cancel')).toBeInstanceOf(RunCancelledError)
+    expect(await ended('run:delete')).toBeInstanceOf(RunLostError)
+  })
+
+  test('gives up at its timeout, and leaves the stream', async () => {
+    await expect(client.waitForRun('run-1', { timeout: 5 })).rejects.toThrow(/timeout/i)
+    await vi.waitFor(() => expect(transport.live).toEqual([]))
+  })
+
+  test('gives up on request', async () => {
+    const abort = new AbortController()
+    const waiting = client.waitForRun('run-1', { signal: abort.signal, timeout: 60_000 })
+    abort.abort(new Error('enough'))
+    await expect(waiting).rejects.toThrow('enough')
+    await expect(client.waitForRun('run-1', { signal: AbortSignal.abort(new Error('late')) })).rejects.toThrow('late')
+  })
+})
+
+describe('a job', () => {
+  const TRIGGERED = { body: { runId: 'run-1', disposition: 'created' } }
+
+  test('is pending from the moment of the trigger', async () => {
+    transport.answer('POST /trigger', TRIGGERED)
+    const job = client.jobs['importCsv']!.observe()
+    job.subscribe(ignore)
+    const triggering = job.trigger({ filename: 'a' }, { concurrencyKey: 'k' })
+    expect(job.getSnapshot()).toMatchObject({ runId: null, status: 'pending' })
+    expect(await triggering).toEqual({ runId: 'run-1', disposition: 'created' })
+    expect(job.getSnapshot()).toMatchObject({ runId: 'run-1', status: 'pending' })
+    expect(transport.asked('POST /trigger')[0]?.body).toEqual({
+      jobName: 'import-csv',
+      input: { filename: 'a' },
+      concurrencyKey: 'k',
+    })
+  })
+
+  test('a refused trigger rejects with the words of the server, and the previous run is back', async () => {
+    transport.answer('POST /trigger', { status: 409, body: { error: 'A pending run already exists' } })
+    const job = client.observeJob('import-csv', { initialRunId: 'run-0' })
+    job.subscribe(ignore)
+    const error: unknown = await job.trigger({}).catch((reason: unknown) => reason)
+    expect(error).toBeInstanceOf(ApiError)
+    expect(error).toMatchObject({ status: 409, message: 'A pending run already exists' })
+    expect(job.getSnapshot().runId).toBe('run-0')
+  })
+
+  test('only what the server knows as a trigger option is sent', async () => {
+    transport.answer('POST /trigger', TRIGGERED)
+    const waiting = client.triggerAndWait('import-csv', {}, { timeout: 60_000, labels: { a: 'b' } })
+    await vi.waitFor(() => transport.stream('/subscribe'))
+    transport.stream('/subscribe').send(anEvent('run:complete', { output: 2 }))
+    expect(await waiting).toEqual({ runId: 'run-1', disposition: 'created', output: 2 })
+    expect(transport.asked('POST /trigger')[0]?.body).toEqual({
+      jobName: 'import-csv',
+      input: {},
+      labels: { a: 'b' },
+    })
+  })
+
+  test('a leased run is resumed before a pending one', async () => {
+    const runs = [aRun({ id: 'newer' }), aRun({ id: 'older', status: 'leased' })]
+    transport.answer('GET /runs?', { body: runs })
+    const job = client.observeJob('import-csv')
+    job.subscribe(ignore)
+    await vi.waitFor(() => expect(job.getSnapshot()).toMatchObject({ runId: 'older', status: 'leased' }))
+  })
+
+  test('a trigger beats the search for a run to resume', async () => {
+    let found: (answer: { body: unknown }) => void = ignore
+    transport.answer('GET /runs?', () => new Promise((resolve) => (found = resolve)))
+    transport.answer('POST /trigger', TRIGGERED)
+    const job = client.observeJob('import-csv')
+    job.subscribe(ignore)
+    await job.trigger({})
+    found({ body: [aRun({ id: 'older', status: 'leased' })] })
+    await new Promise((resolve) => setTimeout(resolve, 10))
+    expect(job.getSnapshot().runId).toBe('run-1')
+  })
+
+  test.each([{ autoResume: false }, { initialRunId: 'run-9' }])('%j looks for no active run', (options) => {
+    client.observeJob('import-csv', options).subscribe(ignore)
+    expect(transport.asked('GET /runs?')).toEqual([])
+  })
+
+  test('a newer run is followed, whoever triggered it', () => {
+    const job = client.observeJob('import-csv', { autoResume: false })
+    job.subscribe(ignore)
+    transport.stream('/runs/subscribe?jobName=import-csv').send(anEvent('run:trigger', { runId: 'run-7' }))
+    transport.stream('/subscribe?runId=run-7').send(anEvent('run:leased', { runId: 'run-7' }))
+    expect(job.getSnapshot()).toMatchObject({ runId: 'run-7', status: 'leased' })
+  })
+
+  test('a run that is leased while another is active is not newer', () => {
+    const job = client.observeJob('import-csv', { autoResume: false })
+    job.subscribe(ignore)
+    const feed = transport.stream('/runs/subscribe')
+    feed.send(anEvent('run:trigger', { runId: 'newer' }))
+    feed.send(anEvent('run:leased', { runId: 'older' }))
+    expect(job.getSnapshot().runId).toBe('newer')
+  })
+
+  test('without followLatest, other runs are not even listened to', () => {
+    const job = client.observeJob('import-csv', { followLatest: false, autoResume: false })
+    job.subscribe(ignore)
+    expect(transport.connections).toEqual([])
+    job.setFollowLatest(true)
+    expect(transport.connections).toHaveLength(1)
+  })
+
+  test('reset forgets the run', async () => {
+    transport.answer('POST /trigger', TRIGGERED)
+    const job = client.observeJob('import-csv')
+    job.subscribe(ignore)
+    await job.trigger({})
+    job.reset()
+    expect(job.getSnapshot()).toMatchObject({ runId: null, status: null, logs: [] })
+  })
+})
+
+describe('a list of runs', () => {
+  const page = (count: number) => Array.from({ length: count }, (_, i) => aRun({ id: `run-${i}` }))
+
+  test('one run more than a page tells that there is another page', async () => {
+    transport.answer('GET /runs?', { body: page(3) })
+    const list = client.observeRuns({ pageSize: 2, status: ['failed', 'cancelled'], labels: { env: 'x' } })
+    expect(list.getSnapshot().isLoading).toBe(true)
+    list.subscribe(ignore)
+    await vi.waitFor(() => expect(list.getSnapshot()).toMatchObject({ isLoading: false, hasMore: true }))
+    expect(list.getSnapshot().runs).toHaveLength(2)
+    expect(transport.requests[0]?.path).toBe(
+      '/runs?label.env=x&status=failed&status=cancelled&limit=3&offset=0',
+    )
+  })
+
+  test('events show at once, and the page is fetched once for any number of them', async () => {
+    transport.answer('GET /runs?', { body: page(2) })
+    const list = client.observeRuns()
+    list.subscribe(ignore)
+    await vi.waitFor(() => expect(list.getSnapshot().runs).toHaveLength(2))
+    const stream = transport.stream('/runs/subscribe')
+    const asked = transport.asked('GET /runs?').length
+    stream.send(anEvent('run:progress', { runId: 'run-1', progress: { current: 1 } }))
+    for (let i = 0; i < 50; i++) stream.send(anEvent('run:trigger', { runId: `new-${i}` }))
+    expect(list.getSnapshot().runs[1]).toMatchObject({ status: 'leased', progress: { current: 1 } })
+    await new Promise((resolve) => setTimeout(resolve, 300))
+    expect(transport.asked('GET /runs?').length - asked).toBeLessThanOrEqual(2)
+  })
+
+  test('events that change nothing on the page leave the snapshot alone', async () => {
+    transport.answer('GET /runs?', { body: page(1) })
+    const list = client.observeRuns()
+    list.subscribe(ignore)
+    await vi.waitFor(() => expect(list.getSnapshot().isLoading).toBe(false))
+    const before = list.getSnapshot()
+    transport.stream('/runs/subscribe').send(anEvent('step:start', { runId: 'elsewhere' }))
+    expect(list.getSnapshot()).toBe(before)
+  })
+
+  test('only the first page is live', async () => {
+    transport.answer('GET /runs?', { body: page(11) })
+    const list = client.observeRuns()
+    list.subscribe(ignore)
+    await vi.waitFor(() => expect(list.getSnapshot().hasMore).toBe(true))
+    list.nextPage()
+    await vi.waitFor(() => expect(transport.live).toEqual([]))
+    expect(list.getSnapshot().page).toBe(1)
+    list.prevPage()
+    await vi.waitFor(() => expect(transport.live).toHaveLength(1))
+    list.prevPage()
+    expect(list.getSnapshot().page).toBe(0)
+  })
+
+  test('an answer that comes after a later question is dropped', async () => {
+    const answers: ((answer: { body: unknown }) => void)[] = []
+    transport.answer('GET /runs?', () => new Promise((resolve) => answers.push(resolve)))
+    const list = client.observeRuns({ realtime: false })
+    list.subscribe(ignore)
+    list.goToPage(3)
+    await vi.waitFor(() => expect(answers).toHaveLength(2))
+    answers[1]?.({ body: [aRun({ id: 'page-3' })] })
+    await vi.waitFor(() => expect(list.getSnapshot().isLoading).toBe(false))
+    answers[0]?.({ body: [aRun({ id: 'page-0' })] })
+    await new Promise((resolve) => setTimeout(resolve, 10))
+    expect(list.getSnapshot().runs.map(({ id }) => id)).toEqual(['page-3'])
+  })
+
+  test('a failed load tells the words of the server, until one succeeds', async () => {
+    transport.answer('GET /runs?', { status: 401, body: 'Unauthorized' })
+    const list = client.observeRuns({ realtime: false })
+    list.subscribe(ignore)
+    await vi.waitFor(() => expect(list.getSnapshot().error).toBe('Unauthorized'))
+    transport.answer('GET /runs?', { body: [] })
+    await list.refresh()
+    expect(list.getSnapshot()).toMatchObject({ error: null, isLoading: false })
+  })
+})
+
+describe('jobs by property', () => {
+  test('a property is the job in kebab-case, or what the names say', () => {
+    const named = createDurablyClient({ transport, names: { nightly: 'reports.nightly' } })
+    expect(named.jobs['importCsv']?.name).toBe('import-csv')
+    expect(named.jobs['nightly']?.name).toBe('reports.nightly')
+    expect(named.jobs['importCsv']).toBe(named.jobs['importCsv'])
+  })
+
+  test('the jobs are not taken for a promise', async () => {
+    expect(await Promise.resolve(client.jobs)).toBe(client.jobs)
+  })
+})

@@ -1,0 +1,36 @@
+import type { DurablyClient, InputOf, JobObserverOptions, JobTypes, OutputOf, RunCallbacks } from 'durably-client'
+import { clientOf, type ServerOptions } from './server.js'
+import { useJob, type UseJobResult } from './use-job.js'
+import { useJobLogs, type UseJobLogsResult } from './use-job-logs.js'
+import { useJobRun, type UseJobRunResult } from './use-job-run.js'
+
+interface LogLimit {
+  /** Keep only the latest logs. Default: all of them. */
+  maxLogs?: number
+}
+
+/** The hooks of one job, which know its input and output. */
+export interface JobHooks<TInput, TOutput> {
+  useJob(options?: JobObserverOptions): UseJobResult<TInput, TOutput>
+  useRun(runId: string | null, options?: RunCallbacks<TOutput> & LogLimit): UseJobRunResult<TOutput>
+  useLogs(runId: string | null, options?: LogLimit): UseJobLogsResult
+}
+
+export type JobHooksOptions = ServerOptions & { jobName: string }
+
+export function createJobHooks<Job extends JobTypes = JobTypes>(
+  options: JobHooksOptions,
+): JobHooks<InputOf<Job>, OutputOf<Job>> {
+  return hooksOf(clientOf(options), options.jobName)
+}
+
+export function hooksOf<TInput, TOutput>(
+  client: DurablyClient,
+  jobName: string,
+): JobHooks<TInput, TOutput> {
+  return {
+    useJob: (options) => useJob({ ...options, client, jobName }),
+    useRun: (runId, options) => useJobRun({ ...options, client, runId }),
+    useLogs: (runId, options) => useJobLogs({ ...options, client, runId }),
+  }
+}

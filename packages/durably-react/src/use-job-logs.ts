@@ -1,0 +1,27 @@
+import type { LogEntry } from 'durably-client'
+import { useMemo } from 'react'
+import { clientOf, type ServerOptions } from './server.js'
+import { useObservable } from './use-observable.js'
+
+export type UseJobLogsOptions = ServerOptions & {
+  /** The run whose logs to show; null shows none. */
+  runId: string | null
+  /** Keep only the latest logs. Default: all of them. */
+  maxLogs?: number
+}
+
+export interface UseJobLogsResult {
+  logs: readonly LogEntry[]
+  clearLogs: () => void
+}
+
+/** Shows what a run has logged, and logs. */
+export function useJobLogs(options: UseJobLogsOptions): UseJobLogsResult {
+  const client = clientOf(options)
+  const { runId, maxLogs } = options
+  const run = useMemo(
+    () => client.observeRun(runId, maxLogs === undefined ? {} : { maxLogs }),
+    [client, runId, maxLogs],
+  )
+  return { logs: useObservable(run).logs, clearLogs: run.clearLogs }
+}

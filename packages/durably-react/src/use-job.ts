@@ -1,0 +1,49 @@
+import {
+  statusFlags,
+  type JobObserver,
+  type JobObserverOptions,
+  type LogEntry,
+  type Progress,
+  type RunStatus,
+  type StatusFlags,
+} from 'durably-client'
+import { useEffect, useMemo } from 'react'
+import { clientOf, type ServerOptions } from './server.js'
+import { useObservable } from './use-observable.js'
+
+export type UseJobOptions = ServerOptions & JobObserverOptions & { jobName: string }
+
+export interface UseJobResult<TInput, TOutput> extends StatusFlags {
+  /** Resolves when the server has accepted the run. */
+  trigger: JobObserver<TInput, TOutput>['trigger']
+  /** Resolves with the output when the run has completed; rejects when it ends otherwise. */
+  triggerAndWait: JobObserver<TInput, TOutput>['triggerAndWait']
+  reset: () => void
+  currentRunId: string | null
+  status: RunStatus | null
+  progress: Progress | null
+  logs: readonly LogEntry[]
+  output: TOutput | null
+  error: string | null
+}
+
+/** Triggers a job, and follows the run. */
+export function useJob<TInput = unknown, TOutput = unknown>(
+  options: UseJobOptions,
+): UseJobResult<TInput, TOutput> {
+  const client = clientOf(options)
+  const { jobName, initialRunId, maxLogs, autoResume = true, followLatest = true } = options
+  const job = useMemo(
+    () =>
+      client.observeJob<TInput, TOutput>(jobName, {
+        autoResume,
+        ...(initialRunId !== undefined && { initialRunId }),
+        ...(maxLogs !== undefined && { maxLogs }),
+      }),
+    [client, jobName, initialRunId, maxLogs, autoResume],
+  )
+  useEffect(() => job.setFollowLatest(followLatest), [job, followLatest])
+  const { runId: currentRunId, ...run } = useObservable(job)
+  const { trigger, triggerAndWait, reset } = job
+  return { ...run, ...statusFlags(run.status), currentRunId, trigger, triggerAndWait, reset }
+}
