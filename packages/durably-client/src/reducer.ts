@@ -80,11 +80,11 @@ function applyEvent<TFacts extends RunFacts>(run: TFacts, event: DurablyEvent): 
 // A snapshot was taken while events went on arriving: it may be older than what they told.
 function applySnapshot(state: RunState, run: ClientRun): RunState {
   if (stageOf(run.status) < stageOf(state.status)) return state
-  const isNews = stageOf(run.status) > stageOf(state.status)
+  const isNews = isTerminal(run.status) || stageOf(run.status) > stageOf(state.status)
   return {
     ...state,
     status: run.status,
-    progress: isNews ? run.progress : (state.progress ?? run.progress),
+    progress: (isNews ? run.progress : state.progress) ?? run.progress ?? state.progress,
     output: run.output,
     error: run.error,
   }

@@ -72,6 +72,12 @@ describe('snapshots', () => {
     expect(reduceRun(live, { type: 'snapshot', run }).progress).toEqual({ current: 5 })
   })
 
+  test('progress of an ended run is the last one, even if it was not seen live', () => {
+    const seen = after(anEvent('run:progress', { progress: { current: 1 } }), anEvent('run:complete'))
+    const run = aRun({ status: 'completed', progress: { current: 6 } })
+    expect(reduceRun(seen, { type: 'snapshot', run }).progress).toEqual({ current: 6 })
+  })
+
   test('a lost run tells why, unless it had ended', () => {
     const lost = { type: 'lost', error: 'Run not found' } as const
     expect(reduceRun(after(anEvent('run:leased')), lost)).toMatchObject({ status: null, error: 'Run not found' })

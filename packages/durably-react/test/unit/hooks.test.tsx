@@ -1,0 +1,228 @@
+// @vitest-environment jsdom
+import { act, cleanup, render, renderHook } from '@testing-library/react'
+import { createDurablyClient } from 'durably-client'
+import { createDurably, useJob, useJobLogs, useJobRun, useRunActions, useRuns } from 'durably-react'
+import { StrictMode, startTransition, Suspense, use, useState, type ReactNode } from 'react'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
+import { FakeTransport } from '../../../durably-client/test/support/fake-transport.js'
+import { aLogEvent, anEvent, aRun } from '../../../durably-client/test/support/samples.js'
+
+let transport: FakeTransport
+let client: ReturnType<typeof createDurablyClient>
+
+beforeEach(() => {
+  transport = new FakeTransport()
+  client = createDurablyClient({ transport })
+})
+
+afterEach(cleanup)
+
+const settle = () => act(() => new Promise((resolve) => setTimeout(resolve, 5)))
+
+function send(...args: Parameters<typeof anEvent>) {
+  const event = anEvent(...args)
+  act(() => transport.stream(`/subscribe?runId=${event.runId}`).send(event))
+}
+
+describe.each([
+  ['in StrictMode', StrictMode],
+  ['plain', undefined],
+])('%s', (_, wrapper) => {
+  const options = wrapper ? { wrapper } : {}
+
+  test('useJob goes from the trigger to the output', async () => {
+    transport.answer('POST /trigger', { body: { runId: 'run-1', disposition: 'created' } })
+    const { result } = renderHook(() => useJob({ client, jobName: 'import-csv' }), options)
+    expect(result.current).toMatchObject({ status: null, currentRunId: null, isActive: false })
+    await act(() => result.current.trigger({ filename: 'a' }))
+    expect(result.current).toMatchObject({ currentRunId: 'run-1', isPending: true, isActive: true })
+    send('run:leased')
+    send('run:progress', { progress: { current: 1, total: 2 } })
+    expect(result.current).toMatchObject({ isLeased: true, progress: { current: 1, total: 2 } })
+    send('run:complete', { output: { count: 2 } })
+    expect(result.current).toMatchObject({ isCompleted: true, isTerminal: true, output: { count: 2 } })
+    act(() => result.current.reset())
+    expect(result.current).toMatchObject({ status: null, output: null, currentRunId: null })
+  })
+
+  test('one connection per stream, and none after the last component', async () => {
+    const { unmount } = renderHook(() => {
+      useJobRun({ client, runId: 'run-1' })
+      useJobLogs({ client, runId: 'run-1' })
+      useRuns({ client })
+      useRuns({ client })
+    }, options)
+    await settle()
+    expect(transport.live.map(({ path }) => path)).toEqual(['/subscribe?runId=run-1', '/runs/subscribe'])
+    unmount()
+    await settle()
+    expect(transport.live).toEqual([])
+  })
+
+  test('useJobRun calls back once for each turn, even for those one render merges', async () => {
+    const calls: unknown[] = []
+    renderHook(
+      () =>
+        useJobRun({
+          client,
+          runId: 'run-1',
+          onStart: () => calls.push('start'),
+          onComplete: (output) => calls.push(['complete', output]),
+          onFail: (error) => calls.push(['fail', error]),
+        }),
+      options,
+    )
+    act(() => {
+      const stream = transport.stream('/subscribe')
+      stream.send(anEvent('run:leased'))
+      stream.send(anEvent('run:complete', { output: 1 }))
+      stream.send(anEvent('run:complete', { output: 1 }))
+    })
+    await settle()
+    expect(calls).toEqual(['start', ['complete', 1]])
+  })
+
+  test('a failed run tells its error', () => {
+    const onFail = vi.fn()
+    const { result } = renderHook(() => useJobRun({ client, runId: 'run-1', onFail }), options)
+    send('run:fail', { error: 'boom' })
+    expect(result.current).toMatchObject({ isFailed: true, error: 'boom' })
+    expect(onFail.mock.calls).toEqual([['boom']])
+  })
+
+  test('useJobRun follows another run as soon as it is given one', async () => {
+    const { result, rerender } = renderHook(
+      ({ runId }: { runId: string | null }) => useJobRun({ client, runId }),
+      { ...options, initialProps: { runId: 'run-1' as string | null } },
+    )
+    send('run:fail', { error: 'boom' })
+    rerender({ runId: 'run-2' })
+    expect(result.current).toMatchObject({ status: null, error: null })
+    send('run:leased', { runId: 'run-2' })
+    expect(result.current.isLeased).toBe(true)
+    rerender({ runId: null })
+    await settle()
+    expect(result.current.status).toBeNull()
+    expect(transport.live).toEqual([])
+  })
+
+  test('useJobLogs keeps the latest logs until they are cleared', () => {
+    const { result } = renderHook(() => useJobLogs({ client, runId: 'run-1', maxLogs: 2 }), options)
+    act(() => ['a', 'b', 'c'].forEach((text, i) => transport.stream('/subscribe').send(aLogEvent(text, i))))
+    expect(result.current.logs.map(({ message }) => message)).toEqual(['b', 'c'])
+    act(() => result.current.clearLogs())
+    expect(result.current.logs).toEqual([])
+  })
+
+  test('useRuns pages through the runs, with a filter written in place', async () => {
+    transport.answer('GET /runs?', { body: [aRun({ id: 'a' }), aRun({ id: 'b' })] })
+    const { result } = renderHook(
+      () => useRuns({ client, jobName: ['import-csv'], labels: { env: 'dev' }, pageSize: 1 }),
+      options,
+    )
+    expect(result.current).toMatchObject({ runs: [], isLoading: true })
+    await settle()
+    expect(result.current).toMatchObject({ isLoading: false, hasMore: true, page: 0 })
+    act(() => result.current.nextPage())
+    await settle()
+    expect(result.current.page).toBe(1)
+    expect(transport.requests.at(-1)?.path).toContain('limit=2&offset=1')
+  })
+
+  test('useRuns shows progress at once', async () => {
+    transport.answer('GET /runs?', { body: [aRun()] })
+    const { result } = renderHook(() => useRuns({ client }), options)
+    await settle()
+    act(() => transport.stream('/runs/subscribe').send(anEvent('run:progress', { progress: { current: 9 } })))
+    expect(result.current.runs[0]).toMatchObject({ status: 'leased', progress: { current: 9 } })
+  })
+})
+
+test('triggerAndWait resolves with the output', async () => {
+  transport.answer('POST /trigger', { body: { runId: 'run-1', disposition: 'created' } })
+  const { result } = renderHook(() => useJob({ client, jobName: 'import-csv' }))
+  const waiting = result.current.triggerAndWait({})
+  await settle()
+  send('run:complete', { output: 5 })
+  expect(await waiting).toEqual({ runId: 'run-1', disposition: 'created', output: 5 })
+})
+
+test('changing followLatest keeps the run that is followed', async () => {
+  transport.answer('POST /trigger', { body: { runId: 'run-1', disposition: 'created' } })
+  const { result, rerender } = renderHook(
+    ({ followLatest }) => useJob({ client, jobName: 'import-csv', followLatest }),
+    { initialProps: { followLatest: true } },
+  )
+  await act(() => result.current.trigger({}))
+  rerender({ followLatest: false })
+  await settle()
+  expect(result.current.currentRunId).toBe('run-1')
+  expect(transport.live.map(({ path }) => path)).toEqual(['/subscribe?runId=run-1'])
+})
+
+test('initialRunId is followed from the start', () => {
+  const { result } = renderHook(() => useJob({ client, jobName: 'import-csv', initialRunId: 'run-1' }))
+  send('run:complete', { output: 5 })
+  expect(result.current).toMatchObject({ currentRunId: 'run-1', output: 5 })
+})
+
+test('actions are the same functions in every render, and say what the server said', async () => {
+  transport.answer('POST /cancel?', { body: { success: true } })
+  transport.answer('POST /retrigger?', { body: { success: true, runId: 'run-2' } })
+  transport.answer('DELETE /run?', { status: 409, body: { error: 'Cannot delete leased run' } })
+  const { result, rerender } = renderHook(() => useRunActions({ client }))
+  const first = result.current
+  rerender()
+  expect(result.current).toBe(first)
+  await first.cancel('run-1')
+  expect(await first.retrigger('run-1')).toBe('run-2')
+  expect(await first.getRun('run-1')).toBeNull()
+  await expect(first.deleteRun('run-1')).rejects.toThrow('Cannot delete leased run')
+})
+
+test('a render that is thrown away opens nothing', async () => {
+  const never = new Promise<never>(() => {})
+  function Suspended(): ReactNode {
+    useJobRun({ client, runId: 'run-1' })
+    useJob({ client, jobName: 'import-csv' })
+    return use(never)
+  }
+  await act(async () =>
+    render(
+      <Suspense fallback="waiting">
+        <Suspended />
+      </Suspense>,
+    ),
+  )
+  await settle()
+  expect([transport.requests, transport.connections]).toEqual([[], []])
+})
+
+test('components that render at different times in a transition agree on the state', async () => {
+  let show: (shown: boolean) => void = () => {}
+  function Status() {
+    return <span>{useJobRun({ client, runId: 'run-1' }).status ?? 'unknown'}</span>
+  }
+  function Page() {
+    const [shown, setShown] = useState(false)
+    show = setShown
+    return <>{[<Status key="a" />, shown && <Status key="b" />]}</>
+  }
+  transport.answer('GET /run?', { body: aRun({ status: 'leased' }) })
+  const { container } = render(<Page />)
+  act(() => transport.stream('/subscribe').open())
+  await settle()
+  act(() => startTransition(() => show(true)))
+  await settle()
+  expect([...container.querySelectorAll('span')].map((span) => span.textContent)).toEqual(['leased', 'leased'])
+})
+
+test('the hooks of a job are the same in every render', () => {
+  const durably = createDurably({ client, names: { nightly: 'reports.nightly' } })
+  expect(durably['importCsv']).toBe(durably['importCsv'])
+  const { result } = renderHook(() => durably['nightly']!.useRun('run-1'))
+  send('run:leased')
+  expect(result.current.isLeased).toBe(true)
+  renderHook(() => durably['nightly']!.useJob())
+  expect(transport.stream('/runs/subscribe').path).toBe('/runs/subscribe?jobName=reports.nightly')
+})
