@@ -1,0 +1,453 @@
+"""An instance: wires the parts, exposes the verbs, decides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self, overload
+
+from durably.core.clock import Clock
+from durably.core.errors import ConflictError
+from durably.core.events import DurablyEvent, EventType
+from durably.core.jobs import InputT, JobDefinition, OutputT
+from durably.core.json_values import Codec
+from durably.core.logs import Log, LogData
+from durably.core.runs import ProgressData, Run, RunStatus
+from durably.core.steps import Step
+from durably.core.store import Enqueued, Position, Store
+from durably.engine.enqueue import Enqueuer, TriggerOrder
+from durably.engine.event_bus import EventBus, Scope
+from durably.engine.event_hub import EventFeed, EventHub
+from durably.engine.executor import Executor
+from durably.engine.leases import LeaseKeeper
+from durably.engine.maintenance import Maintenance
+from durably.engine.queries import run_query
+from durably.engine.run_feed import follow_run, report_run, wait_for_end
+from durably.engine.system_clock import SystemClock
+from durably.engine.threads import Threads
+from durably.engine.worker import Worker
+from durably.handles import JobHandle, Jobs, check_attribute_name
+from durably.listening import OnEvent
+from durably.plugins import DurablyPlugin
+from durably.settings import Seconds, Settings, database_from_environment, duration, positive_seconds, refuse
+from durably.stores import open_store
+
+_PURGE_LIMIT: Final = 500
+
+
+def create_durably(
+    *,
+    database: str | Path | Store | None = None,
+    jobs: Mapping[str, JobDefinition[Any, Any]] | None = None,
+    polling_interval: Seconds = 1.0,
+    max_concurrent_runs: int = 10,
+    lease_duration: Seconds = 30,
+    lease_renew_interval: Seconds = 5,
+    preserve_steps: bool = False,
+    retain_runs: str | timedelta | None = None,
+    labels: Any = None,
+    worker_id: str | None = None,
+    clock: Clock | None = None,
+) -> Durably:
+    """Make an instance; nothing is opened before it is used.
+
+    `database`: a URL (`sqlite:///file.db`, `sqlite://:memory:`), a path or a `Store`; default
+    `$DURABLY_DATABASE_URL`, else `sqlite:///durably.db`. `jobs`: definitions by the name that
+    `durably.jobs.<name>` has. `polling_interval`: seconds between two looks for work when nothing wakes the
+    worker. `max_concurrent_runs`: 1 to 1000. `lease_duration`, `lease_renew_interval`: seconds.
+    `preserve_steps`: keep the step rows of ended runs. `retain_runs`: `"30d"`, `"24h"`, `"60m"` or a
+    timedelta, after which ended runs are purged. `labels`: a type that labels are validated into.
+    `worker_id`: shows as `lease_owner`. `clock`: for tests.
+
+    Raises `ValidationError` naming the argument, its value and what is allowed.
+
+    >>> durably = create_durably(database="sqlite:///jobs.db", jobs={"import_csv": import_csv})
+    """
+    settings = Settings.of(
+        polling_interval=polling_interval,
+        max_concurrent_runs=max_concurrent_runs,
+        lease_duration=lease_duration,
+        lease_renew_interval=lease_renew_interval,
+        preserve_steps=preserve_steps,
+        retain_runs=retain_runs,
+        worker_id=worker_id,
+    )
+    clock = clock or SystemClock()
+    store = open_store(database_from_environment() if database is None else database, clock)
+    durably = Durably(store, settings, clock, _label_codec(labels))
+    return durably.register(jobs if jobs is not None else {})
+
+
+class Durably:
+    """Jobs, their runs, and a worker on one database. Made by `create_durably`.
+
+    Used on one event loop. As a context manager it migrates and starts on entry, stops and closes on exit.
+
+    >>> async with create_durably(jobs={"import_csv": import_csv}) as durably:
+    ...     await durably.jobs.import_csv.trigger_and_wait({"filename": "data.csv"})
+    """
+
+    def __init__(self, store: Store, settings: Settings, clock: Clock, label_codec: Codec[Any] | None) -> None:
+        store.preserve_steps = settings.preserve_steps
+        self.storage: Final = store
+        self._settings = settings
+        self._clock = clock
+        self._definitions: dict[str, JobDefinition[Any, Any]] = {}
+        self._handles: dict[str, JobHandle[Any, Any]] = {}
+        self._by_name: dict[str, JobHandle[Any, Any]] = {}
+        self._plugins: list[DurablyPlugin] = []
+        self._bus = EventBus()
+        self._hub = EventHub(store, self._bus, clock)
+        self._threads = Threads(settings.max_concurrent_runs)
+        self._leases = LeaseKeeper(
+            store, self._hub, clock, lease_seconds=settings.lease_seconds, renew_seconds=settings.renew_seconds
+        )
+        self._enqueuer = Enqueuer(store, self._definitions, clock, label_codec)
+        self._worker = Worker(
+            store,
+            self._definitions,
+            Executor(store, self._definitions, self._leases, self._hub, clock, self._threads),
+            self._leases,
+            Maintenance(store, self._hub, clock, settings.retain_runs),
+            self._hub,
+            clock,
+            worker_id=settings.worker_id,
+            max_concurrent_runs=settings.max_concurrent_runs,
+            lease_seconds=settings.lease_seconds,
+            polling_seconds=settings.polling_seconds,
+        )
+
+    def __repr__(self) -> str:
+        return f"<Durably on {self.storage.name}, jobs: {', '.join(self._definitions) or 'none'}>"
+
+    # --- life --------------------------------------------------------------------------------------
+
+    async def init(self) -> None:
+        """Migrate the database and start the worker. Raises what `migrate` raises."""
+        await self.migrate()
+        await self.start()
+
+    async def migrate(self) -> None:
+        """Bring the schema up to date; idempotent, safe from many processes at once.
+
+        Raises `SchemaTooNewError` when a newer durably has migrated it, `StoreError` saying what else is
+        wrong with the database and what to do.
+        """
+        await self.storage.migrate()
+        if self._bus.has_listeners:
+            await self._hub.start()
+
+    async def start(self) -> None:
+        """Start the worker; does nothing when it runs already."""
+        await self._hub.start()
+        self._worker.start()
+
+    async def stop(self, timeout: Seconds | None = None) -> None:
+        """Claim nothing more and return when running runs and maintenance have ended.
+
+        With `timeout` (seconds) it gives up waiting then, interrupts what is left and releases its leases,
+        so that another worker can resume it at once.
+        """
+        await self._worker.stop(None if timeout is None else _non_negative_seconds("timeout", timeout))
+        for plugin in self._plugins:
+            flush = getattr(plugin, "flush", None)
+            if flush is not None:
+                await flush()
+
+    async def close(self) -> None:
+        """End every stream and close the database. Stop first; the instance cannot be used again."""
+        self._leases.stop()
+        self._threads.close()
+        try:
+            await self.storage.close()
+        finally:
+            self._hub.stop()
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.init()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            # An error on its way out must not wait for jobs that may take hours.
+            await self.stop(timeout=None if error is None else 0)
+        finally:
+            await self.close()
+
+    # --- jobs --------------------------------------------------------------------------------------
+
+    @property
+    def jobs(self) -> Jobs:
+        """Return the handles by the names they were registered under: `durably.jobs.import_csv`."""
+        return Jobs(self._handles)
+
+    def register(self, jobs: Mapping[str, JobDefinition[Any, Any]]) -> Self:
+        """Add jobs to this instance and return it; the same definition again changes nothing.
+
+        Raises `ConflictError` when another definition holds a name, `ValidationError` for what is not a
+        definition. Nothing is registered then.
+
+        >>> durably.register({"import_csv": import_csv}).jobs.import_csv
+        """
+        for attribute, definition in jobs.items():
+            self._check_registrable(attribute, definition)
+        for attribute, definition in jobs.items():
+            handle = self._by_name.get(definition.name) or JobHandle(self, definition)
+            self._definitions[definition.name] = definition
+            self._by_name[definition.name] = handle
+            self._handles[attribute] = handle
+        self._worker.wake()
+        return self
+
+    @overload
+    def get_job(self, job: JobDefinition[InputT, OutputT]) -> JobHandle[InputT, OutputT]: ...
+    @overload
+    def get_job(self, job: str) -> JobHandle[Any, Any] | None: ...
+    def get_job(self, job: str | JobDefinition[Any, Any]) -> JobHandle[Any, Any] | None:
+        """Return the handle of a job name, None when it is not registered; or, typed, of a definition.
+
+        A definition that is not registered yet is registered under its name with `_` for `-`.
+
+        >>> durably.get_job("import-csv")
+        >>> durably.get_job(import_csv).trigger
+        """
+        if isinstance(job, str):
+            return self._by_name.get(job)
+        if job.name not in self._by_name or self._definitions[job.name] is not job:
+            self.register({_attribute_of(job.name): job})
+        return self._by_name[job.name]
+
+    # --- runs --------------------------------------------------------------------------------------
+
+    async def get_run(self, run_id: str) -> Run[Any] | None:
+        """Return a run, None when there is none of that id."""
+        return await self.storage.get_run(run_id)
+
+    async def get_runs(
+        self,
+        *,
+        status: RunStatus | str | Sequence[RunStatus | str] | None = None,
+        job_name: str | Sequence[str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        limit: int | None = None,
+        offset: int | None = None,
+    ) -> list[Run[Any]]:
+        """Return runs, newest first; all given filters must match, an empty sequence does not filter.
+
+        Raises `ValidationError` for an unknown status, a bad label or a negative number.
+
+        >>> await durably.get_runs(status=["failed", "cancelled"], labels={"org": "a"}, limit=20)
+        """
+        return await self.storage.get_runs(
+            run_query(status=status, job_name=job_name, labels=labels, limit=limit, offset=offset)
+        )
+
+    async def get_steps(self, run_id: str) -> list[Step]:
+        """Return the stored steps of a run by index; none when it ended, unless steps are preserved."""
+        return await self.storage.get_steps(run_id)
+
+    async def get_logs(self, run_id: str) -> list[Log]:
+        """Return the stored log lines of a run, oldest first; see `with_log_persistence`."""
+        return await self.storage.get_logs(run_id)
+
+    async def wait_for_run(
+        self,
+        run_id: str,
+        *,
+        timeout: Seconds | None = None,
+        polling_interval: Seconds | None = None,
+        on_progress: Callable[[ProgressData], object] | None = None,
+        on_log: Callable[[LogData], object] | None = None,
+    ) -> Run[Any]:
+        """Return the run once it has completed, wherever it executes.
+
+        `timeout` and `polling_interval` are in seconds; polling is only the fallback for programs that
+        share the database but tell nobody. `on_progress` and `on_log` are called as the run tells.
+
+        Raises `RunFailedError`, `CancelledError` (as `RunCancelledError`), `NotFoundError`, `TimeoutError`.
+
+        >>> run = await durably.wait_for_run(run_id, timeout=60)
+        """
+        return await self.wait_from(
+            run_id, None, timeout=timeout, polling_interval=polling_interval, on_progress=on_progress, on_log=on_log
+        )
+
+    async def retrigger(self, run_id: str) -> Run[Any]:
+        """Make a fresh run from a terminal one: same input, labels and concurrency key.
+
+        Raises `NotFoundError` (run or job), `ConflictError` when it has not ended or its key is taken,
+        `ValidationError` when today's schema refuses its input.
+        """
+        return await self._enqueuer.retrigger(run_id)
+
+    async def cancel(self, run_id: str) -> None:
+        """Cancel a pending or leased run, at once. Raises `NotFoundError`, `ConflictError` when it has ended."""
+        await self.storage.cancel(run_id)
+
+    async def delete_run(self, run_id: str) -> None:
+        """Delete a terminal run with its steps, logs and labels. Raises `NotFoundError`, `ConflictError`."""
+        await self.storage.delete_run(run_id)
+
+    async def purge_runs(self, *, older_than: str | timedelta, limit: int = _PURGE_LIMIT) -> int:
+        """Delete up to `limit` terminal runs that ended longer ago than `older_than`, oldest first.
+
+        Returns how many were deleted. `older_than` is a timedelta or text like `"30d"`.
+
+        >>> await durably.purge_runs(older_than="30d")
+        """
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
+            raise refuse("limit", limit, "a whole number, 0 or more")
+        return await self.storage.purge_runs(self._clock.now() - duration("older_than", older_than), limit)
+
+    # --- executing without a worker ----------------------------------------------------------------
+
+    async def process_one(self, *, worker_id: str | None = None) -> bool:
+        """Claim one run, execute it, and tell whether there was one. Works without `start`."""
+        return await self._worker.process(worker_id, max_runs=1, until_idle=False) == 1
+
+    async def process_until_idle(self, *, worker_id: str | None = None, max_runs: int | None = None) -> int:
+        """Execute runs until nothing is claimable, or `max_runs` of them; return how many.
+
+        Works without `start`, for cron and serverless. Does maintenance when it got to the end.
+        """
+        if max_runs is not None and (isinstance(max_runs, bool) or not isinstance(max_runs, int) or max_runs < 0):
+            raise refuse("max_runs", max_runs, "a whole number, 0 or more")
+        return await self._worker.process(worker_id, max_runs=max_runs, until_idle=True)
+
+    # --- events ------------------------------------------------------------------------------------
+
+    @property
+    def on(self) -> OnEvent:
+        """Register a listener: `on(event_type, listener)`, which returns what removes it, or `@on(event_type)`.
+
+        Listeners are called on the event loop, in order of registration; an async one is started. They
+        hear of every event of the database; with `scope="process"` only of those that happen here. Raises
+        `ValidationError` for an unknown type.
+
+        >>> durably.on("run:complete", lambda event: print(event.run_id, event.duration))
+        """
+        return self._on
+
+    def on_error(self, handler: Callable[[Exception, DurablyEvent], object]) -> Callable[[], None]:
+        """Register what is told of a listener's failure, as `(error, event)`; returns what removes it."""
+        return self._bus.on_error(handler)
+
+    def emit(self, event: DurablyEvent) -> None:
+        """Deliver an event to the listeners of this process, and give it its sequence."""
+        self._bus.emit(event)
+
+    async def subscribe(self, run_id: str) -> AsyncIterator[DurablyEvent]:
+        """Yield the current state of a run as events, then what happens, to its end; wherever it executes.
+
+        Raises `NotFoundError` at the first step of the iteration.
+
+        >>> async for event in durably.subscribe(run_id):
+        ...     print(event.type)
+        """
+        async for _, event in follow_run(self._hub, self.storage, self._clock, run_id):
+            yield event
+
+    def use(self, plugin: DurablyPlugin) -> Self:
+        """Install a plugin and return this instance. Raises `ValidationError` for what is none."""
+        if not isinstance(plugin, DurablyPlugin):
+            raise refuse("plugin", plugin, "an object with an install(durably) method")
+        plugin.install(self)
+        self._plugins.append(plugin)
+        return self
+
+    # --- for the parts of this package -------------------------------------------------------------
+
+    async def enqueue(self, definition: JobDefinition[Any, Any], orders: Sequence[TriggerOrder]) -> list[Enqueued]:
+        """Store a run for every order, all or none."""
+        return await self._enqueuer.trigger(definition, orders)
+
+    async def open_feed(self, run_id: str | None = None) -> EventFeed:
+        """Return a cursor over the events of one run, or of all; close it after use."""
+        return await self._hub.open_feed(run_id)
+
+    async def log_position(self) -> Position:
+        """Return where the event log stands now."""
+        await self._hub.start()
+        return self._hub.position
+
+    async def wait_from(
+        self,
+        run_id: str,
+        position: Position | None,
+        *,
+        timeout: Seconds | None,
+        polling_interval: Seconds | None,
+        on_progress: Callable[[ProgressData], object] | None,
+        on_log: Callable[[LogData], object] | None,
+    ) -> Run[Any]:
+        """Wait for a run and report what it told since `position`, or its state and what follows."""
+        limit = None if timeout is None else _non_negative_seconds("timeout", timeout)
+        polling = self._settings.polling_seconds
+        if polling_interval is not None:
+            polling = positive_seconds("polling_interval", polling_interval)
+        waiting = wait_for_end(self._hub, self.storage, run_id, limit, polling)
+        if on_progress is None and on_log is None:
+            return await waiting
+        reporting = asyncio.create_task(
+            report_run(self._hub, self.storage, self._clock, run_id, position, on_progress, on_log)
+        )
+        try:
+            run = await waiting
+            await reporting
+        finally:
+            reporting.cancel()
+        return run
+
+    def _on(
+        self, event_type: EventType, listener: Callable[[Any], object] | None = None, *, scope: Scope = "database"
+    ) -> Any:
+        if listener is not None:
+            return self._bus.on(event_type, listener, scope)
+
+        def register(decorated: Callable[[Any], object]) -> Callable[[Any], object]:
+            self._bus.on(event_type, decorated, scope)
+            return decorated
+
+        return register
+
+    def _check_registrable(self, attribute: object, definition: object) -> None:
+        check_attribute_name(attribute)
+        if not isinstance(definition, JobDefinition):
+            raise refuse(f"jobs[{attribute!r}]", definition, "a job made by define_job")
+        known = self._definitions.get(definition.name)
+        taken = self._handles.get(str(attribute))
+        if (known is not None and known is not definition) or (
+            taken is not None and taken.definition is not definition
+        ):
+            raise ConflictError(
+                f"Another job is registered as {definition.name!r} ({attribute}) already",
+                operation="register",
+                job_name=definition.name,
+            )
+
+
+def _label_codec(labels: Any) -> Codec[Any] | None:
+    if labels is None:
+        return None
+    try:
+        return Codec(labels)
+    except Exception as error:
+        raise refuse("labels", labels, "a type that Pydantic can validate") from error
+
+
+def _attribute_of(name: str) -> str:
+    attribute = "".join(character if character.isalnum() else "_" for character in name)
+    return attribute if attribute.isidentifier() and not attribute.startswith("_") else f"job_{attribute}"
+
+
+def _non_negative_seconds(name: str, value: Any) -> float:
+    return 0.0 if value == 0 else positive_seconds(name, value)

@@ -1,0 +1,205 @@
+"""Job definitions: a name, a function, and the types of what goes in and what comes out."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Coroutine
+from types import FrameType
+from typing import Any, Generic, TypeVar, overload
+
+from durably.core.errors import ValidationError
+from durably.core.json_values import Codec, codec_or_none
+
+InputT = TypeVar("InputT")
+OutputT = TypeVar("OutputT")
+StepT = TypeVar("StepT")
+
+
+class JobDefinition(Generic[InputT, OutputT]):
+    """A job that an instance can register: made by `define_job`.
+
+    It can still be called like the function it wraps, which is how its code is tested with a fake step:
+
+    >>> await import_csv(fake_step, ImportCsv(filename="a.csv"))
+    """
+
+    def __init__(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        input_codec: Codec[InputT],
+        output_codec: Codec[OutputT] | None,
+    ) -> None:
+        self.name = name
+        self.function = function
+        self.input = input_codec
+        self.output = output_codec
+        self.is_async = is_async_callable(function)
+        self.__doc__ = function.__doc__
+        self.__name__ = getattr(function, "__name__", name)
+        self.__module__ = getattr(function, "__module__", __name__)
+        self.__wrapped__ = function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the job's function as it was written."""
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<JobDefinition {self.name!r}>"
+
+
+class _Decorator(Generic[InputT, OutputT]):
+    """What `define_job` returns when it was told both types: it only needs the function."""
+
+    def __init__(self, define: Callable[[Callable[..., Any]], JobDefinition[Any, Any]]) -> None:
+        self._define = define
+
+    def __call__(self, function: Callable[[Any, InputT], Any]) -> JobDefinition[InputT, OutputT]:
+        return self._define(function)
+
+
+class _AnyDecorator:
+    """What `define_job` returns when the types are those of the function's annotations."""
+
+    def __init__(self, define: Callable[[Callable[..., Any]], JobDefinition[Any, Any]]) -> None:
+        self._define = define
+
+    @overload
+    def __call__(
+        self, function: Callable[[StepT, InputT], Coroutine[Any, Any, OutputT]]
+    ) -> JobDefinition[InputT, OutputT]: ...
+    @overload
+    def __call__(self, function: Callable[[StepT, InputT], OutputT]) -> JobDefinition[InputT, OutputT]: ...
+    def __call__(self, function: Callable[[Any, Any], Any]) -> JobDefinition[Any, Any]:
+        return self._define(function)
+
+
+@overload
+def define_job(*, name: str) -> _AnyDecorator: ...
+@overload
+def define_job(*, name: str, input: type[InputT]) -> _Decorator[InputT, Any]: ...
+@overload
+def define_job(*, name: str, output: type[OutputT]) -> _Decorator[Any, OutputT]: ...
+@overload
+def define_job(*, name: str, input: type[InputT], output: type[OutputT]) -> _Decorator[InputT, OutputT]: ...
+@overload
+def define_job(
+    *, name: str, run: Callable[[StepT, InputT], Coroutine[Any, Any, OutputT]]
+) -> JobDefinition[InputT, OutputT]: ...
+@overload
+def define_job(*, name: str, run: Callable[[StepT, InputT], OutputT]) -> JobDefinition[InputT, OutputT]: ...
+@overload
+def define_job(
+    *,
+    name: str,
+    input: type[InputT] = ...,
+    output: type[OutputT] = ...,
+    run: Callable[[Any, Any], Any],
+) -> JobDefinition[InputT, OutputT]: ...
+def define_job(
+    *,
+    name: str,
+    input: Any = None,
+    output: Any = None,
+    run: Callable[..., Any] | None = None,
+) -> Any:
+    """Define a job, as a decorator or with `run`.
+
+    `name` is what the runs are stored under: renaming the function does not orphan them. `input` and
+    `output` are types that Pydantic can validate and default to the function's annotations; without an
+    output type any JSON value is stored unchecked. Raises `ValidationError` for an empty name, a function
+    that does not take `(step, input)`, or a type that Pydantic cannot validate.
+
+    >>> @define_job(name="greet")
+    ... async def greet(step: StepContext, input: str) -> str:
+    ...     return await step.run("greeting", lambda: f"hello {input}")
+    """
+    _check_name(name)
+    caller = sys._getframe(1)
+
+    def define(function: Callable[..., Any]) -> JobDefinition[Any, Any]:
+        return _define(name, function, input, output, caller)
+
+    return _AnyDecorator(define) if run is None else define(run)
+
+
+def is_async_callable(function: Callable[..., Any]) -> bool:
+    """Tell whether calling `function` gives a coroutine."""
+    while hasattr(function, "func"):
+        function = function.func
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))
+
+
+def _check_name(name: str) -> None:
+    if not isinstance(name, str) or not name or "\x00" in name:
+        raise ValidationError(f"Invalid job name {name!r}: must be text that is not empty", field="name", value=name)
+
+
+def _define(
+    name: str, function: Callable[..., Any], input: Any, output: Any, caller: FrameType
+) -> JobDefinition[Any, Any]:
+    if not callable(function):
+        raise ValidationError(f"Job {name!r}: run must be a function, got {function!r}", field="run", value=function)
+    parameters = _parameters(name, function)
+    annotation = _resolve(parameters[1].annotation, function, caller) if input is None else input
+    returned = _resolve(_return_annotation(function), function, caller) if output is None else output
+    return JobDefinition(name, function, _input_codec(name, annotation), _output_codec(name, returned))
+
+
+def _parameters(name: str, function: Callable[..., Any]) -> list[inspect.Parameter]:
+    parameters = [
+        parameter
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]
+    required = [parameter for parameter in parameters if parameter.default is parameter.empty]
+    if len(parameters) < 2 or len(required) > 2:
+        raise ValidationError(
+            f"Job {name!r}: the function must take (step, input), {getattr(function, '__name__', function)!s} "
+            f"takes ({', '.join(parameter.name for parameter in parameters)})",
+            field="run",
+            value=function,
+        )
+    return parameters
+
+
+def _return_annotation(function: Callable[..., Any]) -> Any:
+    return inspect.signature(function).return_annotation
+
+
+def _resolve(annotation: Any, function: Callable[..., Any], caller: FrameType) -> Any:
+    """Return the type that an annotation stands for; only this one is looked up, not the step's."""
+    if annotation is inspect.Parameter.empty:
+        return Any
+    if not isinstance(annotation, str):
+        return annotation
+    inner = inspect.unwrap(function)
+    while hasattr(inner, "func"):
+        inner = inner.func
+    # Types defined inside a function are visible only in the frame that defines the job.
+    return eval(annotation, getattr(inner, "__globals__", {}), dict(caller.f_locals))  # noqa: S307
+
+
+def _input_codec(name: str, annotation: Any) -> Codec[Any]:
+    try:
+        return Codec(annotation)
+    except Exception as error:
+        raise ValidationError(
+            f"Job {name!r}: Pydantic cannot validate the input type {annotation!r}: {error}",
+            field="input",
+            value=annotation,
+        ) from error
+
+
+def _output_codec(name: str, annotation: Any) -> Codec[Any] | None:
+    if annotation is Any or annotation is None or annotation is type(None):
+        return None
+    codec = codec_or_none(annotation)
+    if codec is None:
+        raise ValidationError(
+            f"Job {name!r}: Pydantic cannot validate the output type {annotation!r}; leave it out to store any JSON value",
+            field="output",
+            value=annotation,
+        )
+    return codec

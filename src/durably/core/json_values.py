@@ -1,0 +1,185 @@
+"""Values on their way to JSON and back: strict, typed where a type is known, adapters built once.
+
+What JSON cannot carry is refused with the place where it stands. Pydantic alone would write a set as a
+list, bytes as text and NaN as null, and a resumed run would see other values than the first execution.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, Final, Generic, TypeVar
+
+from pydantic import PydanticUserError, TypeAdapter
+from pydantic import ValidationError as PydanticValidationError
+from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+from durably.core.errors import ValidationError
+
+T = TypeVar("T")
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+decode_json = json.JSONDecoder().decode
+
+_SHOWN_ERRORS: Final = 5
+
+
+def encode_json(value: object, what: str) -> str:
+    """Return `value` as compact JSON; `what` names it in errors.
+
+    Raises `ValidationError` naming the place of the first value that JSON cannot carry.
+
+    >>> encode_json({"n": 1}, "output")
+    '{"n":1}'
+    """
+    try:
+        return _storable(_encode(value), what)
+    except ValidationError:
+        raise
+    except (TypeError, ValueError, RecursionError):
+        return _ANY.encode(value, what)
+
+
+def encode_leniently(value: object) -> str:
+    """Return `value` as JSON, with the text form of whatever JSON cannot carry: for logs, which never fail."""
+    try:
+        return _storable(_encode(value), "data")
+    except Exception:  # noqa: BLE001 - a log line must not fail the job, whatever object it was given
+        plain = _finite(to_jsonable_python(value, fallback=repr, serialize_unknown=True, inf_nan_mode="strings"))
+        return _encode(plain).encode("utf-8", "replace").decode("utf-8")
+
+
+class Codec(Generic[T]):
+    """Validates values of one type and carries them to JSON text and back."""
+
+    def __init__(self, annotation: Any) -> None:
+        self.annotation = annotation
+        self._adapter: TypeAdapter[T] = TypeAdapter(annotation)
+
+    def validate(self, value: object, what: str) -> T:
+        """Return `value` as this type. Raises `ValidationError` saying what was expected where."""
+        try:
+            return self._adapter.validate_python(value)
+        except PydanticValidationError as error:
+            raise refusal(error, what, value) from error
+        except RecursionError as error:
+            raise ValidationError(f"{what} is nested too deeply", field=what) from error
+
+    def encode(self, value: T, what: str) -> str:
+        """Return the JSON text of a validated value. Raises `ValidationError` naming what JSON cannot carry."""
+        try:
+            plain = self._adapter.dump_python(value, warnings=False)
+            return _storable(_encode(plain), what)
+        except (TypeError, ValueError, PydanticSerializationError) as error:
+            if isinstance(error, ValidationError):
+                raise
+            return self._encode_rich(value, what)
+        except RecursionError as error:
+            raise ValidationError(f"{what} is nested too deeply", field=what) from error
+
+    def decode(self, text: str, what: str) -> T:
+        """Return the value of stored JSON text. Raises `ValidationError` when today's type refuses it."""
+        return self.validate(decode_json(text), what)
+
+    def to_mapping(self, value: T) -> Any:
+        """Return a validated value as plain data, without what was not set."""
+        return self._adapter.dump_python(value, exclude_none=True, exclude_unset=True)
+
+    def json_schema(self, mode: Any = "validation") -> dict[str, Any]:
+        """Return the JSON Schema of the type."""
+        return self._adapter.json_schema(mode=mode)
+
+    def _encode_rich(self, value: T, what: str) -> str:
+        # Dates, UUIDs, decimals and the like have a JSON form of Pydantic's that its validation accepts
+        # back; everything that would come back as something else is found and refused first.
+        try:
+            _refuse_foreign(self._adapter.dump_python(value, warnings=False), what)
+            return _storable(_encode(self._adapter.dump_python(value, mode="json", warnings=False)), what)
+        except (PydanticSerializationError, TypeError, ValueError) as error:
+            if isinstance(error, ValidationError):
+                raise
+            raise ValidationError(f"{what} cannot be stored as JSON: {error}", field=what, value=value) from error
+
+
+def codec_or_none(annotation: Any) -> Codec[Any] | None:
+    """Return a codec for `annotation`, or None where Pydantic has no way to validate it."""
+    if annotation is None or annotation is type(None) or annotation is Any:
+        return None
+    try:
+        return Codec(annotation)
+    except (PydanticUserError, TypeError, NameError):
+        return None
+
+
+def refusal(error: PydanticValidationError, what: str, value: object) -> ValidationError:
+    """Return our error for Pydantic's: one line that names every place and what is expected there."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    lines = [f"{place(what, item['loc'])}: {item['msg']}" for item in found[:_SHOWN_ERRORS]]
+    if len(found) > _SHOWN_ERRORS:
+        lines.append(f"and {len(found) - _SHOWN_ERRORS} more")
+    first = place(what, found[0]["loc"]) if found else what
+    return ValidationError(f"Invalid {what}: " + "; ".join(lines), field=first, value=value)
+
+
+def place(what: str, path: tuple[int | str, ...]) -> str:
+    """Return where in `what` a path leads.
+
+    >>> place("input", ("rows", 3, "price"))
+    'input.rows[3].price'
+    """
+    return what + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+
+
+def _storable(text: str, what: str) -> str:
+    # A lone surrogate passes through JSON but no database driver can write it as UTF-8.
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ValidationError(
+                f"{what} holds text that is not valid Unicode (a lone surrogate, {error.object[error.start]!a})",
+                field=what,
+            ) from error
+    return text
+
+
+def _refuse_foreign(value: object, where: str) -> None:
+    match value:
+        case None | bool() | int() | str():
+            return
+        case float():
+            if not math.isfinite(value):
+                raise ValidationError(f"{where}: JSON cannot carry {value}", field=where, value=value)
+        case bytes() | bytearray() | memoryview():
+            raise ValidationError(
+                f"{where}: JSON cannot carry bytes; encode them as text (base64, hex) first", field=where, value=value
+            )
+        case set() | frozenset():
+            raise ValidationError(f"{where}: JSON cannot carry a set; use a list", field=where, value=value)
+        case Mapping():
+            for key, item in value.items():
+                _refuse_foreign(item, f"{where}.{key}")
+        case list() | tuple():
+            for index, item in enumerate(value):
+                _refuse_foreign(item, f"{where}[{index}]")
+        case _:
+            try:
+                to_jsonable_python(value)
+            except PydanticSerializationError as error:
+                raise ValidationError(
+                    f"{where}: JSON cannot carry a {type(value).__name__}", field=where, value=value
+                ) from error
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return repr(value)
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return value
+
+
+_ANY: Final[Codec[Any]] = Codec(Any)

@@ -1,0 +1,259 @@
+"""The one port to a database, in domain words.
+
+Every method is atomic: it happens wholly or not at all, and has happened durably when it returns. A write
+that takes a `Claim` is fenced: it holds only while the run is leased under that claim's generation, and
+answers whether it held. Events that a method records are stored in the same transaction as what they tell
+of, and reach the sink of `follow` after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from durably.core.events import DurablyEvent
+from durably.core.leases import Claim
+from durably.core.logs import Log
+from durably.core.outcomes import Completed, Failed
+from durably.core.runs import Disposition, Run, RunStatus
+from durably.core.steps import Step
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """A run that is about to be stored."""
+
+    id: str
+    job_name: str
+    input: Any
+    input_json: str
+    labels: dict[str, str]
+    idempotency_key: str | None
+    concurrency_key: str | None
+    coalesce: bool
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Enqueued:
+    """What became of a `NewRun`: the run that now stands for it."""
+
+    run: Run[Any]
+    disposition: Disposition
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A run that was claimed, with the text of its input."""
+
+    claim: Claim
+    run: Run[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """A step that ended: `output_json` when it completed, `error` when it failed."""
+
+    id: str
+    name: str
+    index: int
+    output_json: str | None
+    error: str | None
+    started_at: datetime
+    completed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RunQuery:
+    """Which runs to list, newest first; an empty tuple does not filter."""
+
+    statuses: tuple[RunStatus, ...] = ()
+    job_names: tuple[str, ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+    limit: int | None = None
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Position:
+    """Where an event stands in the log of one database: a row, and the place in it."""
+
+    row: int
+    index: int = 0
+
+
+Source = Literal["announced", "committed", "elsewhere"]
+"""Whence an event reached the log: announced here before its commit, made here by it, or by another process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """An event of the log and where it stands there."""
+
+    position: Position
+    event: DurablyEvent
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class LogPage:
+    """Events that follow a position. `is_gapless` is False when older ones were cleaned away already."""
+
+    events: list[Recorded]
+    is_gapless: bool
+
+
+Sink = Callable[[Sequence[Recorded]], None]
+
+
+class LeaseRenewer(Protocol):
+    """Renews leases from a thread of its own, on a connection of its own. Its methods block."""
+
+    def renew(self, claims: Sequence[Claim], lease_seconds: float) -> dict[str, Claim]:
+        """Prolong what is still held and not expired; return the renewed claims by run id."""
+        ...
+
+    def close(self) -> None:
+        """Close the connection."""
+        ...
+
+
+@runtime_checkable
+class Store(Protocol):
+    """A database that holds runs. Made by `open_store`; methods may be called from one event loop."""
+
+    preserve_steps: bool
+    """Whether the steps of runs that end are kept; set before the first use."""
+
+    @property
+    def name(self) -> str:
+        """Return the database as messages name it, without secrets."""
+        ...
+
+    async def migrate(self) -> None:
+        """Bring the schema up to date; idempotent, safe from many processes at once.
+
+        Raises `SchemaTooNewError`, or `StoreError` saying what is wrong with the database.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Write what is still buffered and close every connection. The store cannot be used again."""
+        ...
+
+    # --- runs ------------------------------------------------------------------------------------
+
+    async def enqueue(self, runs: Sequence[NewRun]) -> list[Enqueued]:
+        """Store all `runs` or none, by the rules of idempotency and concurrency keys.
+
+        Raises `ConflictError` when a pending run holds the concurrency key of one that does not coalesce.
+        """
+        ...
+
+    async def get_run(self, run_id: str) -> Run[Any] | None:
+        """Return a run, or None."""
+        ...
+
+    async def get_runs(self, query: RunQuery) -> list[Run[Any]]:
+        """Return runs, newest first."""
+        ...
+
+    async def get_steps(self, run_id: str) -> list[Step]:
+        """Return the stored steps of a run by index."""
+        ...
+
+    async def get_logs(self, run_id: str) -> list[Log]:
+        """Return the stored log lines of a run, oldest first."""
+        ...
+
+    async def cancel(self, run_id: str) -> Run[Any]:
+        """Cancel a pending or leased run and return it as it is now.
+
+        Raises `NotFoundError`, or `ConflictError` when it has ended.
+        """
+        ...
+
+    async def delete_run(self, run_id: str) -> None:
+        """Delete a terminal run with its steps, logs and labels. Raises `NotFoundError`, `ConflictError`."""
+        ...
+
+    async def purge_runs(self, completed_before: datetime, limit: int) -> int:
+        """Delete up to `limit` terminal runs that completed before then, oldest first; return how many."""
+        ...
+
+    # --- execution -------------------------------------------------------------------------------
+
+    async def claim(self, owner: str, job_names: Sequence[str], limit: int, lease_seconds: float) -> list[Claimed]:
+        """Claim up to `limit` runs of these jobs, oldest first; expired leases count as pending."""
+        ...
+
+    def lease_renewer(self) -> LeaseRenewer:
+        """Return what renews leases; it is used and closed by one thread of the caller's."""
+        ...
+
+    async def release(self, claims: Sequence[Claim]) -> None:
+        """Give runs that are still held back to pending."""
+        ...
+
+    async def load_checkpoints(self, run_id: str) -> dict[str, str | None]:
+        """Return the JSON text of every completed step of a run by name, in one read."""
+        ...
+
+    async def record_step(self, claim: Claim, step: StepRecord, progress_json: str | None, event: DurablyEvent) -> bool:
+        """Fenced: store a finished step, and the latest progress where it is not stored yet."""
+        ...
+
+    async def save_progress(self, claim: Claim, progress_json: str) -> bool:
+        """Fenced: store the latest progress."""
+        ...
+
+    async def finish(
+        self,
+        claim: Claim,
+        outcome: Completed | Failed,
+        progress_json: str | None,
+        event: DurablyEvent,
+    ) -> bool:
+        """Fenced: end the run, and delete its steps unless they are preserved."""
+        ...
+
+    async def append_logs(self, logs: Sequence[Log], data_json: Sequence[str | None]) -> None:
+        """Store log lines of runs that still exist."""
+        ...
+
+    # --- upkeep ----------------------------------------------------------------------------------
+
+    async def recover_expired(self) -> int:
+        """Put runs whose lease has expired back to pending, or fail them; return how many were touched."""
+        ...
+
+    async def maintain(self, *, idle: bool) -> None:
+        """Clean the event log; when idle also whatever else the database wants done now and then."""
+        ...
+
+    # --- events ----------------------------------------------------------------------------------
+
+    def announce(self, event: DurablyEvent) -> None:
+        """Add an event to the log soon, after those announced before it; never blocks, never fails."""
+        ...
+
+    async def follow(self, sink: Sink, changed: Callable[[], None]) -> Position:
+        """Call `sink` with every event after the returned position, once it is in the log, in its order.
+
+        `changed` is called when another process may have written something. There is one sink.
+        """
+        ...
+
+    def unfollow(self) -> None:
+        """Stop calling the sink."""
+        ...
+
+    async def events_after(self, position: Position, limit: int) -> LogPage:
+        """Return up to `limit` events after `position`, oldest first."""
+        ...
+
+    async def snapshot(self, run_id: str) -> tuple[Run[Any] | None, Position]:
+        """Return a run, its latest progress included, and the position up to which that is the truth."""
+        ...

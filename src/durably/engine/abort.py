@@ -1,0 +1,92 @@
+"""How a run's code learns that it should end."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Literal
+
+from durably.core.errors import CancelledError, DurablyError, LeaseLostError
+
+AbortReason = Literal["cancelled", "lease-lost", "released"]
+
+
+class AbortSignal:
+    """Tells the code of a run that the run was cancelled or its lease is gone.
+
+    May be looked at from any thread. `reason` is `"cancelled"`, `"lease-lost"` or `"released"` (this
+    process is stopping and gave the run back), None while nothing happened.
+
+    >>> while not signal.aborted:
+    ...     read_next_chunk()
+    """
+
+    def __init__(self, run_id: str) -> None:
+        self._run_id = run_id
+        self._reason: AbortReason | None = None
+        self._listeners: list[Callable[[], None]] = []
+        self._lock = threading.Lock()
+
+    @property
+    def aborted(self) -> bool:
+        """Tell whether the code should end."""
+        return self._reason is not None
+
+    @property
+    def reason(self) -> AbortReason | None:
+        """Return why, or None."""
+        return self._reason
+
+    async def wait(self) -> None:
+        """Return once the signal is aborted."""
+        loop = asyncio.get_running_loop()
+        aborted = asyncio.Event()
+        forget = self.on_abort(lambda: loop.call_soon_threadsafe(aborted.set))
+        try:
+            await aborted.wait()
+        finally:
+            forget()
+
+    def throw_if_aborted(self) -> None:
+        """Raise `CancelledError` or `LeaseLostError` if the code should end."""
+        if self._reason is not None:
+            raise self.error()
+
+    def error(self) -> DurablyError:
+        """Return what to raise for the reason given."""
+        return CancelledError(self._run_id) if self._reason == "cancelled" else LeaseLostError(self._run_id)
+
+    def on_abort(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call `listener` when aborted, at once if it already is; return what takes that back."""
+        with self._lock:
+            if self._reason is None:
+                self._listeners.append(listener)
+                return lambda: self._forget(listener)
+        listener()
+        return lambda: None
+
+    def _forget(self, listener: Callable[[], None]) -> None:
+        with self._lock:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+
+    def _abort(self, reason: AbortReason) -> None:
+        with self._lock:
+            if self._reason is not None:
+                return
+            self._reason = reason
+            listeners, self._listeners = self._listeners, []
+        for listener in listeners:
+            listener()
+
+
+class AbortController:
+    """The other end of an `AbortSignal`."""
+
+    def __init__(self, run_id: str) -> None:
+        self.signal = AbortSignal(run_id)
+
+    def abort(self, reason: AbortReason) -> None:
+        """Abort the signal; the first reason counts. May be called from any thread."""
+        self.signal._abort(reason)  # noqa: SLF001 - the one other party to the signal

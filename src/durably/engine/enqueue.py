@@ -1,0 +1,154 @@
+"""From a trigger to a stored run: validate everything, then store, then it is announced."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from durably.core.clock import Clock
+from durably.core.errors import ConflictError, NotFoundError, ValidationError
+from durably.core.jobs import JobDefinition
+from durably.core.json_values import Codec
+from durably.core.runs import ALLOWED_FROM, Run
+from durably.core.store import Enqueued, NewRun, Store
+from durably.core.ulid import new_ulid
+
+_LABEL_KEY: Final = re.compile(r"[A-Za-z0-9._/-]+\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class TriggerOrder:
+    """What a caller asks for: an input and the options of its trigger."""
+
+    input: object
+    idempotency_key: str | None = None
+    concurrency_key: str | None = None
+    coalesce: str | None = None
+    labels: Mapping[str, str] | None = None
+
+
+class Enqueuer:
+    """Makes runs."""
+
+    def __init__(
+        self,
+        store: Store,
+        jobs: Mapping[str, JobDefinition[Any, Any]],
+        clock: Clock,
+        label_codec: Codec[Any] | None,
+    ) -> None:
+        self._store = store
+        self._jobs = jobs
+        self._clock = clock
+        self._label_codec = label_codec
+
+    async def trigger(self, job: JobDefinition[Any, Any], orders: Sequence[TriggerOrder]) -> list[Enqueued]:
+        """Store a run for every order, all or none. Raises `ValidationError`, `ConflictError`."""
+        if not orders:
+            return []
+        return await self._store.enqueue(self._new_runs(job, orders))
+
+    async def retrigger(self, run_id: str) -> Run[Any]:
+        """Make a fresh run like a terminal one, without its idempotency key.
+
+        Raises `NotFoundError`, `ConflictError`, and `ValidationError` when today's schema refuses its input.
+        """
+        run = await self._store.get_run(run_id)
+        if run is None:
+            raise NotFoundError("run", run_id)
+        if run.status not in ALLOWED_FROM["retrigger"]:
+            raise ConflictError(f"Cannot retrigger {run.status} run: {run_id}", operation="retrigger", run_id=run_id)
+        job = self._jobs.get(run.job_name)
+        if job is None:
+            raise NotFoundError("job", run.job_name)
+        input_json = job.input.encode(job.input.validate(run.input, "input"), "input")
+        now = self._clock.now()
+        fresh = NewRun(
+            id=new_ulid(int(now.timestamp() * 1000)),
+            job_name=run.job_name,
+            input=run.input,
+            input_json=input_json,
+            labels=run.labels,
+            idempotency_key=None,
+            concurrency_key=run.concurrency_key,
+            coalesce=False,
+            created_at=now,
+        )
+        return (await self._store.enqueue([fresh]))[0].run
+
+    def _new_runs(self, job: JobDefinition[Any, Any], orders: Sequence[TriggerOrder]) -> list[NewRun]:
+        now = self._clock.now()
+        milliseconds = int(now.timestamp() * 1000)
+        codec = job.input
+        runs = []
+        for order in orders:
+            if order.coalesce is not None:
+                _check_coalesce(order)
+            input_value = codec.validate(order.input, "input")
+            input_json = codec.encode(input_value, "input")
+            labels = {} if order.labels is None and self._label_codec is None else self._labels(order.labels)
+            if order.idempotency_key is not None:
+                _check_key("idempotency_key", order.idempotency_key)
+            if order.concurrency_key is not None:
+                _check_key("concurrency_key", order.concurrency_key)
+            runs.append(
+                NewRun(
+                    new_ulid(milliseconds),
+                    job.name,
+                    input_value,
+                    input_json,
+                    labels,
+                    order.idempotency_key,
+                    order.concurrency_key,
+                    order.coalesce is not None,
+                    now,
+                )
+            )
+        return runs
+
+    def _labels(self, labels: Mapping[str, str] | None) -> dict[str, str]:
+        if self._label_codec is not None:
+            validated = self._label_codec.validate(labels if labels is not None else {}, "labels")
+            labels = self._label_codec.to_mapping(validated)
+        return check_labels(labels)
+
+
+def check_labels(labels: object) -> dict[str, str]:
+    """Return labels as a dict. Raises `ValidationError` for a bad key or a value that is not text."""
+    if labels is None:
+        return {}
+    if not isinstance(labels, Mapping):
+        raise ValidationError(f"Invalid labels {labels!r}: must map text to text", field="labels", value=labels)
+    for key, value in labels.items():
+        if not isinstance(key, str) or not _LABEL_KEY.match(key):
+            raise ValidationError(
+                f'Invalid label key "{key}": must contain only alphanumeric characters, dashes, underscores, dots, '
+                "and slashes",
+                field="labels",
+                value=key,
+            )
+        if not isinstance(value, str) or not _is_storable(value):
+            raise ValidationError(
+                f"Invalid label {key!r}: {value!r} must be text (without NUL)", field=f"labels.{key}", value=value
+            )
+    return dict(labels)
+
+
+def _check_coalesce(order: TriggerOrder) -> None:
+    if order.coalesce != "skip":
+        raise ValidationError(
+            f"Invalid coalesce value: {order.coalesce!r}. Valid values: 'skip'", field="coalesce", value=order.coalesce
+        )
+    if order.concurrency_key is None:
+        raise ValidationError("coalesce requires concurrency_key", field="coalesce", value=order.coalesce)
+
+
+def _check_key(name: str, key: object) -> None:
+    if not isinstance(key, str) or not key or not _is_storable(key):
+        raise ValidationError(f"Invalid {name} {key!r}: must be text that is not empty", field=name, value=key)
+
+
+def _is_storable(text: str) -> bool:
+    return "\x00" not in text and not any("\ud800" <= character <= "\udfff" for character in text)

@@ -1,0 +1,103 @@
+"""Listeners of this process: told synchronously, in the order in which they registered."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Callable
+from typing import Any, Final, Literal, get_args
+
+from durably.core.errors import ValidationError
+from durably.core.events import DurablyEvent, EventType, stamp
+
+Scope = Literal["database", "process"]
+Listener = Callable[[Any], object]
+ErrorHandler = Callable[[Exception, DurablyEvent], object]
+
+_TYPES: Final = get_args(EventType)
+
+log = logging.getLogger("durably")
+
+
+class EventBus:
+    """Delivers events to listeners; a listener that fails is reported and stops nobody."""
+
+    def __init__(self) -> None:
+        self._listeners: dict[str, list[tuple[Listener, Scope]]] = {}
+        self._error_handlers: list[ErrorHandler] = []
+        self._started: set[asyncio.Future[Any]] = set()
+        self._sequence = 0
+
+    def on(self, event_type: EventType, listener: Listener, scope: Scope) -> Callable[[], None]:
+        """Register a listener; return what removes it. Raises `ValidationError` for an unknown type."""
+        if event_type not in _TYPES:
+            raise ValidationError(
+                f"Invalid event type {event_type!r}: must be one of {', '.join(_TYPES)}",
+                field="event_type",
+                value=event_type,
+            )
+        entry = (listener, scope)
+        self._listeners.setdefault(event_type, []).append(entry)
+
+        def remove() -> None:
+            registered = self._listeners[event_type]
+            for index, each in enumerate(registered):
+                if each is entry:
+                    del registered[index]
+                    return
+
+        return remove
+
+    def on_error(self, handler: ErrorHandler) -> Callable[[], None]:
+        """Register what is told of failing listeners, as `(error, event)`; return what removes it."""
+        self._error_handlers.append(handler)
+
+        def remove() -> None:
+            if handler in self._error_handlers:
+                self._error_handlers.remove(handler)
+
+        return remove
+
+    @property
+    def has_listeners(self) -> bool:
+        """Tell whether anybody listens to anything."""
+        return any(self._listeners.values())
+
+    def emit(self, event: DurablyEvent, *, is_foreign: bool = False) -> None:
+        """Number the event and tell every listener of its type."""
+        self._sequence += 1
+        stamp(event, self._sequence)
+        listeners = self._listeners.get(event.type)
+        if not listeners:
+            return
+        for listener, scope in tuple(listeners):
+            if is_foreign and scope == "process":
+                continue
+            try:
+                result = listener(event)
+            except Exception as error:  # noqa: BLE001 - whatever a listener raises is reported
+                self._report(error, event)
+                continue
+            if inspect.isawaitable(result):
+                self._start(result, event)
+
+    def _start(self, awaitable: Any, event: DurablyEvent) -> None:
+        async def settle() -> None:
+            try:
+                await awaitable
+            except Exception as error:  # noqa: BLE001 - whatever a listener raises is reported
+                self._report(error, event)
+
+        task = asyncio.ensure_future(settle())
+        self._started.add(task)
+        task.add_done_callback(self._started.discard)
+
+    def _report(self, error: Exception, event: DurablyEvent) -> None:
+        if not self._error_handlers:
+            log.error("a listener of %s failed", event.type, exc_info=error)
+        for handler in tuple(self._error_handlers):
+            try:
+                handler(error, event)
+            except Exception:
+                log.exception("an error handler failed while it was told of %r", error)

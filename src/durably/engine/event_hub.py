@@ -1,0 +1,253 @@
+"""Where events from the log go: to listeners, to feeds, to whoever waits for a run, to the worker.
+
+A feed is a cursor over the log with a short cut: while its reader keeps up it is handed events as they
+happen; a reader that falls behind reads on from the log, so a slow one costs no memory and misses nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+from durably.core.clock import Clock
+from durably.core.errors import StoreError
+from durably.core.events import TERMINAL_EVENTS, DurablyEvent, RunTriggerEvent
+from durably.core.runs import Run
+from durably.core.store import Position, Recorded, Store
+from durably.engine.event_bus import EventBus
+from durably.engine.replay import replay_of
+
+_FEED_BUFFER: Final = 1_000
+_PAGE: Final = 500
+_RECHECK_SECONDS: Final = 0.25
+
+log = logging.getLogger("durably")
+
+
+class EventFeed:
+    """The events of one run, or of all, in order, from some position on; an async iterator of `Recorded`.
+
+    `gapless` turns False when events were cleaned away from the log before this reader came to them.
+    """
+
+    def __init__(self, hub: EventHub, store: Store, run_id: str | None) -> None:
+        self.gapless = True
+        self.run_id = run_id
+        self._hub = hub
+        self._store = store
+        self._buffer: deque[Recorded] = deque()
+        self._position = Position(0)
+        self._is_behind = False
+        self._was_passed = False
+        self._arrived = asyncio.Event()
+        self._is_closed = False
+
+    def start_after(self, position: Position, *, is_past: bool = False) -> None:
+        """Skip what stands up to `position`; `is_past` tells that the log must be read from there."""
+        self._position = position
+        if is_past:
+            self._fall_behind()
+
+    def deliver(self, recorded: Recorded) -> None:
+        """Take an event from the hub."""
+        if self._is_behind:
+            self._was_passed = True
+        elif len(self._buffer) >= _FEED_BUFFER:
+            self._fall_behind()
+        else:
+            self._buffer.append(recorded)
+        self._arrived.set()
+
+    def close(self) -> None:
+        """Leave the hub; an iteration under way ends."""
+        self._hub.forget(self)
+        self._is_closed = True
+        self._buffer.clear()
+        self._arrived.set()
+
+    def __aiter__(self) -> AsyncIterator[Recorded]:
+        return self
+
+    async def __anext__(self) -> Recorded:
+        while True:
+            while self._buffer:
+                recorded = self._buffer.popleft()
+                if recorded.position > self._position:
+                    self._position = recorded.position
+                    return recorded
+            if self._is_closed:
+                raise StopAsyncIteration
+            if self._is_behind:
+                await self._catch_up()
+                continue
+            self._arrived.clear()
+            await self._arrived.wait()
+
+    def _fall_behind(self) -> None:
+        self._buffer.clear()
+        self._is_behind = True
+        self._was_passed = True
+
+    async def _catch_up(self) -> None:
+        self._was_passed = False
+        page = await self._store.events_after(self._position, _PAGE)
+        self.gapless = self.gapless and page.is_gapless
+        for recorded in page.events:
+            if self.run_id is None or getattr(recorded.event, "run_id", None) == self.run_id:
+                self._buffer.append(recorded)
+        if not page.events:
+            # Only a look at the end of the log that nothing overtook makes it safe to be handed events again.
+            self._is_behind = self._was_passed
+        elif not self._buffer:
+            self._position = page.events[-1].position
+
+
+class EventHub:
+    """Takes every event of the database in order and passes it on."""
+
+    def __init__(self, store: Store, bus: EventBus, clock: Clock) -> None:
+        self._store = store
+        self._bus = bus
+        self._clock = clock
+        self._run_feeds: dict[str, list[EventFeed]] = {}
+        self._all_feeds: list[EventFeed] = []
+        self._waiting: dict[str, set[asyncio.Future[None]]] = {}
+        self._position = Position(0)
+        self._is_following = False
+        self._recheck: asyncio.TimerHandle | None = None
+        self._rechecking: asyncio.Task[None] | None = None
+        self.work_arrived: Callable[[], None] = lambda: None
+        """Called when there may be something to claim."""
+        self.run_ended: Callable[[DurablyEvent], None] = lambda event: None
+        """Called with every event that ends a run, wherever it was ended."""
+
+    async def start(self) -> None:
+        """Begin to take events; does nothing the second time."""
+        if not self._is_following:
+            self._is_following = True
+            try:
+                start = await self._store.follow(self._take, self._changed)
+            except BaseException:
+                self._is_following = False
+                raise
+            self._position = max(self._position, start)
+
+    def stop(self) -> None:
+        """Take no more events and end every feed."""
+        if self._is_following:
+            self._store.unfollow()
+            self._is_following = False
+        if self._recheck is not None:
+            self._recheck.cancel()
+            self._recheck = None
+        if self._rechecking is not None:
+            self._rechecking.cancel()
+        for feed in [*self._all_feeds, *(feed for feeds in self._run_feeds.values() for feed in feeds)]:
+            feed.close()
+
+    @property
+    def position(self) -> Position:
+        """Return the position of the event that was passed on last."""
+        return self._position
+
+    def announce(self, event: DurablyEvent) -> None:
+        """Tell listeners now, and the log soon, of an event that belongs to no write of its own."""
+        self._bus.emit(event)
+        self._store.announce(event)
+
+    async def open_feed(self, run_id: str | None = None) -> EventFeed:
+        """Return a feed of one run's events, or of all, from now on. Close it after use."""
+        await self.start()
+        feed = EventFeed(self, self._store, run_id)
+        feed.start_after(self._position)
+        (self._all_feeds if run_id is None else self._run_feeds.setdefault(run_id, [])).append(feed)
+        return feed
+
+    def forget(self, feed: EventFeed) -> None:
+        """Stop handing events to a feed."""
+        if feed.run_id is None:
+            if feed in self._all_feeds:
+                self._all_feeds.remove(feed)
+        elif feed in (feeds := self._run_feeds.get(feed.run_id, [])):
+            feeds.remove(feed)
+            if not feeds:
+                del self._run_feeds[feed.run_id]
+
+    @contextmanager
+    def waiting_for_end(self, run_id: str) -> Iterator[asyncio.Future[None]]:
+        """Give a future that is resolved when the run ends; the hub must have been started."""
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting = self._waiting.setdefault(run_id, set())
+        waiting.add(ended)
+        try:
+            yield ended
+        finally:
+            waiting.discard(ended)
+            if not waiting and self._waiting.get(run_id) is waiting:
+                del self._waiting[run_id]
+
+    # --- from the store ----------------------------------------------------------------------------
+
+    def _take(self, batch: Sequence[Recorded]) -> None:
+        for recorded in batch:
+            event = recorded.event
+            self._position = recorded.position
+            if recorded.source != "announced":
+                self._bus.emit(event, is_foreign=recorded.source == "elsewhere")
+            for feed in self._all_feeds:
+                feed.deliver(recorded)
+            run_id = getattr(event, "run_id", None)
+            if run_id in self._run_feeds:
+                for feed in tuple(self._run_feeds[run_id]):
+                    feed.deliver(recorded)
+            if isinstance(event, TERMINAL_EVENTS):
+                self._end(event)
+            elif isinstance(event, RunTriggerEvent):
+                self.work_arrived()
+
+    def _end(self, event: DurablyEvent) -> None:
+        self.run_ended(event)
+        for ended in self._waiting.get(getattr(event, "run_id", ""), ()):
+            if not ended.done():
+                ended.set_result(None)
+        # The end of a run frees its concurrency key.
+        self.work_arrived()
+
+    def _changed(self) -> None:
+        """Another process wrote something; not every program that shares the database writes events."""
+        self.work_arrived()
+        if self._recheck is None and (self._waiting or self._run_feeds):
+            self._recheck = asyncio.get_running_loop().call_later(_RECHECK_SECONDS, self._start_recheck)
+
+    def _start_recheck(self) -> None:
+        self._recheck = None
+        self._rechecking = asyncio.get_running_loop().create_task(self._look_for_ended())
+
+    async def _look_for_ended(self) -> None:
+        try:
+            for run_id in {*self._waiting, *self._run_feeds}:
+                run, position = await self._store.snapshot(run_id)
+                if run is not None and not run.is_terminal:
+                    continue
+                if position.row > self._position.row:
+                    # What ended it may stand in the log and be on its way.
+                    self._changed()
+                    continue
+                self._settle_silently_ended(run_id, run, position)
+        except StoreError as error:
+            log.warning("cannot look for runs that other programs ended: %s", error)
+
+    def _settle_silently_ended(self, run_id: str, run: Run[Any] | None, position: Position) -> None:
+        for feed in tuple(self._run_feeds.get(run_id, ())):
+            if run is None:
+                feed.close()
+                continue
+            for event in replay_of(run, self._clock.now()):
+                feed.deliver(Recorded(position, event, "elsewhere"))
+        for ended in self._waiting.get(run_id, ()):
+            if not ended.done():
+                ended.set_result(None)

@@ -1,0 +1,429 @@
+"""One run being executed: its checkpoints, its progress, its log.
+
+A step has three parts, so that a plain job can perform the middle one in its own thread: `begin` (replay it
+or start it), the function itself, and `complete` or `fail`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import threading
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from durably.core.clock import Clock
+from durably.core.errors import DurablyError, LeaseLostError, StoreError, StoreUnavailableError, ValidationError
+from durably.core.events import (
+    LogWriteEvent,
+    RunProgressEvent,
+    StepCancelEvent,
+    StepCompleteEvent,
+    StepFailEvent,
+    StepStartEvent,
+    WorkerErrorEvent,
+)
+from durably.core.json_values import Codec, decode_json, encode_json, encode_leniently
+from durably.core.logs import LogLevel
+from durably.core.runs import ProgressData
+from durably.core.store import Store, StepRecord
+from durably.core.ulid import new_ulid
+from durably.engine.abort import AbortSignal
+from durably.engine.event_hub import EventHub
+from durably.engine.leases import HeldLease
+from durably.engine.step_types import result_codec, takes_signal
+from durably.engine.threads import Threads
+
+_PROGRESS_SECONDS: Final = 0.2
+_FIRST_RETRY_SECONDS: Final = 0.05
+_LONGEST_RETRY_SECONDS: Final = 2.0
+
+_current_step: ContextVar[tuple[Execution, str] | None] = ContextVar("durably_current_step", default=None)
+
+log = logging.getLogger("durably")
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """The result of a step that was completed before."""
+
+    value: Any
+
+
+@dataclass(slots=True)
+class StartedStep:
+    """A step that is being performed."""
+
+    name: str
+    index: int
+    codec: Codec[Any] | None
+    started_at: datetime
+    started: float
+
+
+class Execution:
+    """The state of one run while this process executes it."""
+
+    def __init__(
+        self,
+        lease: HeldLease,
+        checkpoints: dict[str, str | None],
+        store: Store,
+        hub: EventHub,
+        clock: Clock,
+        threads: Threads,
+    ) -> None:
+        self.lease = lease
+        self.run = lease.run
+        self.signal: AbortSignal = lease.controller.signal
+        self.threads = threads
+        self.loop = asyncio.get_running_loop()
+        self.store_error: StoreError | None = None
+        """Why nothing can be recorded any more, when the database is beyond help."""
+        self._loop_thread = threading.get_ident()
+        self._store = store
+        self._hub = hub
+        self._clock = clock
+        self._about = {"run_id": self.run.id, "job_name": self.run.job_name, "labels": self.run.labels}
+        self._checkpoints = checkpoints
+        self._used: set[str] = set()
+        self._running: dict[str, asyncio.Future[None] | None] = {}
+        self._next_index = 0
+        self._progress: ProgressData | None = None
+        self._progress_is_stored = True
+        self._progress_timer: asyncio.TimerHandle | None = None
+        self._saving: asyncio.Task[None] | None = None
+        self._interruptible: set[asyncio.Task[Any]] = set()
+        self._interrupted: set[asyncio.Task[Any]] = set()
+        self._main: asyncio.Task[Any] | None = None
+        self._forget_abort = self.signal.on_abort(self._abort_arrived)
+        self.failed_step: tuple[BaseException, str] | None = None
+        """The error that a step ended with last, and the name of the step."""
+
+    # --- steps -------------------------------------------------------------------------------------
+
+    async def run_step(
+        self, name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], returns: Any
+    ) -> Any:
+        """Perform a step, or replay it."""
+        begun = await self.begin_step(name, function, returns)
+        if isinstance(begun, Replayed):
+            return begun.value
+        if takes_signal(function):
+            kwargs = {**kwargs, "signal": self.signal}
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine of ours always runs in a task
+        tasks = self.lease.tasks
+        before = tasks.get(task)
+        was_known = task in tasks
+        tasks[task] = name
+        token = _current_step.set((self, name))
+        try:
+            value = await self._interruptibly(task, self.threads.call(function, *args, **kwargs))
+        except BaseException as error:
+            await self.fail_step(begun, error)
+            raise
+        finally:
+            _current_step.reset(token)
+            if was_known:
+                tasks[task] = before
+            else:
+                del tasks[task]
+        return await self.complete_step(begun, value)
+
+    async def begin_step(self, name: str, function: Callable[..., Any], returns: Any) -> Replayed | StartedStep:
+        """Return the stored result of a step, or note that it starts."""
+        self._check_held()
+        if not isinstance(name, str) or not name:
+            raise ValidationError(
+                f"Invalid step name {name!r}: must be text that is not empty", field="name", value=name
+            )
+        codec = result_codec(function, returns)
+        while name in self._running:
+            await self._wait_for_other(name)
+            self._check_held()
+        if name in self._used:
+            return await self._replay_again(name, codec)
+        index = self._next_index
+        self._next_index += 1
+        if name in self._checkpoints:
+            self._used.add(name)
+            return Replayed(_decoded(name, self._checkpoints.pop(name), codec))
+        self._running[name] = None
+        started_at = self._clock.now()
+        self._hub.announce(StepStartEvent(timestamp=started_at, **self._about, step_name=name, step_index=index))
+        return StartedStep(name, index, codec, started_at, self._clock.monotonic())
+
+    async def complete_step(self, step: StartedStep, value: Any) -> Any:
+        """Commit the result of a step and return it."""
+        if self.signal.aborted:
+            raise self._cancelled(step)
+        try:
+            output_json = _encoded(step, value)
+        except DurablyError as error:
+            await self.fail_step(step, error)
+            raise
+        now = self._clock.now()
+        event = StepCompleteEvent(
+            timestamp=now,
+            **self._about,
+            step_name=step.name,
+            step_index=step.index,
+            output_json=output_json,
+            duration=self._clock.monotonic() - step.started,
+        )
+        try:
+            await self._record(self._step_record(step, now, output_json=output_json), event)
+            self._used.add(step.name)
+        finally:
+            self._ended(step.name)
+        return value
+
+    async def fail_step(self, step: StartedStep, error: BaseException) -> None:
+        """Note that a step raised; raises instead when it did so because its run is being ended."""
+        if self.signal.aborted:
+            raise self._cancelled(step) from error
+        if not isinstance(error, Exception):
+            # The process or the worker is being ended; the step did not fail, it will be run again.
+            self._ended(step.name)
+            return
+        self.failed_step = (error, step.name)
+        now, message = self._clock.now(), describe(error)
+        event = StepFailEvent(timestamp=now, **self._about, step_name=step.name, step_index=step.index, error=message)
+        try:
+            await self._record(self._step_record(step, now, error=message), event)
+        finally:
+            self._ended(step.name)
+
+    def _step_record(
+        self, step: StartedStep, now: datetime, *, output_json: str | None = None, error: str | None = None
+    ) -> StepRecord:
+        step_id = new_ulid(int(now.timestamp() * 1000))
+        return StepRecord(step_id, step.name, step.index, output_json, error, step.started_at, now)
+
+    async def _record(self, record: StepRecord, event: StepCompleteEvent | StepFailEvent) -> None:
+        progress = self.take_progress()
+        await self.persist(lambda: self._store.record_step(self.lease.claim, record, progress, event))
+
+    async def persist(self, write: Callable[[], Awaitable[bool]]) -> None:
+        """Do a fenced write, again and again while the database is away and the lease is ours.
+
+        Raises `LeaseLostError` or `CancelledError` when the write does not hold.
+        """
+        pause = _FIRST_RETRY_SECONDS
+        while True:
+            self._check_held()
+            try:
+                if await write():
+                    return
+            except StoreUnavailableError as error:
+                self._tell(f"a checkpoint could not be written, trying again: {error}")
+                await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - jitter, not a secret
+                pause = min(2 * pause, _LONGEST_RETRY_SECONDS)
+                continue
+            except StoreError as error:
+                self.store_error = error
+                raise
+            await self._find_out_why_refused()
+
+    async def _find_out_why_refused(self) -> None:
+        """Abort for the reason that the stored run gives: its event may still be on its way."""
+        run = await self._store.get_run(self.run.id)
+        is_cancelled = run is None or run.status == "cancelled"
+        self.lease.controller.abort("cancelled" if is_cancelled else "lease-lost")
+        if not is_cancelled:
+            self._tell(f"the lease of run {self.run.id} is gone: another worker holds it; it stops here")
+
+    def _check_held(self) -> None:
+        if self.store_error is not None:
+            raise LeaseLostError(self.run.id) from self.store_error
+        if not self.lease.is_held():
+            raise self.signal.error()
+
+    def _cancelled(self, step: StartedStep) -> DurablyError:
+        self._ended(step.name)
+        if self.signal.reason == "cancelled":
+            self._hub.announce(
+                StepCancelEvent(timestamp=self._clock.now(), **self._about, step_name=step.name, step_index=step.index)
+            )
+        return self.signal.error()
+
+    def _ended(self, name: str) -> None:
+        waiting = self._running.pop(name, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
+
+    async def _wait_for_other(self, name: str) -> None:
+        waiting = self._running[name]
+        if waiting is None:
+            waiting = self._running[name] = self.loop.create_future()
+        await asyncio.wait([waiting])
+
+    async def _replay_again(self, name: str, codec: Codec[Any] | None) -> Replayed:
+        message = (
+            f"step {name!r} was used twice in one execution of run {self.run.id} of job {self.run.job_name!r}: "
+            "the second use returns the first result. Give every step a name of its own"
+        )
+        log.warning(message)
+        self.log("warn", message, None)
+        checkpoints = await self._store.load_checkpoints(self.run.id)
+        return Replayed(_decoded(name, checkpoints.get(name), codec))
+
+    # --- being interrupted -------------------------------------------------------------------------
+
+    async def perform(self, function: Callable[[], Awaitable[Any]]) -> Any:
+        """Run the job's own code in this task, so that it can be interrupted between steps as well."""
+        task = self._main = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine of ours always runs in a task
+        self.lease.tasks[task] = None
+        try:
+            return await function()
+        except asyncio.CancelledError:
+            if task in self._interrupted:
+                task.uncancel()
+                raise self.signal.error() from None
+            raise
+        finally:
+            self._main = None
+            del self.lease.tasks[task]
+
+    async def _interruptibly(self, task: asyncio.Task[Any], work: Awaitable[Any]) -> Any:
+        if task in self._interruptible:
+            return await work
+        self._interruptible.add(task)
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if task in self._interrupted:
+                self._interrupted.discard(task)
+                task.uncancel()
+                raise self.signal.error() from None
+            raise
+        finally:
+            self._interruptible.discard(task)
+
+    def _abort_arrived(self) -> None:
+        self.from_any_thread(self._interrupt)
+
+    def _interrupt(self) -> None:
+        # Where steps are under way they are interrupted, and the job sees their error; else its own await.
+        tasks = set(self._interruptible)
+        if not tasks and self._main is not None and not self._running:
+            tasks = {self._main}
+        for task in tasks:
+            if task is not asyncio.current_task(self.loop):
+                self._interrupted.add(task)
+                task.cancel()
+
+    # --- progress and log --------------------------------------------------------------------------
+
+    def progress(self, progress: ProgressData) -> None:
+        """Tell how far the run has come; stored with the next checkpoint, or soon."""
+        self._progress = progress
+        self._progress_is_stored = False
+        self._hub.announce(RunProgressEvent(timestamp=self._clock.now(), **self._about, progress=progress))
+        if self._progress_timer is None:
+            self._progress_timer = self.loop.call_later(_PROGRESS_SECONDS, self._save_progress)
+
+    def take_progress(self) -> str | None:
+        """Return the progress that is not stored yet, for a write that stores it."""
+        if self._progress is None or self._progress_is_stored:
+            return None
+        self._progress_is_stored = True
+        given = {
+            "current": self._progress.current,
+            "total": self._progress.total,
+            "message": self._progress.message,
+        }
+        return encode_leniently({name: value for name, value in given.items() if value is not None})
+
+    def log(self, level: LogLevel, message: str, data: Any, *, has_data: bool = False) -> None:
+        """Write a log line, as part of the step that this code belongs to."""
+        current = _current_step.get()
+        step_name = current[1] if current is not None and current[0] is self else None
+        event = LogWriteEvent(
+            timestamp=self._clock.now(),
+            **self._about,
+            step_name=step_name,
+            level=level,
+            message=message if isinstance(message, str) else str(message),
+            data_json=encode_leniently(data) if has_data else None,
+        )
+        self.from_any_thread(lambda: self._hub.announce(event))
+
+    def enter_step(self, name: str) -> Callable[[], None]:
+        """Attribute what this thread logs to a step, until the returned function is called."""
+        token = _current_step.set((self, name))
+        return lambda: _current_step.reset(token)
+
+    def from_any_thread(self, callback: Callable[[], None]) -> None:
+        """Call `callback` on the event loop: now if this is its thread, else soon."""
+        if threading.get_ident() == self._loop_thread:
+            callback()
+            return
+        try:
+            self.loop.call_soon_threadsafe(callback)
+        except RuntimeError:
+            log.debug("the event loop is closed; nobody is left to tell")
+
+    def close(self) -> None:
+        """Stop storing progress: the run has ended here."""
+        self._forget_abort()
+        if self._progress_timer is not None:
+            self._progress_timer.cancel()
+        if self._saving is not None:
+            self._saving.cancel()
+
+    def _save_progress(self) -> None:
+        self._progress_timer = None
+        if not self._progress_is_stored:
+            self._saving = self.loop.create_task(self._store_progress())
+            self._progress_timer = self.loop.call_later(_PROGRESS_SECONDS, self._save_progress)
+
+    async def _store_progress(self) -> None:
+        text = self.take_progress()
+        if text is None or not self.lease.is_held():
+            return
+        try:
+            await self._store.save_progress(self.lease.claim, text)
+        except StoreError as error:
+            self._progress_is_stored = False
+            log.debug("progress of run %s could not be stored: %s", self.run.id, error)
+
+    def _tell(self, message: str) -> None:
+        log.warning(message)
+        self._hub.announce(
+            WorkerErrorEvent(timestamp=self._clock.now(), error=message, context="execution", run_id=self.run.id)
+        )
+
+
+def describe(error: BaseException) -> str:
+    """Return what a failed run or step says: the error's own message, or its type where it has none.
+
+    >>> describe(ValueError("no such row"))
+    'no such row'
+    """
+    message = str(error)
+    if not message or isinstance(error, KeyError):
+        # A KeyError's message is nothing but the missing key.
+        message = f"{type(error).__name__}: {message}" if message else type(error).__name__
+    return message.encode("utf-8", "replace").decode("utf-8")
+
+
+def _encoded(step: StartedStep, value: Any) -> str | None:
+    what = f"result of step {step.name!r}"
+    if value is None:
+        return None
+    if step.codec is None:
+        return encode_json(value, what)
+    return step.codec.encode(step.codec.validate(value, what), what)
+
+
+def _decoded(name: str, text: str | None, codec: Codec[Any] | None) -> Any:
+    if text is None:
+        return None
+    return decode_json(text) if codec is None else codec.decode(text, f"stored result of step {name!r}")

@@ -1,0 +1,156 @@
+"""One claimed run, from its lease to its recorded end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from durably.core.clock import Clock
+from durably.core.errors import DurablyError, LeaseLostError, StoreError
+from durably.core.events import RunCompleteEvent, RunFailEvent, WorkerErrorEvent
+from durably.core.jobs import JobDefinition
+from durably.core.json_values import encode_json
+from durably.core.outcomes import Cancelled, Completed, Failed, LeaseLost, Outcome, Released
+from durably.core.runs import Run
+from durably.core.store import Claimed, Store
+from durably.engine.event_hub import EventHub
+from durably.engine.execution import Execution, describe
+from durably.engine.leases import LeaseKeeper
+from durably.engine.step_context import context_for
+from durably.engine.threads import Threads
+
+log = logging.getLogger("durably")
+
+
+class Executor:
+    """Performs runs that were claimed."""
+
+    def __init__(
+        self,
+        store: Store,
+        jobs: Mapping[str, JobDefinition[Any, Any]],
+        leases: LeaseKeeper,
+        hub: EventHub,
+        clock: Clock,
+        threads: Threads,
+    ) -> None:
+        self._store = store
+        self._jobs = jobs
+        self._leases = leases
+        self._hub = hub
+        self._clock = clock
+        self._threads = threads
+
+    async def execute(self, claimed: Claimed, claimed_at: float) -> Outcome:
+        """Execute a run under its lease and record how it ended."""
+        with self._leases.keep(claimed.claim, claimed.run, claimed_at) as lease:
+            try:
+                checkpoints = await self._checkpoints_of(claimed)
+            except StoreError as error:
+                return await self._give_back(claimed, error)
+            execution = Execution(lease, checkpoints, self._store, self._hub, self._clock, self._threads)
+            try:
+                outcome = await self._perform(execution)
+                return await self._record(execution, outcome)
+            finally:
+                execution.close()
+
+    async def _checkpoints_of(self, claimed: Claimed) -> dict[str, str | None]:
+        # A first attempt has no checkpoints: not looking for them saves most runs a read.
+        if claimed.claim.generation == 1:
+            return {}
+        return await self._store.load_checkpoints(claimed.run.id)
+
+    async def _perform(self, execution: Execution) -> Outcome:
+        run, signal = execution.run, execution.signal
+        job = self._jobs[run.job_name]
+        try:
+            output = await execution.perform(lambda: self._call(job, execution))
+            if not signal.aborted:
+                return _completed(job, output)
+        except DurablyError as error:
+            if not signal.aborted and execution.store_error is None:
+                return _failed(execution, error)
+        except (Exception, SystemExit) as error:
+            if not signal.aborted and execution.store_error is None:
+                return _failed(execution, error)
+        except asyncio.CancelledError:
+            if not signal.aborted:
+                raise
+        except BaseExceptionGroup as error:
+            # A task group wraps the signals that end a run; without one it is an error like any other.
+            if not signal.aborted and execution.store_error is None:
+                return _failed(execution, error)
+        if execution.store_error is not None:
+            return Released()
+        match signal.reason:
+            case "cancelled":
+                return Cancelled()
+            case "released":
+                return Released()
+            case _:
+                return LeaseLost()
+
+    async def _call(self, job: JobDefinition[Any, Any], execution: Execution) -> Any:
+        input_value = job.input.validate(execution.run.input, "input")
+        step = context_for(execution, is_async=job.is_async)
+        return await self._threads.call(job.function, step, input_value)
+
+    async def _record(self, execution: Execution, outcome: Outcome) -> Outcome:
+        if not isinstance(outcome, Completed | Failed):
+            return outcome
+        run, progress = execution.run, execution.take_progress()
+        event = self._end_event(run, outcome)
+        try:
+            await execution.persist(lambda: self._store.finish(execution.lease.claim, outcome, progress, event))
+        except LeaseLostError:
+            return LeaseLost()
+        except StoreError as error:
+            self._tell(run, f"the end of run {run.id} could not be recorded, it will be executed again: {error}")
+            return Released()
+        except DurablyError:
+            return Cancelled()
+        return outcome
+
+    async def _give_back(self, claimed: Claimed, error: StoreError) -> Outcome:
+        self._tell(
+            claimed.run, f"the checkpoints of run {claimed.run.id} could not be read, it was given back: {error}"
+        )
+        try:
+            await self._store.release([claimed.claim])
+        except StoreError:
+            log.warning("run %s could not be given back either; it is free when its lease ends", claimed.run.id)
+        return Released()
+
+    def _end_event(self, run: Run[Any], outcome: Completed | Failed) -> RunCompleteEvent | RunFailEvent:
+        now = self._clock.now()
+        about: dict[str, Any] = {"timestamp": now, "run_id": run.id, "job_name": run.job_name, "labels": run.labels}
+        match outcome:
+            case Completed():
+                duration = (now - run.started_at).total_seconds() if run.started_at is not None else 0.0
+                return RunCompleteEvent(**about, output_json=outcome.output_json, duration=max(0.0, duration))
+            case Failed():
+                return RunFailEvent(**about, error=outcome.error, failed_step_name=outcome.failed_step_name)
+
+    def _tell(self, run: Run[Any], message: str) -> None:
+        log.warning(message)
+        self._hub.announce(
+            WorkerErrorEvent(timestamp=self._clock.now(), error=message, context="execution", run_id=run.id)
+        )
+
+
+def _completed(job: JobDefinition[Any, Any], output: Any) -> Outcome:
+    try:
+        if job.output is None:
+            return Completed(output, None if output is None else encode_json(output, "output"))
+        return Completed(output, job.output.encode(job.output.validate(output, "output"), "output"))
+    except DurablyError as error:
+        return Failed(str(error))
+
+
+def _failed(execution: Execution, error: BaseException) -> Failed:
+    failed = execution.failed_step
+    step_name = failed[1] if failed is not None and failed[0] is error else ""
+    return Failed(describe(error), step_name)

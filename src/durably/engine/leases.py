@@ -1,0 +1,257 @@
+"""The leases of this process: one thread renews them all, and says which step blocks the event loop.
+
+A job that blocks the event loop must not lose its lease, so renewal depends on nothing but its own thread
+and its own connection. If renewal fails for so long that the lease runs out, the holder stops by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from durably.core.clock import Clock
+from durably.core.events import RunLeaseRenewedEvent, WorkerErrorEvent
+from durably.core.leases import Claim
+from durably.core.runs import Run
+from durably.core.store import LeaseRenewer, Store
+from durably.engine.abort import AbortController
+from durably.engine.event_hub import EventHub
+
+_LONGEST_TICK_SECONDS: Final = 1.0
+_BLOCKED_SECONDS: Final = 1.0
+
+log = logging.getLogger("durably")
+
+
+class HeldLease:
+    """A lease that this process holds, and the tasks that work under it."""
+
+    def __init__(self, claim: Claim, run: Run[Any], deadline: float, clock: Clock) -> None:
+        self.claim = claim
+        self.run = run
+        self.deadline = deadline
+        self.controller = AbortController(claim.run_id)
+        self.tasks: dict[asyncio.Task[Any], str | None] = {}
+        """Which step each task is at; None for the job's own code between steps."""
+        self._clock = clock
+
+    def is_held(self) -> bool:
+        """Tell whether anything may still be written; aborts the signal when the lease has run out."""
+        if not self.controller.signal.aborted and self._clock.monotonic() >= self.deadline:
+            self.controller.abort("lease-lost")
+        return not self.controller.signal.aborted
+
+
+class LeaseKeeper:
+    """Renews every lease of this process until it is given up."""
+
+    def __init__(
+        self, store: Store, hub: EventHub, clock: Clock, *, lease_seconds: float, renew_seconds: float
+    ) -> None:
+        self._store = store
+        self._hub = hub
+        self._clock = clock
+        self._lease_seconds = lease_seconds
+        self._renew_seconds = renew_seconds
+        self._tick_seconds = min(renew_seconds, lease_seconds / 5, _LONGEST_TICK_SECONDS)
+        self._held: dict[str, HeldLease] = {}
+        self._wake = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop
+        self._loop_thread = 0
+        self._is_stopping = False
+        self._renewer: LeaseRenewer | None = None
+        self._next_renewal = 0.0
+        self._pulse = _Pulse()
+
+    @contextmanager
+    def keep(self, claim: Claim, run: Run[Any], claimed_at: float) -> Iterator[HeldLease]:
+        """Hold a lease that was claimed at `claimed_at`, a reading of the monotonic clock before the claim."""
+        lease = HeldLease(claim, run, claimed_at + self._lease_seconds, self._clock)
+        self._start()
+        with self._wake:
+            if not self._held:
+                self._next_renewal = self._clock.monotonic() + self._renew_seconds
+                self._wake.notify()
+            self._held[claim.run_id] = lease
+        try:
+            yield lease
+        finally:
+            with self._wake:
+                if self._held.get(claim.run_id) is lease:
+                    del self._held[claim.run_id]
+
+    def find(self, run_id: str) -> HeldLease | None:
+        """Return the lease of a run that executes here, or None."""
+        return self._held.get(run_id)
+
+    def held(self) -> list[HeldLease]:
+        """Return all leases of this process."""
+        with self._wake:
+            return list(self._held.values())
+
+    def stop(self) -> None:
+        """End the thread; leases still held are not renewed any more."""
+        with self._wake:
+            self._is_stopping = True
+            self._wake.notify()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+            self._close_renewer()
+        self._is_stopping = False
+
+    # --- the thread --------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        if self._thread is not None or self._task is not None:
+            return
+        self._loop = asyncio.get_running_loop()
+        self._loop_thread = threading.get_ident()
+        if sys.platform == "emscripten":
+            self._task = self._loop.create_task(self._serve_in_loop())
+            return
+        self._thread = threading.Thread(target=self._serve, name="durably-leases", daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            with self._wake:
+                while not self._held and not self._is_stopping:
+                    self._wake.wait()
+                if not self._is_stopping:
+                    self._wake.wait(self._tick_seconds)
+                if self._is_stopping:
+                    break
+            self._tick()
+            self._watch_loop()
+        self._close_renewer()
+
+    async def _serve_in_loop(self) -> None:
+        while True:
+            await asyncio.sleep(self._tick_seconds)
+            self._tick()
+
+    def _tick(self) -> None:
+        now = self._clock.monotonic()
+        if now >= self._next_renewal:
+            self._next_renewal = now + self._renew_seconds
+            self._renew(now)
+        for lease in self.held():
+            was_aborted = lease.controller.signal.aborted
+            if not lease.is_held() and not was_aborted:
+                self._lost(lease, "it could not be renewed in time")
+
+    def _renew(self, now: float) -> None:
+        leases = [lease for lease in self.held() if lease.is_held()]
+        if not leases:
+            return
+        try:
+            if self._renewer is None:
+                self._renewer = self._store.lease_renewer()
+            renewed = self._renewer.renew([lease.claim for lease in leases], self._lease_seconds)
+        except Exception as error:  # noqa: BLE001 - tried again at the next tick, until the lease runs out
+            log.warning("leases could not be renewed, trying again: %s", error)
+            self._next_renewal = now + self._tick_seconds
+            self._on_loop(lambda text=str(error): self._tell(text, "lease-renewal", None))
+            return
+        for lease in leases:
+            claim = renewed.get(lease.claim.run_id)
+            if claim is not None:
+                lease.claim, lease.deadline = claim, now + self._lease_seconds
+                self._on_loop(lambda lease=lease: self._tell_renewed(lease))
+            elif self._held.get(lease.claim.run_id) is lease and not lease.controller.signal.aborted:
+                lease.controller.abort("lease-lost")
+                self._lost(lease, "it had expired, or another worker holds the run")
+
+    def _lost(self, lease: HeldLease, why: str) -> None:
+        message = f"lost the lease of run {lease.claim.run_id} of job {lease.run.job_name!r}: {why}; it stops here"
+        log.warning(message)
+        self._on_loop(lambda: self._tell(message, "lease-lost", lease.claim.run_id))
+
+    def _watch_loop(self) -> None:
+        """Say which step blocks the event loop, once per blockage and again each time it has lasted twice as long."""
+        now = self._clock.monotonic()
+        if self._pulse.is_answered:
+            self._pulse.ask(now)
+            self._on_loop(self._pulse.answer)
+            return
+        blocked = now - self._pulse.asked_at
+        if blocked >= self._pulse.report_after:
+            self._pulse.report_after *= 2
+            log.warning(
+                "the event loop has been blocked for %.1f s by %s; its lease is kept, but nothing else in this process "
+                "moves. Make the step a plain `def` (it runs in a thread), or await what takes long.%s",
+                blocked,
+                self._describe_current(),
+                _where(self._loop_thread),
+            )
+
+    def _describe_current(self) -> str:
+        task = asyncio.current_task(self._loop)
+        for lease in self.held():
+            if task is not None and task in lease.tasks:
+                step = lease.tasks[task]
+                part = f"step {step!r}" if step is not None else "its code between steps"
+                return f"run {lease.claim.run_id} of job {lease.run.job_name!r}, {part}"
+        return "code outside of any run"
+
+    def _on_loop(self, callback: Callable[[], None]) -> None:
+        try:
+            self._loop.call_soon_threadsafe(callback)
+        except RuntimeError:
+            log.debug("the event loop is closed; nobody is left to tell")
+
+    def _tell_renewed(self, lease: HeldLease) -> None:
+        self._hub.announce(
+            RunLeaseRenewedEvent(
+                timestamp=self._clock.now(),
+                run_id=lease.claim.run_id,
+                job_name=lease.run.job_name,
+                labels=lease.run.labels,
+                lease_owner=lease.claim.owner,
+                lease_expires_at=lease.claim.expires_at,
+            )
+        )
+
+    def _tell(self, message: str, context: str, run_id: str | None) -> None:
+        self._hub.announce(WorkerErrorEvent(timestamp=self._clock.now(), error=message, context=context, run_id=run_id))
+
+    def _close_renewer(self) -> None:
+        if self._renewer is not None:
+            self._renewer.close()
+            self._renewer = None
+
+
+class _Pulse:
+    """A question put to the event loop, and whether it has answered."""
+
+    def __init__(self) -> None:
+        self.is_answered = True
+        self.asked_at = 0.0
+        self.report_after = _BLOCKED_SECONDS
+
+    def ask(self, now: float) -> None:
+        self.is_answered = False
+        self.asked_at = now
+        self.report_after = _BLOCKED_SECONDS
+
+    def answer(self) -> None:
+        self.is_answered = True
+
+
+def _where(thread_id: int) -> str:
+    frame = sys._current_frames().get(thread_id)
+    if frame is None:
+        return ""
+    return "\nIt is at:\n" + "".join(traceback.format_stack(frame)[-3:]).rstrip()

@@ -1,0 +1,56 @@
+"""What is done now and then: expired leases, retention, the store's own upkeep."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import timedelta
+from typing import Final
+
+from durably.core.clock import Clock
+from durably.core.errors import StoreError
+from durably.core.events import WorkerErrorEvent
+from durably.core.store import Store
+from durably.engine.event_hub import EventHub
+
+_EVERY_SECONDS: Final = 60.0
+_PURGED_AT_ONCE: Final = 100
+
+log = logging.getLogger("durably")
+
+
+class Maintenance:
+    """Looks after the database; errors are told, never raised."""
+
+    def __init__(self, store: Store, hub: EventHub, clock: Clock, retain_runs: timedelta | None) -> None:
+        self._store = store
+        self._hub = hub
+        self._clock = clock
+        self._retain_runs = retain_runs
+        self._last_idle: float | None = None
+        self._last_busy: float | None = clock.monotonic()
+
+    def is_due(self, *, idle: bool) -> bool:
+        """Tell whether it is time: for everything when idle, for what cannot wait when busy."""
+        last = self._last_idle if idle else self._last_busy
+        return last is None or self._clock.monotonic() - last >= _EVERY_SECONDS
+
+    async def run(self, *, idle: bool) -> None:
+        """Do everything when idle, only what cannot wait when busy."""
+        self._last_busy = self._clock.monotonic()
+        if idle:
+            self._last_idle = self._last_busy
+        try:
+            if idle:
+                await self._store.recover_expired()
+                await self._purge()
+            await self._store.maintain(idle=idle)
+        except StoreError as error:
+            log.warning("maintenance failed, it will be tried again: %s", error)
+            self._hub.announce(WorkerErrorEvent(timestamp=self._clock.now(), error=str(error), context="maintenance"))
+
+    async def _purge(self) -> None:
+        if self._retain_runs is None:
+            return
+        while await self._store.purge_runs(self._clock.now() - self._retain_runs, _PURGED_AT_ONCE) == _PURGED_AT_ONCE:
+            await asyncio.sleep(0)

@@ -1,0 +1,66 @@
+"""From the filters that callers give to a checked query."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from durably.core.errors import ValidationError
+from durably.core.runs import RunStatus
+from durably.core.store import RunQuery
+from durably.engine.enqueue import check_labels
+
+
+def run_query(
+    *,
+    status: RunStatus | str | Sequence[RunStatus | str] | None = None,
+    job_name: str | Sequence[str] | None = None,
+    labels: Mapping[str, str] | None = None,
+    limit: int | None = None,
+    offset: int | None = None,
+) -> RunQuery:
+    """Return the query for a filter. Raises `ValidationError` naming what is wrong with it.
+
+    >>> run_query(status="failed", limit=10).statuses
+    (<RunStatus.FAILED: 'failed'>,)
+    """
+    return RunQuery(
+        statuses=tuple(dict.fromkeys(_status(each) for each in _several("status", status))),
+        job_names=tuple(dict.fromkeys(_text("job_name", each) for each in _several("job_name", job_name))),
+        labels=tuple(check_labels(labels).items()),
+        limit=None if limit is None else _whole("limit", limit),
+        offset=0 if offset is None else _whole("offset", offset),
+    )
+
+
+def _several(name: str, value: Any) -> tuple[Any, ...]:
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        return (value,)
+    if isinstance(value, Sequence | set | frozenset):
+        return tuple(value)
+    raise ValidationError(f"Invalid {name} {value!r}: must be text or a sequence of texts", field=name, value=value)
+
+
+def _status(value: Any) -> RunStatus:
+    try:
+        return RunStatus(value)
+    except ValueError:
+        shown = value or "empty value"
+        raise ValidationError(
+            f"Invalid status: {shown}. Must be one of: {', '.join(RunStatus)}", field="status", value=value
+        ) from None
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValidationError(f"Invalid {name} {value!r}: must be text", field=name, value=value)
+    return value
+
+
+def _whole(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValidationError(f"Invalid {name}: must be a non-negative integer", field=name, value=value)
+    # SQLite's integers end here, and no list is longer.
+    return min(value, 2**62)

@@ -1,0 +1,110 @@
+"""One run as a stream: its state first, then what happens, to its end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from durably.core.clock import Clock
+from durably.core.errors import NotFoundError, RunCancelledError, RunFailedError
+from durably.core.events import TERMINAL_EVENTS, DurablyEvent, LogWriteEvent, RunProgressEvent
+from durably.core.logs import LogData
+from durably.core.runs import ProgressData, Run, RunStatus
+from durably.core.store import Position, Store
+from durably.engine.event_hub import EventHub
+from durably.engine.replay import replay_of
+
+OnProgress = Callable[[ProgressData], object]
+OnLog = Callable[[LogData], object]
+
+
+async def follow_run(
+    hub: EventHub, store: Store, clock: Clock, run_id: str
+) -> AsyncIterator[tuple[Position | None, DurablyEvent]]:
+    """Yield the state of a run and then its events, each with its position, until it ends.
+
+    Events that stand for the state have no position. Raises `NotFoundError`.
+    """
+    feed = await hub.open_feed(run_id)
+    try:
+        run, position = await store.snapshot(run_id)
+        if run is None:
+            raise NotFoundError("run", run_id)
+        feed.start_after(position)
+        for event in replay_of(run, clock.now()):
+            yield None, event
+        if run.is_terminal:
+            return
+        async for recorded in feed:
+            yield recorded.position, recorded.event
+            if isinstance(recorded.event, TERMINAL_EVENTS):
+                return
+    finally:
+        feed.close()
+
+
+async def wait_for_end(
+    hub: EventHub, store: Store, run_id: str, timeout: float | None, polling_interval: float
+) -> Run[Any]:
+    """Return the completed run.
+
+    Raises `NotFoundError`, `RunFailedError`, `RunCancelledError`, `TimeoutError`.
+    """
+    try:
+        async with asyncio.timeout(timeout):
+            await hub.start()
+            with hub.waiting_for_end(run_id) as ended:
+                while True:
+                    run = await store.get_run(run_id)
+                    if run is None:
+                        raise NotFoundError("run", run_id)
+                    if run.is_terminal:
+                        break
+                    # The event wakes us; looking now and then only covers programs that write no events.
+                    await asyncio.wait([ended], timeout=polling_interval)
+    except TimeoutError as error:
+        raise TimeoutError(f"Run {run_id} did not end within {timeout} s") from error
+    if run.status is RunStatus.FAILED:
+        raise RunFailedError(run)
+    if run.status is RunStatus.CANCELLED:
+        raise RunCancelledError(run)
+    return run
+
+
+async def report_run(
+    hub: EventHub,
+    store: Store,
+    clock: Clock,
+    run_id: str,
+    position: Position | None,
+    on_progress: OnProgress | None,
+    on_log: OnLog | None,
+) -> None:
+    """Call back with what a run tells: all of it since `position`, or its state and what follows."""
+    if position is None:
+        events = follow_run(hub, store, clock, run_id)
+    else:
+        events = _follow_from(hub, run_id, position)
+    async for _, event in events:
+        reported: object = None
+        if isinstance(event, RunProgressEvent) and on_progress is not None:
+            reported = on_progress(event.progress)
+        elif isinstance(event, LogWriteEvent) and on_log is not None:
+            reported = on_log(LogData(event.level, event.message, event.data, event.step_name))
+        if isinstance(reported, Awaitable):
+            await reported
+
+
+async def _follow_from(
+    hub: EventHub, run_id: str, position: Position
+) -> AsyncIterator[tuple[Position | None, DurablyEvent]]:
+    feed = await hub.open_feed(run_id)
+    feed.start_after(position, is_past=True)
+    try:
+        async for recorded in feed:
+            yield recorded.position, recorded.event
+            if isinstance(recorded.event, TERMINAL_EVENTS):
+                return
+    finally:
+        feed.close()

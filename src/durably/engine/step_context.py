@@ -1,0 +1,174 @@
+"""What a job sees as `step`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, ParamSpec, TypeVar, overload
+
+from durably.core.jobs import is_async_callable
+from durably.core.runs import ProgressData
+from durably.engine.abort import AbortSignal
+from durably.engine.execution import Execution, Replayed
+from durably.engine.step_types import takes_signal
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+_NO_DATA: Final = object()
+
+
+class StepLog:
+    """Writes structured log lines; never blocks, never fails the job."""
+
+    __slots__ = ("_execution",)
+
+    def __init__(self, execution: Execution) -> None:
+        self._execution = execution
+
+    def info(self, message: str, data: Any = _NO_DATA) -> None:
+        """Log what happened; `data` is any JSON value."""
+        self._execution.log("info", message, data, has_data=data is not _NO_DATA)
+
+    def warn(self, message: str, data: Any = _NO_DATA) -> None:
+        """Log what should be looked at; `data` is any JSON value."""
+        self._execution.log("warn", message, data, has_data=data is not _NO_DATA)
+
+    def error(self, message: str, data: Any = _NO_DATA) -> None:
+        """Log what went wrong; `data` is any JSON value."""
+        self._execution.log("error", message, data, has_data=data is not _NO_DATA)
+
+
+class _BaseContext:
+    __slots__ = ("_execution", "log")
+
+    def __init__(self, execution: Execution) -> None:
+        self._execution = execution
+        self.log: Final = StepLog(execution)
+
+    @property
+    def run_id(self) -> str:
+        """Return the id of this run."""
+        return self._execution.run.id
+
+    @property
+    def job_name(self) -> str:
+        """Return the name of the job."""
+        return self._execution.run.job_name
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Return the labels of this run."""
+        return self._execution.run.labels
+
+    @property
+    def attempt(self) -> int:
+        """Return which execution of this run this is: 1, and one more after each crash or lost lease."""
+        return self._execution.run.lease_generation
+
+    @property
+    def signal(self) -> AbortSignal:
+        """Return what tells that this run should end."""
+        return self._execution.signal
+
+    def is_aborted(self) -> bool:
+        """Tell whether this run should end."""
+        return self._execution.signal.aborted
+
+    def throw_if_aborted(self) -> None:
+        """Raise `CancelledError` or `LeaseLostError` if this run should end."""
+        self._execution.signal.throw_if_aborted()
+
+    def progress(self, current: float, total: float | None = None, message: str | None = None) -> None:
+        """Tell how far the run has come; never blocks, never fails the job.
+
+        >>> step.progress(3, 10, "three of ten")
+        """
+        data = ProgressData(current, total, message)
+        self._execution.from_any_thread(lambda: self._execution.progress(data))
+
+
+class StepContext(_BaseContext):
+    """The step context of an `async def` job."""
+
+    __slots__ = ()
+
+    @overload
+    async def run(self, name: str, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+    @overload
+    async def run(self, name: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+    @overload
+    async def run(self, name: str, fn: Callable[..., Any], /, *args: Any, returns: type[T], **kwargs: Any) -> T: ...
+    @overload
+    async def run(self, name: str, fn: Callable[..., Awaitable[T]], /, *args: Any, **kwargs: Any) -> T: ...
+    @overload
+    async def run(self, name: str, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T: ...
+    async def run(self, name: str, fn: Callable[..., Any], /, *args: Any, returns: Any = None, **kwargs: Any) -> Any:
+        """Run a checkpoint: call `fn(*args, **kwargs)` once for this run, ever, and return its result.
+
+        The result is committed when this returns; after a crash the stored result is returned instead of
+        calling `fn` again. A plain `fn` runs in a thread. `fn` gets the `AbortSignal` as `signal` if it
+        has a parameter of that name. `returns` says which type a stored result is validated into; the
+        default is the return annotation of `fn`.
+
+        Raises what `fn` raises, `ValidationError` when JSON cannot carry the result, `CancelledError` or
+        `LeaseLostError` when the run should end.
+
+        >>> rows = await step.run("parse", parse_csv, path)
+        """
+        return await self._execution.run_step(name, fn, args, kwargs, returns)
+
+
+class SyncStepContext(_BaseContext):
+    """The step context of a plain `def` job: the same, but `run` blocks."""
+
+    __slots__ = ()
+
+    @overload
+    def run(self, name: str, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+    @overload
+    def run(self, name: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+    @overload
+    def run(self, name: str, fn: Callable[..., Any], /, *args: Any, returns: type[T], **kwargs: Any) -> T: ...
+    @overload
+    def run(self, name: str, fn: Callable[..., Awaitable[T]], /, *args: Any, **kwargs: Any) -> T: ...
+    @overload
+    def run(self, name: str, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T: ...
+    def run(self, name: str, fn: Callable[..., Any], /, *args: Any, returns: Any = None, **kwargs: Any) -> Any:
+        """Run a checkpoint, as `StepContext.run` does, in the thread of the job.
+
+        >>> rows = step.run("parse", parse_csv, path)
+        """
+        execution = self._execution
+        begun = self._on_loop(execution.begin_step(name, fn, returns))
+        if isinstance(begun, Replayed):
+            return begun.value
+        if takes_signal(fn):
+            kwargs = {**kwargs, "signal": execution.signal}
+        leave = execution.enter_step(name)
+        try:
+            value = self._call(fn, args, kwargs)
+        except BaseException as error:
+            self._on_loop(execution.fail_step(begun, error))
+            raise
+        finally:
+            leave()
+        return self._on_loop(execution.complete_step(begun, value))
+
+    def _call(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if is_async_callable(fn):
+            return self._on_loop(fn(*args, **kwargs))
+        result = fn(*args, **kwargs)
+        return self._on_loop(result) if isinstance(result, Awaitable) else result
+
+    def _on_loop(self, work: Awaitable[T]) -> T:
+        return asyncio.run_coroutine_threadsafe(_settle(work), self._execution.loop).result()
+
+
+async def _settle(work: Awaitable[T]) -> T:
+    return await work
+
+
+def context_for(execution: Execution, *, is_async: bool) -> StepContext | SyncStepContext:
+    """Return the step context that fits the kind of job."""
+    return StepContext(execution) if is_async else SyncStepContext(execution)

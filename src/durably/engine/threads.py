@@ -1,0 +1,49 @@
+"""Where plain functions run: in a worker thread, never on the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, Final
+
+from durably.core.jobs import is_async_callable
+
+_HAS_THREADS: Final = sys.platform != "emscripten"
+_THREADS_PER_RUN: Final = 4
+_FEWEST_THREADS: Final = 32
+
+
+class Threads:
+    """Calls functions, async ones on the event loop and plain ones in a thread."""
+
+    def __init__(self, max_concurrent_runs: int) -> None:
+        # Threads are made when needed; the bound only keeps a runaway job from making thousands.
+        self._limit = max(_FEWEST_THREADS, _THREADS_PER_RUN * max_concurrent_runs)
+        self._pool: ThreadPoolExecutor | None = None
+
+    async def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Return what `function` returns, awaited if it is awaitable."""
+        if is_async_callable(function):
+            return await function(*args, **kwargs)
+        result = await self.run(partial(function, *args, **kwargs))
+        return await result if inspect.isawaitable(result) else result
+
+    async def run(self, function: Callable[[], Any]) -> Any:
+        """Return what a plain function returns, called in a thread with this task's context."""
+        if not _HAS_THREADS:
+            return function()
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self._limit, thread_name_prefix="durably-job")
+        context = contextvars.copy_context()
+        return await asyncio.get_running_loop().run_in_executor(self._pool, context.run, function)
+
+    def close(self) -> None:
+        """Let the threads end; one that is still busy is left to finish by itself."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = None

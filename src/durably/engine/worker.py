@@ -1,0 +1,223 @@
+"""The worker: claims what is free to run, as much as it has slots for, and stops gracefully."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from durably.core.clock import Clock
+from durably.core.errors import StoreError
+from durably.core.events import DurablyEvent, WorkerErrorEvent
+from durably.core.jobs import JobDefinition
+from durably.core.store import Claimed, Store
+from durably.engine.event_hub import EventHub
+from durably.engine.executor import Executor
+from durably.engine.leases import LeaseKeeper
+from durably.engine.maintenance import Maintenance
+
+_FIRST_BACKOFF_SECONDS: Final = 0.1
+_LONGEST_BACKOFF_SECONDS: Final = 10.0
+_UNWIND_SECONDS: Final = 1.0
+
+log = logging.getLogger("durably")
+
+
+class Worker:
+    """Executes runs of the registered jobs, up to `max_concurrent_runs` at once."""
+
+    def __init__(
+        self,
+        store: Store,
+        jobs: Mapping[str, JobDefinition[Any, Any]],
+        executor: Executor,
+        leases: LeaseKeeper,
+        maintenance: Maintenance,
+        hub: EventHub,
+        clock: Clock,
+        *,
+        worker_id: str,
+        max_concurrent_runs: int,
+        lease_seconds: float,
+        polling_seconds: float,
+    ) -> None:
+        self._store = store
+        self._jobs = jobs
+        self._executor = executor
+        self._leases = leases
+        self._maintenance = maintenance
+        self._hub = hub
+        self._clock = clock
+        self._worker_id = worker_id
+        self._max_concurrent_runs = max_concurrent_runs
+        self._lease_seconds = lease_seconds
+        self._polling_seconds = polling_seconds
+        self._loop_task: asyncio.Task[None] | None = None
+        self._upkeep: asyncio.Task[None] | None = None
+        self._active: dict[asyncio.Task[Any], Claimed] = {}
+        self._wakes: set[asyncio.Event] = set()
+        self._is_stopping = False
+        hub.work_arrived = self.wake
+        hub.run_ended = self._run_ended
+
+    def wake(self) -> None:
+        """Look for work now."""
+        for wake in self._wakes:
+            wake.set()
+
+    @property
+    def is_running(self) -> bool:
+        """Tell whether the worker claims runs by itself."""
+        return self._loop_task is not None
+
+    def start(self) -> None:
+        """Begin to claim and execute; does nothing when it does so already."""
+        if self._loop_task is None:
+            self._is_stopping = False
+            self._loop_task = asyncio.create_task(self._serve(), name="durably-worker")
+
+    async def stop(self, timeout: float | None) -> None:
+        """Claim nothing more and wait for what runs; after `timeout` seconds give up what is left."""
+        self._is_stopping = True
+        self.wake()
+        pending: set[asyncio.Task[Any]] = set(self._active)
+        if self._loop_task is not None:
+            pending.add(self._loop_task)
+        if pending:
+            await asyncio.wait(pending, timeout=timeout)
+        if self._active:
+            await self._give_up()
+        ending = [task for task in (self._loop_task, self._upkeep) if task is not None]
+        if ending:
+            await asyncio.wait(ending)
+        self._loop_task = None
+
+    async def process(self, worker_id: str | None, *, max_runs: int | None, until_idle: bool) -> int:
+        """Execute up to `max_runs` runs; return how many. Works without `start`.
+
+        With `until_idle` it goes on until nothing is claimable, and does maintenance when it got there.
+        """
+        own: dict[asyncio.Task[Any], Claimed] = {}
+        wake = asyncio.Event()
+        started = 0
+        self._wakes.add(wake)
+        try:
+            while True:
+                wake.clear()
+                free = self._max_concurrent_runs - len(own)
+                if max_runs is not None:
+                    free = min(free, max_runs - started)
+                claimed = await self._claim(worker_id or self._worker_id, free) if free > 0 else []
+                for task in claimed:
+                    own[task] = self._active[task]
+                    task.add_done_callback(lambda done: (own.pop(done, None), wake.set()))
+                started += len(claimed)
+                if not claimed and not own:
+                    break
+                if not claimed:
+                    await wake.wait()
+        finally:
+            self._wakes.discard(wake)
+        if until_idle and (max_runs is None or started < max_runs) and self._maintenance.is_due(idle=True):
+            await self._maintenance.run(idle=True)
+        return started
+
+    # --- the loop ----------------------------------------------------------------------------------
+
+    async def _serve(self) -> None:
+        wake = asyncio.Event()
+        self._wakes.add(wake)
+        backoff = 0.0
+        try:
+            while not self._is_stopping:
+                wake.clear()
+                try:
+                    claimed = await self._fill_slots(wake)
+                    self._maintain_if_due()
+                    backoff = 0.0
+                except StoreError as error:
+                    backoff = min(max(2 * backoff, _FIRST_BACKOFF_SECONDS), _LONGEST_BACKOFF_SECONDS)
+                    self._tell(f"cannot look for work, trying again: {error}")
+                    await self._pause(wake, backoff * random.uniform(0.5, 1), heed_wake=False)  # noqa: S311 - jitter
+                    continue
+                if not claimed:
+                    await self._pause(wake, self._polling_seconds, heed_wake=True)
+        finally:
+            self._wakes.discard(wake)
+
+    async def _fill_slots(self, wake: asyncio.Event) -> Sequence[asyncio.Task[Any]]:
+        free = self._max_concurrent_runs - len(self._active)
+        if free <= 0:
+            return ()
+        claimed = await self._claim(self._worker_id, free)
+        for task in claimed:
+            task.add_done_callback(lambda _: wake.set())
+        return claimed
+
+    def _maintain_if_due(self) -> None:
+        idle = not self._active
+        if self._maintenance.is_due(idle=idle) and (self._upkeep is None or self._upkeep.done()):
+            self._upkeep = asyncio.create_task(self._maintenance.run(idle=idle), name="durably-maintenance")
+
+    async def _pause(self, wake: asyncio.Event, seconds: float, *, heed_wake: bool) -> None:
+        if self._is_stopping:
+            return
+        if heed_wake:
+            waiting = asyncio.get_running_loop().call_later(seconds, wake.set)
+            try:
+                await wake.wait()
+            finally:
+                waiting.cancel()
+            return
+        deadline = self._clock.monotonic() + seconds
+        while not self._is_stopping and (left := deadline - self._clock.monotonic()) > 0:
+            await asyncio.sleep(min(left, _FIRST_BACKOFF_SECONDS))
+
+    async def _claim(self, worker_id: str, limit: int) -> list[asyncio.Task[Any]]:
+        if not self._jobs:
+            return []
+        claimed_at = self._clock.monotonic()
+        claimed = await self._store.claim(worker_id, list(self._jobs), limit, self._lease_seconds)
+        return [self._begin(each, claimed_at) for each in claimed]
+
+    def _begin(self, claimed: Claimed, claimed_at: float) -> asyncio.Task[Any]:
+        task = asyncio.create_task(self._execute(claimed, claimed_at), name=f"durably-run-{claimed.run.id}")
+        self._active[task] = claimed
+        task.add_done_callback(self._forget)
+        return task
+
+    async def _execute(self, claimed: Claimed, claimed_at: float) -> None:
+        try:
+            await self._executor.execute(claimed, claimed_at)
+        except Exception as error:
+            log.exception("run %s ended by an error of the worker itself", claimed.run.id)
+            self._tell(f"run {claimed.run.id} ended by an error of the worker itself: {error!r}", claimed.run.id)
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._active.pop(task, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("an execution ended by %r", error)
+
+    async def _give_up(self) -> None:
+        """Interrupt what still runs and give its leases back, so that another worker resumes at once."""
+        left = dict(self._active)
+        leases = [lease for claimed in left.values() if (lease := self._leases.find(claimed.run.id)) is not None]
+        for lease in leases:
+            lease.controller.abort("released")
+        await asyncio.wait(left, timeout=_UNWIND_SECONDS)
+        for task in left:
+            task.cancel()
+        await self._store.release([lease.claim for lease in leases])
+
+    def _run_ended(self, event: DurablyEvent) -> None:
+        """Abort a run that executes here and was ended from outside."""
+        if event.type in ("run:cancel", "run:delete") and (lease := self._leases.find(getattr(event, "run_id", ""))):
+            lease.controller.abort("cancelled")
+
+    def _tell(self, message: str, run_id: str | None = None) -> None:
+        log.warning(message)
+        self._hub.announce(
+            WorkerErrorEvent(timestamp=self._clock.now(), error=message, context="worker", run_id=run_id)
+        )

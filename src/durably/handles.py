@@ -1,0 +1,194 @@
+"""A job registered with an instance: what triggers it and finds its runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, cast
+
+from durably.core.errors import ValidationError
+from durably.core.jobs import InputT, JobDefinition, OutputT
+from durably.core.logs import LogData
+from durably.core.runs import Disposition, ProgressData, Run, RunStatus, TriggerResult
+from durably.core.store import Enqueued
+from durably.engine.enqueue import TriggerOrder
+from durably.options import BatchItem
+from durably.settings import Seconds
+
+if TYPE_CHECKING:
+    from durably.app import Durably
+
+_RUN_FIELDS: Final = tuple(field.name for field in fields(Run))
+
+
+@dataclass(frozen=True, slots=True)
+class TriggerAndWaitResult(Generic[OutputT]):
+    """The end of a run that was triggered and waited for."""
+
+    id: str
+    output: OutputT
+    disposition: Disposition
+
+
+class JobHandle(Generic[InputT, OutputT]):
+    """A job of one instance: `durably.jobs.<name>`, or typed `durably.get_job(definition)`."""
+
+    def __init__(self, durably: Durably, definition: JobDefinition[InputT, OutputT]) -> None:
+        self._durably = durably
+        self.definition = definition
+
+    @property
+    def name(self) -> str:
+        """Return the name that the runs of this job are stored under."""
+        return self.definition.name
+
+    async def trigger(
+        self,
+        input: InputT | dict[str, Any],
+        *,
+        idempotency_key: str | None = None,
+        concurrency_key: str | None = None,
+        coalesce: Literal["skip"] | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> TriggerResult[OutputT]:
+        """Store a run of this job and return it; a worker will execute it.
+
+        The same `idempotency_key` gives the same run. Of a `concurrency_key` one run executes at a time and
+        one per job waits; with `coalesce="skip"` a second one becomes the waiting one. `labels` are text by
+        text, to find runs by.
+
+        Raises `ValidationError` when the input or an option is refused, `ConflictError` when a run of that
+        concurrency key waits already. Nothing is stored then.
+
+        >>> run = await durably.jobs.import_csv.trigger({"filename": "data.csv"}, labels={"org": "a"})
+        """
+        order = TriggerOrder(input, idempotency_key, concurrency_key, coalesce, labels)
+        return (await self._trigger([order]))[0]
+
+    async def trigger_and_wait(
+        self,
+        input: InputT | dict[str, Any],
+        *,
+        timeout: Seconds | None = None,
+        polling_interval: Seconds | None = None,
+        on_progress: Callable[[ProgressData], object] | None = None,
+        on_log: Callable[[LogData], object] | None = None,
+        idempotency_key: str | None = None,
+        concurrency_key: str | None = None,
+        coalesce: Literal["skip"] | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> TriggerAndWaitResult[OutputT]:
+        """Trigger a run and return its output once it has completed.
+
+        Takes the options of `trigger` and of `Durably.wait_for_run`, and raises what those raise.
+
+        >>> result = await durably.jobs.import_csv.trigger_and_wait({"filename": "data.csv"}, timeout=60)
+        >>> result.output.count
+        """
+        before = await self._durably.log_position() if on_progress is not None or on_log is not None else None
+        triggered = await self.trigger(
+            input,
+            idempotency_key=idempotency_key,
+            concurrency_key=concurrency_key,
+            coalesce=coalesce,
+            labels=labels,
+        )
+        run = await self._durably.wait_from(
+            triggered.id,
+            before,
+            timeout=timeout,
+            polling_interval=polling_interval,
+            on_progress=on_progress,
+            on_log=on_log,
+        )
+        return TriggerAndWaitResult(run.id, cast("OutputT", self._typed(run).output), triggered.disposition)
+
+    async def batch_trigger(
+        self, items: Sequence[InputT | dict[str, Any] | BatchItem[Any]]
+    ) -> list[TriggerResult[OutputT]]:
+        """Store a run for every item in one transaction, all or none; an item is an input or a `BatchItem`.
+
+        Raises what `trigger` raises; then nothing was stored.
+
+        >>> await durably.jobs.import_csv.batch_trigger([{"filename": "a.csv"}, {"filename": "b.csv"}])
+        """
+        return await self._trigger([_order(item) for item in items])
+
+    async def get_run(self, run_id: str) -> Run[OutputT] | None:
+        """Return a run of this job, its output as the output type; None when there is none of this job.
+
+        >>> run = await durably.jobs.import_csv.get_run(run_id)
+        """
+        run = await self._durably.get_run(run_id)
+        return None if run is None or run.job_name != self.name else self._typed(run)
+
+    async def get_runs(
+        self,
+        *,
+        status: RunStatus | str | Sequence[RunStatus | str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        limit: int | None = None,
+        offset: int | None = None,
+    ) -> list[Run[OutputT]]:
+        """Return runs of this job, newest first, outputs as the output type.
+
+        >>> failed = await durably.jobs.import_csv.get_runs(status="failed", limit=20)
+        """
+        runs = await self._durably.get_runs(
+            status=status, job_name=self.name, labels=labels, limit=limit, offset=offset
+        )
+        return [self._typed(run) for run in runs]
+
+    async def _trigger(self, orders: Sequence[TriggerOrder]) -> list[TriggerResult[OutputT]]:
+        return [self._result(enqueued) for enqueued in await self._durably.enqueue(self.definition, orders)]
+
+    def _result(self, enqueued: Enqueued) -> TriggerResult[OutputT]:
+        run = self._typed(enqueued.run)
+        return TriggerResult(*[getattr(run, name) for name in _RUN_FIELDS], enqueued.disposition)
+
+    def _typed(self, run: Run[Any]) -> Run[OutputT]:
+        codec = self.definition.output
+        if codec is None or run.status is not RunStatus.COMPLETED:
+            return run
+        return replace(run, output=codec.validate(run.output, "output"))
+
+
+class Jobs(Mapping[str, JobHandle[Any, Any]]):
+    """The handles of an instance, by the attribute names they were registered under."""
+
+    def __init__(self, handles: dict[str, JobHandle[Any, Any]]) -> None:
+        self._handles = handles
+
+    def __getattr__(self, name: str) -> JobHandle[Any, Any]:
+        try:
+            return self._handles[name]
+        except KeyError:
+            known = ", ".join(sorted(self._handles)) or "none"
+            raise AttributeError(f"no job is registered as {name!r}; registered: {known}") from None
+
+    def __getitem__(self, name: str) -> JobHandle[Any, Any]:
+        return self._handles[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._handles)
+
+    def __len__(self) -> int:
+        return len(self._handles)
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self._handles]
+
+
+def check_attribute_name(name: object) -> str:
+    """Return a name that can stand behind `durably.jobs.`. Raises `ValidationError`."""
+    if not isinstance(name, str) or not name.isidentifier() or name.startswith("_"):
+        raise ValidationError(
+            f"Invalid jobs key {name!r}: must be a name that can stand behind `durably.jobs.`", field="jobs", value=name
+        )
+    return name
+
+
+def _order(item: Any) -> TriggerOrder:
+    if isinstance(item, BatchItem):
+        return TriggerOrder(item.input, item.idempotency_key, item.concurrency_key, item.coalesce, item.labels)
+    return TriggerOrder(item)

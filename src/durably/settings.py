@@ -1,0 +1,106 @@
+"""The settings of an instance: defaults, and what is allowed."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import socket
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+from durably.core.errors import ValidationError
+
+Seconds = float | int | timedelta
+
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([dhms])\Z")
+_UNITS: Final = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0}
+_MOST_CONCURRENT_RUNS: Final = 1_000
+_DATABASE_VARIABLE: Final = "DURABLY_DATABASE_URL"
+_DEFAULT_DATABASE: Final = "sqlite:///durably.db"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What an instance was told, checked; durations are in seconds."""
+
+    polling_seconds: float
+    max_concurrent_runs: int
+    lease_seconds: float
+    renew_seconds: float
+    preserve_steps: bool
+    retain_runs: timedelta | None
+    worker_id: str
+
+    @staticmethod
+    def of(
+        *,
+        polling_interval: Seconds,
+        max_concurrent_runs: int,
+        lease_duration: Seconds,
+        lease_renew_interval: Seconds,
+        preserve_steps: bool,
+        retain_runs: str | timedelta | None,
+        worker_id: str | None,
+    ) -> Settings:
+        """Return checked settings. Raises `ValidationError` naming the argument, its value and what is allowed."""
+        lease = positive_seconds("lease_duration", lease_duration)
+        renew = positive_seconds("lease_renew_interval", lease_renew_interval)
+        if renew >= lease:
+            raise refuse(
+                "lease_renew_interval", lease_renew_interval, f"shorter than lease_duration ({lease_duration})"
+            )
+        if not isinstance(preserve_steps, bool):
+            raise refuse("preserve_steps", preserve_steps, "True or False")
+        return Settings(
+            polling_seconds=positive_seconds("polling_interval", polling_interval),
+            max_concurrent_runs=_concurrency(max_concurrent_runs),
+            lease_seconds=lease,
+            renew_seconds=renew,
+            preserve_steps=preserve_steps,
+            retain_runs=None if retain_runs is None else duration("retain_runs", retain_runs),
+            worker_id=_worker_id(worker_id),
+        )
+
+
+def database_from_environment() -> str:
+    """Return the URL that the environment names, or the default file in the working directory."""
+    return os.environ.get(_DATABASE_VARIABLE) or _DEFAULT_DATABASE
+
+
+def positive_seconds(name: str, value: Any) -> float:
+    """Return a duration in seconds. Raises `ValidationError` unless it is a finite number above 0."""
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < float("inf"):
+        raise refuse(name, value, "a number of seconds above 0, or a timedelta")
+    return float(seconds)
+
+
+def duration(name: str, value: Any) -> timedelta:
+    """Return a duration given as a timedelta or as text like `30d`. Raises `ValidationError`."""
+    if isinstance(value, timedelta) and value >= timedelta(0):
+        return value
+    match = _DURATION.match(value) if isinstance(value, str) else None
+    if match is None:
+        raise refuse(name, value, "a timedelta, or text like '30d', '24h' or '60m'")
+    return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
+
+
+def refuse(name: str, value: object, allowed: str) -> ValidationError:
+    """Return the error for an argument: its name, its value and what is allowed."""
+    return ValidationError(f"Invalid {name} {value!r}: must be {allowed}", field=name, value=value)
+
+
+def _concurrency(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MOST_CONCURRENT_RUNS:
+        raise refuse("max_concurrent_runs", value, f"a whole number from 1 to {_MOST_CONCURRENT_RUNS}")
+    return value
+
+
+def _worker_id(value: Any) -> str:
+    if value is None:
+        return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+    if not isinstance(value, str) or not value or "\x00" in value:
+        raise refuse("worker_id", value, "text that is not empty")
+    return value

@@ -1,0 +1,59 @@
+"""Databases that can hold runs, each an adapter of the port in `durably.core.store`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from durably.core.clock import Clock
+from durably.core.errors import ValidationError
+from durably.core.store import Store
+
+_FORMS = "sqlite:///file.db, sqlite://:memory:, postgresql://host/name, libsql://host?authToken=..."
+
+
+def open_store(database: str | Path | Store, clock: Clock) -> Store:
+    """Return the store for a URL, a path or a store; the driver is imported only here.
+
+    Raises `ValidationError` for a URL of no known kind, or one whose extra is not installed.
+
+    >>> open_store("sqlite:///jobs.db", SystemClock())
+    """
+    if isinstance(database, Path):
+        return _open_sqlite(str(database), clock, "")
+    if not isinstance(database, str):
+        return _as_store(database)
+    scheme = urlsplit(database).scheme
+    match scheme:
+        case "sqlite":
+            path, _, query = database.removeprefix("sqlite://").partition("?")
+            return _open_sqlite(path if path == ":memory:" else _file_of(database, path), clock, query)
+        case _:
+            raise ValidationError(
+                f"Invalid database {database!r}: expected one of {_FORMS}", field="database", value=database
+            )
+
+
+def _open_sqlite(path: str, clock: Clock, query: str) -> Store:
+    from durably.stores.sqlite import open_sqlite  # noqa: PLC0415 - a driver is imported only by those who use it
+
+    return open_sqlite(path, clock, query)
+
+
+def _file_of(url: str, path: str) -> str:
+    # As in SQLAlchemy: three slashes and a relative path, four and an absolute one.
+    if not path.startswith("/") or path == "/":
+        raise ValidationError(
+            f"Invalid database {url!r}: expected sqlite:///relative.db, sqlite:////absolute.db or sqlite://:memory:",
+            field="database",
+            value=url,
+        )
+    return path[1:]
+
+
+def _as_store(database: object) -> Store:
+    if isinstance(database, Store):
+        return database
+    raise ValidationError(
+        f"Invalid database {database!r}: expected a URL ({_FORMS}), a Path or a Store", field="database", value=database
+    )

@@ -1,0 +1,1 @@
+"""What the SQL stores share: the form of rows."""

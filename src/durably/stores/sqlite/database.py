@@ -1,0 +1,154 @@
+"""The file: how it is opened, what can be wrong with it, and what to say then."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+from urllib.parse import parse_qsl
+
+from durably.core.errors import DurablyError, StoreError, StoreUnavailableError, ValidationError
+
+Synchronous = Literal["full", "normal"]
+CommitMode = Literal["auto", "in-place", "thread"]
+
+_OPTIONS: Final = {"synchronous": ("full", "normal"), "commit": ("auto", "in-place", "thread")}
+_BUSY_SECONDS: Final = 10.0
+_CACHED_STATEMENTS: Final = 256
+
+_UNAVAILABLE: Final = {
+    sqlite3.SQLITE_BUSY: "is locked by another process; it was tried for {seconds:.0f} s",
+    sqlite3.SQLITE_LOCKED: "is locked by another connection of this process",
+    sqlite3.SQLITE_FULL: "cannot grow: the disk is full (or the database reached its page limit); free some space",
+    sqlite3.SQLITE_IOERR: "could not be read or written: the disk reports an error; see whether it is full or gone",
+    sqlite3.SQLITE_NOMEM: "could not be used: out of memory",
+}
+_UNUSABLE: Final = {
+    sqlite3.SQLITE_NOTADB: "is not a SQLite database: it belongs to another application; use another file",
+    sqlite3.SQLITE_CORRUPT: "is damaged; run `PRAGMA integrity_check` on a copy and restore a backup",
+    sqlite3.SQLITE_READONLY: "cannot be written: the file or its directory is read-only for this user",
+    sqlite3.SQLITE_CANTOPEN: "cannot be opened: see that its directory exists and this user may write there "
+    "(SQLite keeps the files -wal and -shm beside it)",
+    sqlite3.SQLITE_PERM: "cannot be opened: this user may not",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SqliteOptions:
+    """What the query of a `sqlite:///` URL may say."""
+
+    synchronous: Synchronous = "full"
+    commit: CommitMode = "auto"
+
+    @staticmethod
+    def parse(query: str) -> SqliteOptions:
+        """Return the options of a URL's query. Raises `ValidationError` naming an unknown one."""
+        chosen: dict[str, str] = {}
+        for name, value in parse_qsl(query, keep_blank_values=True):
+            if name not in _OPTIONS:
+                raise ValidationError(
+                    f"Invalid database option {name!r}: SQLite knows {', '.join(_OPTIONS)}",
+                    field="database",
+                    value=name,
+                )
+            if value not in _OPTIONS[name]:
+                raise ValidationError(
+                    f"Invalid database option {name}={value!r}: must be one of {', '.join(_OPTIONS[name])}",
+                    field="database",
+                    value=value,
+                )
+            chosen[name] = value
+        return SqliteOptions(**chosen)  # type: ignore[arg-type] # each value was checked against its literals above
+
+
+class Database:
+    """One SQLite database, in a file or in memory, and the connections to it."""
+
+    def __init__(self, path: str, options: SqliteOptions) -> None:
+        self.in_memory = path == ":memory:"
+        self.path = path if self.in_memory else str(Path(path).absolute())
+        self.options = options
+        self._identity: tuple[int, int] | None = None
+
+    @property
+    def name(self) -> str:
+        """Return the database as messages name it."""
+        return "the in-memory database" if self.in_memory else f"database {self.path}"
+
+    def connect(self, *, writes: bool) -> sqlite3.Connection:
+        """Open a connection that may be passed between threads, one at a time."""
+        if not self.in_memory and not (directory := Path(self.path).parent).is_dir():
+            raise StoreError(f"{self.name} cannot be opened: there is no directory {directory}; create it first")
+        with self.errors():
+            connection = sqlite3.connect(
+                self.path,
+                timeout=_BUSY_SECONDS,
+                isolation_level=None,
+                check_same_thread=False,
+                cached_statements=_CACHED_STATEMENTS,
+            )
+            try:
+                self._prepare(connection, writes=writes)
+            except BaseException:
+                connection.close()
+                raise
+        return connection
+
+    def check_file(self) -> None:
+        """Raise `StoreError` when the file is no longer the one that was opened.
+
+        An unlinked file can still be written to, and everything written would be gone with the process.
+        """
+        if self._identity is None:
+            return
+        try:
+            found = os.stat(self.path)
+        except OSError as error:
+            raise StoreError(
+                f"{self.name} was removed while it was in use; nothing more is written to it. "
+                "Put the file back or start the process again with a new one"
+            ) from error
+        if (found.st_dev, found.st_ino) != self._identity:
+            raise StoreError(
+                f"{self.name} was replaced by another file while it was in use; nothing more is written to it. "
+                "Start the process again to use the new file"
+            )
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Turn the driver's errors into ours, which name the database and say what to do."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise self.explain(error) from error
+
+    def explain(self, error: sqlite3.Error) -> DurablyError:
+        """Return our error for one of the driver's."""
+        if "no such table: durably_" in str(error):
+            return StoreError(f"{self.name} has no durably tables yet: call init() or migrate() first ({error})")
+        code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+        if code in _UNAVAILABLE:
+            return StoreUnavailableError(f"{self.name} {_UNAVAILABLE[code].format(seconds=_BUSY_SECONDS)} ({error})")
+        return StoreError(f"{self.name} {_UNUSABLE.get(code, 'failed')} ({error})")
+
+    def _prepare(self, connection: sqlite3.Connection, *, writes: bool) -> None:
+        if self.in_memory:
+            return
+        if sys.platform == "emscripten":
+            # One connection per database there, and no shared memory for the index of the WAL.
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+            connection.execute("PRAGMA temp_store = MEMORY")
+        if writes:
+            connection.execute("PRAGMA journal_mode = WAL").fetchone()
+            connection.execute(f"PRAGMA synchronous = {self.options.synchronous}")
+            # The writer waits for the lock itself, and never on the event loop.
+            connection.execute("PRAGMA busy_timeout = 0")
+            found = os.stat(self.path)
+            self._identity = (found.st_dev, found.st_ino)
+        else:
+            connection.execute("PRAGMA query_only = ON")

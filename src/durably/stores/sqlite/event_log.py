@@ -1,0 +1,154 @@
+"""The log of events: written with the commits they tell of, read by every process on the database.
+
+A row holds what one transaction has to tell. SQLite has one writer at a time, so rows are numbered in the
+order of their commits, and whoever reads on from a position misses nothing. Other processes' rows are
+noticed by `PRAGMA data_version`, a look at shared memory that costs microseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import sqlite3
+from collections.abc import Callable
+from typing import Final
+
+from durably.core.event_codec import decode_events, encode_events
+from durably.core.events import DurablyEvent, LogWriteEvent, RunProgressEvent
+from durably.core.store import LogPage, Position, Recorded, Sink
+from durably.stores.sqlite import statements as sql
+from durably.stores.sqlite.group_commit import GroupCommit, Transaction
+
+_FLUSH_SECONDS: Final = 0.01
+_WATCH_SECONDS: Final = 0.02
+_ROWS_PER_READ: Final = 500
+_MAX_ANNOUNCED: Final = 20_000
+
+log = logging.getLogger("durably.sqlite")
+
+
+class EventLog:
+    """Delivers every event of the database to one sink, in the order of the log."""
+
+    def __init__(self) -> None:
+        self.origin: Final = secrets.token_hex(8)
+        self._sink: Sink | None = None
+        self._changed: Callable[[], None] | None = None
+        self._delivered = 0
+        self._flush: asyncio.TimerHandle | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self._writer: GroupCommit
+        self._write_connection: sqlite3.Connection
+        self._reader: sqlite3.Connection
+
+    def attach(self, writer: GroupCommit, write_connection: sqlite3.Connection, reader: sqlite3.Connection) -> None:
+        """Connect the log to the writer that calls it and to the connections it looks through."""
+        self._writer = writer
+        self._write_connection = write_connection
+        self._reader = reader
+
+    def announce(self, event: DurablyEvent) -> None:
+        """Take an event that belongs to no write of its own; it goes with the next one, or soon by itself."""
+        if self._writer.announced >= _MAX_ANNOUNCED and isinstance(event, RunProgressEvent | LogWriteEvent):
+            return
+        self._writer.announce(event)
+        if self._flush is None:
+            self._flush = asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self._flush_announced)
+
+    def write(self, transaction: Transaction, events: list[DurablyEvent]) -> int:
+        """Store events as one row of a transaction and return its number."""
+        cursor = transaction.execute(sql.INSERT_EVENTS, (self.origin, encode_events(events), transaction.now))
+        return cursor.lastrowid or 0
+
+    def committed(self, row: int, announced: list[DurablyEvent], events: list[DurablyEvent]) -> None:
+        """Deliver a row of our own, after those of other processes that stand before it."""
+        if self._sink is None:
+            return
+        if row > self._delivered + 1:
+            self._deliver_foreign(before=row)
+        count = len(announced)
+        recorded = [Recorded(Position(row, index), event, "announced") for index, event in enumerate(announced)]
+        recorded += [Recorded(Position(row, count + index), event, "committed") for index, event in enumerate(events)]
+        self._delivered = row
+        self._sink(recorded)
+
+    def follow(self, sink: Sink, changed: Callable[[], None], *, watch: bool) -> int:
+        """Begin to deliver what follows the returned row; `watch` tells that other processes may write too."""
+        self._sink = sink
+        self._changed = changed
+        (self._delivered,) = self._reader.execute(sql.LAST_EVENT_ROW).fetchone()
+        if watch:
+            self._watch = asyncio.create_task(self._watch_for_others(), name="durably-sqlite-watch")
+        return self._delivered
+
+    def unfollow(self) -> None:
+        """Stop delivering."""
+        self._sink = None
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        if self._flush is not None:
+            self._flush.cancel()
+            self._flush = None
+
+    def after(self, position: Position, limit: int) -> LogPage:
+        """Return events that follow `position`, whole rows, until there are `limit`."""
+        (first,) = self._reader.execute(sql.FIRST_EVENT_ROW).fetchone()
+        events: list[Recorded] = []
+        for row, _, text in self._reader.execute(sql.EVENTS_AFTER, (position.row - 1, _ROWS_PER_READ)):
+            events += [
+                Recorded(Position(row, index), event, "elsewhere")
+                for index, event in enumerate(decode_events(text))
+                if Position(row, index) > position
+            ]
+            if len(events) >= limit:
+                break
+        return LogPage(events, is_gapless=first <= position.row + 1)
+
+    def _flush_announced(self) -> None:
+        self._flush = None
+        self._writer.flush_soon()
+
+    async def _watch_for_others(self) -> None:
+        seen: tuple[str, int] | None = None
+        while True:
+            await asyncio.sleep(_WATCH_SECONDS)
+            try:
+                version = self._data_version()
+                if version == seen:
+                    continue
+                while self._deliver_foreign():
+                    await asyncio.sleep(0)
+                if self._changed is not None and seen is not None:
+                    self._changed()
+                seen = version
+            except sqlite3.Error as error:
+                log.warning("cannot look for events of other processes: %s", error)
+                await asyncio.sleep(1)
+
+    def _data_version(self) -> tuple[str, int]:
+        # Commits of its own do not change what the writing connection sees, so a change there is always
+        # somebody else's. While a thread uses it the reader has to do, and a change may be our own.
+        if self._writer.lock.acquire(blocking=False):
+            try:
+                return "writer", self._write_connection.execute("PRAGMA data_version").fetchone()[0]
+            finally:
+                self._writer.lock.release()
+        return "reader", self._reader.execute("PRAGMA data_version").fetchone()[0]
+
+    def _deliver_foreign(self, before: int | None = None) -> bool:
+        """Deliver rows of other processes; return whether there may be more."""
+        if self._sink is None:
+            return False
+        limit = _ROWS_PER_READ if before is None else before - self._delivered - 1
+        rows = self._reader.execute(sql.EVENTS_AFTER, (self._delivered, limit)).fetchall()
+        for row, origin, text in rows:
+            if origin == self.origin:
+                # Committed by our writer's thread and about to be delivered by `committed`.
+                return False
+            self._delivered = row
+            self._sink(
+                [Recorded(Position(row, index), event, "elsewhere") for index, event in enumerate(decode_events(text))]
+            )
+        return before is None and len(rows) == _ROWS_PER_READ

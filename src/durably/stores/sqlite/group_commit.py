@@ -1,0 +1,310 @@
+"""Group commit: all who write at the same moment share one transaction and one flush to disk.
+
+A write is a unit of work, a function of the transaction. What piles up within one turn of the event loop
+runs in one transaction; after its commit, and only then, every waiter learns its result. A unit that fails
+is undone alone.
+
+Where the commit happens is chosen by measurement: a hop to a thread and back costs more than a commit on a
+fast disk, but a slow disk must not stop the event loop. See docs/adr/0002-where-to-commit.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final, Generic, TypeVar
+
+from durably.core.clock import Clock, to_text
+from durably.core.errors import DurablyError, StoreError
+from durably.core.events import DurablyEvent
+from durably.stores.sqlite.database import CommitMode, Database
+
+T = TypeVar("T")
+
+_SLOW_COMMIT_SECONDS: Final = 0.002
+_FAST_COMMIT_SECONDS: Final = 0.001
+_PACE_WEIGHT: Final = 0.1
+_LOCK_TRIES_PAUSE_SECONDS: Final = 0.001
+_LOCK_SECONDS: Final = 10.0
+
+log = logging.getLogger("durably.sqlite")
+
+
+class Transaction:
+    """What a unit of work sees: the connection, one instant for all, and a place for events."""
+
+    __slots__ = ("connection", "events", "execute", "instant", "now")
+
+    def __init__(self, connection: sqlite3.Connection, clock: Clock) -> None:
+        self.connection = connection
+        self.execute = connection.execute
+        self.instant = clock.now()
+        self.now = to_text(self.instant)
+        self.events: list[DurablyEvent] = []
+
+
+Unit = Callable[[Transaction], T]
+
+
+class _Waiting(Generic[T]):
+    __slots__ = ("future", "unit")
+
+    def __init__(self, unit: Unit[T], future: asyncio.Future[T]) -> None:
+        self.unit = unit
+        self.future = future
+
+
+class _Batch:
+    """Units that share a transaction, and what became of them."""
+
+    __slots__ = ("announced", "error", "events", "results", "row", "waiting")
+
+    def __init__(self, waiting: list[_Waiting[Any]], announced: list[DurablyEvent]) -> None:
+        self.waiting = waiting
+        self.announced = announced
+        self.results: list[Any] = []
+        self.events: list[DurablyEvent] = []
+        self.row = 0
+        self.error: BaseException | None = None
+
+
+class _Busy(Exception):
+    """Another process holds the write lock; not something to wait for on the event loop."""
+
+
+class CommitPace:
+    """Decides from the commits seen so far whether the event loop can afford the next one."""
+
+    def __init__(self, mode: CommitMode) -> None:
+        self._mode = mode
+        self._seconds = 0.0
+        self._in_place = mode != "thread"
+
+    def saw(self, seconds: float) -> None:
+        """Take note of how long one commit took."""
+        self._seconds += _PACE_WEIGHT * (seconds - self._seconds)
+        if self._mode == "auto":
+            # Two thresholds, so that a disk in between does not make it change at every commit.
+            self._in_place = self._seconds < (_SLOW_COMMIT_SECONDS if self._in_place else _FAST_COMMIT_SECONDS)
+
+    def is_affordable_in_place(self) -> bool:
+        """Tell whether to commit on the event loop."""
+        return self._in_place
+
+
+class GroupCommit:
+    """The one writer of a database in this process."""
+
+    def __init__(
+        self,
+        database: Database,
+        connection: sqlite3.Connection,
+        clock: Clock,
+        *,
+        threads: bool,
+        write_events: Callable[[Transaction, list[DurablyEvent]], int],
+        committed: Callable[[int, list[DurablyEvent], list[DurablyEvent]], None],
+    ) -> None:
+        self._database = database
+        self._connection = connection
+        self._clock = clock
+        self._threads = threads
+        self._write_events = write_events
+        self._committed = committed
+        self._pace = CommitPace(database.options.commit if threads else "in-place")
+        self._waiting: list[_Waiting[Any]] = []
+        self._announced: list[DurablyEvent] = []
+        self._is_scheduled = False
+        self._in_thread: _Batch | None = None
+        self._handed_over: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.lock = threading.Lock()
+        """Held while the connection is in use; for those few who borrow it from another thread."""
+
+    async def run(self, unit: Unit[T]) -> T:
+        """Run `unit` in the next shared transaction and return its result once that is committed."""
+        loop = self._loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._waiting.append(_Waiting(unit, future))
+        self._schedule(loop)
+        return await future
+
+    def announce(self, event: DurablyEvent) -> None:
+        """Add an event to the next transaction; `flush_soon` sees to it that there is one."""
+        self._announced.append(event)
+
+    @property
+    def announced(self) -> int:
+        """Return how many events wait for a transaction."""
+        return len(self._announced)
+
+    def flush_soon(self) -> None:
+        """Begin a transaction in the next turn of the loop if anything waits for one."""
+        if self._announced or self._waiting:
+            self._schedule(asyncio.get_running_loop())
+
+    def close(self) -> None:
+        """End the writer thread. Nothing may be waiting any more."""
+        if self._thread is not None:
+            self._handed_over.put(None)
+            self._thread.join()
+
+    # --- on the event loop -------------------------------------------------------------------------
+
+    def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        if not self._is_scheduled and self._in_thread is None:
+            self._is_scheduled = True
+            loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._is_scheduled = False
+        if not self._waiting and not self._announced:
+            return
+        batch = _Batch(self._waiting, self._announced)
+        self._waiting, self._announced = [], []
+        if not self._pace.is_affordable_in_place() or not self.lock.acquire(blocking=False):
+            self._hand_over(batch)
+            return
+        try:
+            self._commit(batch, wait_for_lock=not self._threads)
+        except _Busy:
+            self._hand_over(batch)
+            return
+        finally:
+            self.lock.release()
+        self._settle(batch)
+
+    def _hand_over(self, batch: _Batch) -> None:
+        self._in_thread = batch
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._serve, name="durably-sqlite-writer", daemon=True)
+            self._thread.start()
+        self._handed_over.put(batch)
+
+    def _take_back(self) -> None:
+        batch, self._in_thread = self._in_thread, None
+        if batch is not None:
+            self._settle(batch)
+        if (self._waiting or self._announced) and self._loop is not None:
+            self._schedule(self._loop)
+
+    def _settle(self, batch: _Batch) -> None:
+        """Tell every waiter, and then the world, what was committed."""
+        if batch.error is not None:
+            self._announced[:0] = batch.announced
+            for waiting in batch.waiting:
+                if not waiting.future.done():
+                    waiting.future.set_exception(batch.error)
+            return
+        for waiting, result in zip(batch.waiting, batch.results, strict=True):
+            if waiting.future.done():
+                continue
+            if isinstance(result, BaseException):
+                waiting.future.set_exception(result)
+            else:
+                waiting.future.set_result(result)
+        if batch.row:
+            self._committed(batch.row, batch.announced, batch.events)
+
+    # --- in whichever thread commits ---------------------------------------------------------------
+
+    def _serve(self) -> None:
+        while (batch := self._handed_over.get()) is not None:
+            with self.lock:
+                self._commit(batch, wait_for_lock=True)
+            loop = self._loop
+            if loop is not None and not loop.is_closed():
+                loop.call_soon_threadsafe(self._take_back)
+
+    def _commit(self, batch: _Batch, *, wait_for_lock: bool) -> None:
+        """Run a batch in one transaction; its errors are kept in it, except `_Busy` when not waiting."""
+        try:
+            self._database.check_file()
+            self._transact(batch, self._run_all, wait_for_lock)
+        except _Busy:
+            raise
+        except BaseException as error:  # noqa: BLE001 - the waiters get it, whatever it is
+            self._roll_back()
+            if len(batch.waiting) > 1 and not isinstance(error, StoreError):
+                self._commit_one_by_one(batch)
+            else:
+                batch.error = self._explain(error)
+
+    def _commit_one_by_one(self, batch: _Batch) -> None:
+        """Run a batch again so that a unit that fails is undone alone."""
+        try:
+            self._transact(batch, self._run_each_apart, wait_for_lock=True)
+        except BaseException as error:  # noqa: BLE001 - the waiters get it, whatever it is
+            self._roll_back()
+            batch.error = self._explain(error)
+
+    def _transact(self, batch: _Batch, run: Callable[[Transaction, _Batch], None], wait_for_lock: bool) -> None:
+        self._begin(wait_for_lock)
+        transaction = Transaction(self._connection, self._clock)
+        run(transaction, batch)
+        batch.events = transaction.events
+        if batch.announced or batch.events:
+            batch.row = self._write_events(transaction, batch.announced + batch.events)
+        started = time.perf_counter()
+        self._connection.execute("COMMIT")
+        self._pace.saw(time.perf_counter() - started)
+
+    def _begin(self, wait_for_lock: bool) -> None:
+        deadline = time.monotonic() + _LOCK_SECONDS
+        while True:
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError as error:
+                if (error.sqlite_errorcode & 0xFF) != sqlite3.SQLITE_BUSY:
+                    raise
+                if not wait_for_lock:
+                    raise _Busy from error
+                if time.monotonic() >= deadline:
+                    raise
+            time.sleep(_LOCK_TRIES_PAUSE_SECONDS)
+
+    def _run_all(self, transaction: Transaction, batch: _Batch) -> None:
+        results = []
+        for waiting in batch.waiting:
+            changes, events = self._connection.total_changes, len(transaction.events)
+            try:
+                results.append(waiting.unit(transaction))
+            except DurablyError as refusal:
+                if self._connection.total_changes != changes:
+                    raise
+                # Refused before it wrote anything: there is nothing to undo.
+                del transaction.events[events:]
+                results.append(refusal)
+        batch.results = results
+
+    def _run_each_apart(self, transaction: Transaction, batch: _Batch) -> None:
+        results: list[Any] = []
+        for waiting in batch.waiting:
+            events = len(transaction.events)
+            self._connection.execute("SAVEPOINT unit")
+            try:
+                results.append(waiting.unit(transaction))
+            except BaseException as error:
+                if not self._connection.in_transaction:
+                    # A full disk can end the transaction by itself; then nobody's work is there.
+                    raise
+                self._connection.execute("ROLLBACK TO unit")
+                del transaction.events[events:]
+                results.append(self._explain(error))
+            self._connection.execute("RELEASE unit")
+        batch.results = results
+
+    def _roll_back(self) -> None:
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+    def _explain(self, error: BaseException) -> BaseException:
+        return self._database.explain(error) if isinstance(error, sqlite3.Error) else error

@@ -1,0 +1,227 @@
+"""The SQL of the SQLite store, understood by SQLite 3.39. Each statement has one purpose."""
+
+from typing import Final
+
+from durably.stores.sql.rows import LOG_COLUMNS, RUN_COLUMNS, STEP_COLUMNS
+
+# --- trigger ---------------------------------------------------------------------------------------
+
+INSERT_RUN: Final = """
+-- Store a new pending run.
+INSERT INTO durably_runs
+  (id, job_name, input, status, idempotency_key, concurrency_key, labels, created_at, updated_at)
+VALUES (?, ?, ?, 'pending', ?, ?, ?, ?, ?)
+"""
+
+INSERT_LABEL: Final = """
+-- Make a run findable by a label.
+INSERT INTO durably_run_labels (run_id, key, value) VALUES (?, ?, ?)
+"""
+
+RUN_BY_IDEMPOTENCY_KEY: Final = f"""
+-- The run that a job's idempotency key stands for.
+SELECT {RUN_COLUMNS} FROM durably_runs WHERE job_name = ? AND idempotency_key = ?
+"""
+
+PENDING_BY_CONCURRENCY_KEY: Final = f"""
+-- The one run of a job and key that waits.
+SELECT {RUN_COLUMNS} FROM durably_runs WHERE job_name = ? AND concurrency_key = ? AND status = 'pending'
+"""
+
+# --- claim -----------------------------------------------------------------------------------------
+
+EXPIRED_RUNS: Final = """
+-- Leases that ran out, each with whether a run of its job and key has come to wait meanwhile.
+SELECT id, job_name, labels, EXISTS (
+  SELECT 1 FROM durably_runs AS waiting
+  WHERE waiting.job_name = expired.job_name AND waiting.concurrency_key = expired.concurrency_key
+    AND waiting.status = 'pending'
+)
+FROM durably_runs AS expired
+WHERE status = 'leased' AND lease_expires_at <= ?
+"""
+
+RETURN_TO_PENDING: Final = """
+-- Put a run back, but only the lease that was seen.
+UPDATE durably_runs
+SET status = 'pending', lease_owner = NULL, lease_expires_at = NULL, updated_at = ?
+WHERE id = ? AND status = 'leased'
+"""
+
+FAIL_EXPIRED: Final = """
+-- End a run whose place in the queue is taken.
+UPDATE durably_runs
+SET status = 'failed', error = ?, lease_owner = NULL, lease_expires_at = NULL, completed_at = ?, updated_at = ?
+WHERE id = ? AND status = 'leased'
+"""
+
+CLAIMABLE_RUNS: Final = f"""
+-- The oldest waiting runs of each job whose key nobody holds. One index look-up per job, however many
+-- runs are stored and however many of other jobs wait before them.
+SELECT {RUN_COLUMNS} FROM durably_runs
+WHERE id IN (
+  SELECT run.id
+  FROM json_each(?) AS job
+  CROSS JOIN durably_runs AS run
+  WHERE run.id IN (
+    SELECT candidate.id FROM durably_runs AS candidate
+    WHERE candidate.job_name = job.value AND candidate.status = 'pending'
+      AND (candidate.concurrency_key IS NULL OR NOT EXISTS (
+        SELECT 1 FROM durably_runs AS holder
+        WHERE holder.status = 'leased' AND holder.concurrency_key = candidate.concurrency_key
+      ))
+    ORDER BY candidate.created_at, candidate.id
+    LIMIT ?
+  )
+)
+ORDER BY created_at, id
+"""
+
+LEASE_RUN: Final = """
+-- Take a waiting run; the generation fences every later write.
+UPDATE durably_runs
+SET status = 'leased', lease_owner = ?, lease_expires_at = ?, lease_generation = lease_generation + 1,
+    started_at = COALESCE(started_at, ?), updated_at = ?
+WHERE id = ? AND status = 'pending'
+"""
+
+RENEW_LEASE: Final = """
+-- Extend the lease, but only the one we still hold and in time.
+UPDATE durably_runs
+SET lease_expires_at = ?, updated_at = ?
+WHERE id = ? AND status = 'leased' AND lease_generation = ? AND lease_expires_at > ?
+"""
+
+RELEASE_RUN: Final = """
+-- Give a run back that we still hold.
+UPDATE durably_runs
+SET status = 'pending', lease_owner = NULL, lease_expires_at = NULL, updated_at = ?
+WHERE id = ? AND status = 'leased' AND lease_generation = ?
+"""
+
+PENDING_RIVAL: Final = """
+-- Whether another run of the same job and key waits.
+SELECT 1 FROM durably_runs AS mine JOIN durably_runs AS waiting
+  ON waiting.job_name = mine.job_name AND waiting.concurrency_key = mine.concurrency_key
+WHERE mine.id = ? AND waiting.status = 'pending'
+"""
+
+# --- fenced writes ---------------------------------------------------------------------------------
+
+ADVANCE_RUN: Final = """
+-- Count a completed step, but only under our own lease.
+UPDATE durably_runs
+SET current_step_index = MAX(current_step_index, ?), completed_step_count = completed_step_count + 1,
+    progress = COALESCE(?, progress), updated_at = ?
+WHERE id = ? AND status = 'leased' AND lease_generation = ?
+"""
+
+TOUCH_RUN: Final = """
+-- Note that something happened, but only under our own lease.
+UPDATE durably_runs
+SET progress = COALESCE(?, progress), updated_at = ?
+WHERE id = ? AND status = 'leased' AND lease_generation = ?
+"""
+
+INSERT_STEP: Final = f"""
+-- Store a finished step.
+INSERT INTO durably_steps ({STEP_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+
+FINISH_RUN: Final = """
+-- End a run, but only under our own lease.
+UPDATE durably_runs
+SET status = ?, output = ?, error = ?, progress = COALESCE(?, progress), lease_owner = NULL,
+    lease_expires_at = NULL, completed_at = ?, updated_at = ?
+WHERE id = ? AND status = 'leased' AND lease_generation = ?
+"""
+
+DELETE_STEPS: Final = """
+-- Drop the checkpoints of a run that has ended.
+DELETE FROM durably_steps WHERE run_id = ?
+"""
+
+INSERT_LOG: Final = f"""
+-- Store a log line, unless its run was deleted meanwhile.
+INSERT INTO durably_logs ({LOG_COLUMNS})
+SELECT ?, ?, ?, ?, ?, ?, ? WHERE EXISTS (SELECT 1 FROM durably_runs WHERE id = ?)
+"""
+
+# --- cancel, delete, purge -------------------------------------------------------------------------
+
+CANCEL_RUN: Final = """
+-- End a run from outside.
+UPDATE durably_runs
+SET status = 'cancelled', lease_owner = NULL, lease_expires_at = NULL, completed_at = ?, updated_at = ?
+WHERE id = ?
+"""
+
+DELETE_RUN_PARTS: Final = (
+    "DELETE FROM durably_steps WHERE run_id = ?",
+    "DELETE FROM durably_logs WHERE run_id = ?",
+    "DELETE FROM durably_run_labels WHERE run_id = ?",
+    "DELETE FROM durably_runs WHERE id = ?",
+)
+
+PURGEABLE_RUNS: Final = """
+-- The terminal runs that ended first; one index range per status, so that the limit ends the search.
+SELECT id, job_name, labels FROM (
+  SELECT * FROM (SELECT id, job_name, labels, completed_at FROM durably_runs
+                 WHERE status = 'completed' AND completed_at < ?1 ORDER BY completed_at LIMIT ?2)
+  UNION ALL
+  SELECT * FROM (SELECT id, job_name, labels, completed_at FROM durably_runs
+                 WHERE status = 'failed' AND completed_at < ?1 ORDER BY completed_at LIMIT ?2)
+  UNION ALL
+  SELECT * FROM (SELECT id, job_name, labels, completed_at FROM durably_runs
+                 WHERE status = 'cancelled' AND completed_at < ?1 ORDER BY completed_at LIMIT ?2)
+)
+ORDER BY completed_at, id
+LIMIT ?2
+"""
+
+# --- reads -----------------------------------------------------------------------------------------
+
+RUN_BY_ID: Final = f"SELECT {RUN_COLUMNS} FROM durably_runs WHERE id = ?"
+
+STEPS_OF_RUN: Final = f"""
+SELECT {STEP_COLUMNS} FROM durably_steps WHERE run_id = ? ORDER BY "index", started_at, id
+"""
+
+LOGS_OF_RUN: Final = f"SELECT {LOG_COLUMNS} FROM durably_logs WHERE run_id = ? ORDER BY created_at, id"
+
+CHECKPOINTS_OF_RUN: Final = """
+-- Everything a resume needs, in one read.
+SELECT name, output FROM durably_steps WHERE run_id = ? AND status = 'completed'
+"""
+
+# --- events ----------------------------------------------------------------------------------------
+
+INSERT_EVENTS: Final = """
+-- Everything that one transaction has to tell, as one row.
+INSERT INTO durably_events (origin, events, created_at) VALUES (?, ?, ?)
+"""
+
+LAST_EVENT_ROW: Final = "SELECT COALESCE(MAX(position), 0) FROM durably_events"
+
+FIRST_EVENT_ROW: Final = "SELECT COALESCE(MIN(position), 0) FROM durably_events"
+
+EVENTS_AFTER: Final = """
+SELECT position, origin, events FROM durably_events WHERE position > ? ORDER BY position LIMIT ?
+"""
+
+RECENT_EVENTS_OF_RUN: Final = """
+-- The newest rows that speak of a run, among the newest rows.
+SELECT position, events FROM durably_events
+WHERE position > ? - 500 AND position <= ? AND instr(events, ?)
+ORDER BY position DESC LIMIT 20
+"""
+
+TRIM_EVENTS: Final = """
+-- Drop what is too old or too much; the newest row stays, so that positions never start again.
+DELETE FROM durably_events WHERE position IN (
+  SELECT position FROM durably_events
+  WHERE position < (SELECT MAX(position) FROM durably_events)
+    AND (created_at < ? OR position <= (SELECT MAX(position) FROM durably_events) - ?)
+  ORDER BY position LIMIT ?
+)
+"""

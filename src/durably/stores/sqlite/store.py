@@ -1,0 +1,294 @@
+"""The SQLite store: any number of processes on one machine share a file."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import sys
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any, Final, TypeVar
+
+from durably.core.clock import Clock
+from durably.core.errors import StoreError
+from durably.core.events import DurablyEvent
+from durably.core.leases import Claim
+from durably.core.logs import Log
+from durably.core.outcomes import Completed, Failed
+from durably.core.runs import Run
+from durably.core.steps import Step
+from durably.core.store import Claimed, Enqueued, LogPage, NewRun, Position, RunQuery, Sink, StepRecord
+from durably.stores.sqlite import reads, schema, writes
+from durably.stores.sqlite.database import Database
+from durably.stores.sqlite.event_log import EventLog
+from durably.stores.sqlite.group_commit import GroupCommit, Unit
+from durably.stores.sqlite.renewer import SqliteLeaseRenewer
+
+T = TypeVar("T")
+
+_READ_THREADS: Final = 2
+_EVENTS_KEPT_FOR: Final = timedelta(minutes=10)
+_EVENT_ROWS_KEPT: Final = 100_000
+_ROWS_PER_TRIM: Final = 2_000
+
+
+class SqliteStore:
+    """Holds runs in one SQLite database. Made by `open_store`."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self.preserve_steps = False
+        self._database = database
+        self._clock = clock
+        self._has_threads = sys.platform != "emscripten"
+        # Where only one connection can exist it writes, reads and renews, in turns.
+        self._is_single = database.in_memory or not self._has_threads
+        self._events = EventLog()
+        self._writer: GroupCommit | None = None
+        self._write_connection: sqlite3.Connection
+        self._reader: sqlite3.Connection
+        self._idle_readers: deque[sqlite3.Connection] = deque()
+        self._read_threads: ThreadPoolExecutor | None = None
+        self._is_closed = False
+
+    @property
+    def name(self) -> str:
+        """Return the database as messages name it."""
+        return self._database.name
+
+    async def migrate(self) -> None:
+        """Bring the schema up to date; idempotent, safe from many processes at once."""
+        if self._is_single:
+            self._open()
+            self._migrate(self._write_connection)
+        else:
+            await self._in_thread(self._migrate_file)
+
+    async def close(self) -> None:
+        """Write what is still buffered and close every connection."""
+        if self._is_closed:
+            return
+        if self._writer is not None:
+            try:
+                await self._writer.run(lambda transaction: None)
+            finally:
+                self._close_connections(self._writer)
+        self._is_closed = True
+        if self._read_threads is not None:
+            self._read_threads.shutdown()
+
+    # --- runs ------------------------------------------------------------------------------------
+
+    async def enqueue(self, runs: Sequence[NewRun]) -> list[Enqueued]:
+        """Store all `runs` or none, by the rules of idempotency and concurrency keys."""
+        return await self._write(lambda transaction: writes.enqueue(transaction, runs))
+
+    async def get_run(self, run_id: str) -> Run[Any] | None:
+        """Return a run, or None."""
+        return self._read_here(lambda connection: reads.run_by_id(connection, run_id))
+
+    async def get_runs(self, query: RunQuery) -> list[Run[Any]]:
+        """Return runs, newest first."""
+        return await self._read(lambda connection: reads.runs(connection, query))
+
+    async def get_steps(self, run_id: str) -> list[Step]:
+        """Return the stored steps of a run by index."""
+        return await self._read(lambda connection: reads.steps(connection, run_id))
+
+    async def get_logs(self, run_id: str) -> list[Log]:
+        """Return the stored log lines of a run, oldest first."""
+        return await self._read(lambda connection: reads.logs(connection, run_id))
+
+    async def cancel(self, run_id: str) -> Run[Any]:
+        """Cancel a pending or leased run and return it as it is now."""
+        return await self._write(partial(writes.cancel, run_id=run_id, preserve_steps=self.preserve_steps))
+
+    async def delete_run(self, run_id: str) -> None:
+        """Delete a terminal run with its steps, logs and labels."""
+        await self._write(partial(writes.delete_run, run_id=run_id))
+
+    async def purge_runs(self, completed_before: datetime, limit: int) -> int:
+        """Delete up to `limit` terminal runs that completed before then, oldest first; return how many."""
+        return await self._write(partial(writes.purge_runs, completed_before=completed_before, limit=limit))
+
+    # --- execution -------------------------------------------------------------------------------
+
+    async def claim(self, owner: str, job_names: Sequence[str], limit: int, lease_seconds: float) -> list[Claimed]:
+        """Claim up to `limit` runs of these jobs, oldest first; expired leases count as pending."""
+        return await self._write(
+            partial(
+                writes.claim,
+                owner=owner,
+                job_names=job_names,
+                limit=limit,
+                lease_seconds=lease_seconds,
+                preserve_steps=self.preserve_steps,
+            )
+        )
+
+    def lease_renewer(self) -> SqliteLeaseRenewer:
+        """Return what renews leases; it is used and closed by one thread of the caller's."""
+        shared = (self._write_connection, self._open().lock) if self._is_single else None
+        return SqliteLeaseRenewer(self._database, self._clock, shared)
+
+    async def release(self, claims: Sequence[Claim]) -> None:
+        """Give runs that are still held back to pending."""
+        await self._write(partial(writes.release, claims=claims, preserve_steps=self.preserve_steps))
+
+    async def load_checkpoints(self, run_id: str) -> dict[str, str | None]:
+        """Return the JSON text of every completed step of a run by name, in one read."""
+        return await self._read(lambda connection: reads.checkpoints(connection, run_id))
+
+    async def record_step(self, claim: Claim, step: StepRecord, progress_json: str | None, event: DurablyEvent) -> bool:
+        """Fenced: store a finished step, and the latest progress where it is not stored yet."""
+        return await self._write(lambda transaction: writes.record_step(transaction, claim, step, progress_json, event))
+
+    async def save_progress(self, claim: Claim, progress_json: str) -> bool:
+        """Fenced: store the latest progress."""
+        return await self._write(lambda transaction: writes.save_progress(transaction, claim, progress_json))
+
+    async def finish(
+        self, claim: Claim, outcome: Completed | Failed, progress_json: str | None, event: DurablyEvent
+    ) -> bool:
+        """Fenced: end the run, and delete its steps unless they are preserved."""
+        return await self._write(
+            lambda transaction: writes.finish(
+                transaction, claim, outcome, progress_json, event, preserve_steps=self.preserve_steps
+            )
+        )
+
+    async def append_logs(self, logs: Sequence[Log], data_json: Sequence[str | None]) -> None:
+        """Store log lines of runs that still exist."""
+        await self._write(lambda transaction: writes.append_logs(transaction, logs, data_json))
+
+    # --- upkeep ----------------------------------------------------------------------------------
+
+    async def recover_expired(self) -> int:
+        """Put runs whose lease has expired back to pending, or fail them; return how many were touched."""
+        return await self._write(partial(writes.recover_expired, preserve_steps=self.preserve_steps))
+
+    async def maintain(self, *, idle: bool) -> None:
+        """Clean the event log; when idle also give the write-ahead log's space back."""
+        older_than = self._clock.now() - _EVENTS_KEPT_FOR
+        trim = partial(writes.trim_events, older_than=older_than, keep_rows=_EVENT_ROWS_KEPT, limit=_ROWS_PER_TRIM)
+        while await self._write(trim) == _ROWS_PER_TRIM:
+            await asyncio.sleep(0)
+        if idle and not self._is_single:
+            await self._in_thread(self._checkpoint)
+
+    # --- events ----------------------------------------------------------------------------------
+
+    def announce(self, event: DurablyEvent) -> None:
+        """Add an event to the log soon, after those announced before it; never blocks, never fails."""
+        self._open()
+        self._events.announce(event)
+
+    async def follow(self, sink: Sink, changed: Callable[[], None]) -> Position:
+        """Call `sink` with every event after the returned position, once it is in the log, in its order."""
+        return _end_of(self._read_here(lambda _: self._events.follow(sink, changed, watch=not self._is_single)))
+
+    def unfollow(self) -> None:
+        """Stop calling the sink."""
+        self._events.unfollow()
+
+    async def events_after(self, position: Position, limit: int) -> LogPage:
+        """Return up to `limit` events after `position`, oldest first."""
+        return self._read_here(lambda connection: self._events.after(position, limit))
+
+    async def snapshot(self, run_id: str) -> tuple[Run[Any] | None, Position]:
+        """Return a run, its latest progress included, and the position up to which that is the truth."""
+        run, row, progress = self._read_here(lambda connection: reads.snapshot(connection, run_id))
+        if run is not None and progress is not None:
+            run = replace(run, progress=progress)
+        return run, _end_of(row)
+
+    # --- connections -------------------------------------------------------------------------------
+
+    def _open(self) -> GroupCommit:
+        if self._writer is not None:
+            return self._writer
+        if self._is_closed:
+            raise StoreError(f"{self.name} was closed: make a new instance to use it again")
+        self._write_connection = self._database.connect(writes=True)
+        self._reader = self._write_connection if self._is_single else self._database.connect(writes=False)
+        schema.check_version(self._reader, self.name)
+        self._writer = GroupCommit(
+            self._database,
+            self._write_connection,
+            self._clock,
+            threads=not self._is_single,
+            write_events=self._events.write,
+            committed=self._events.committed,
+        )
+        self._events.attach(self._writer, self._write_connection, self._reader)
+        return self._writer
+
+    def _close_connections(self, writer: GroupCommit) -> None:
+        self._events.unfollow()
+        writer.close()
+        for connection in {id(each): each for each in (*self._idle_readers, self._reader)}.values():
+            connection.close()
+        self._write_connection.close()
+        self._writer = None
+
+    async def _write(self, unit: Unit[T]) -> T:
+        return await self._open().run(unit)
+
+    def _read_here(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        """Read something small: a few microseconds, less than a hop to a thread."""
+        writer = self._open()
+        with self._database.errors():
+            if not self._is_single:
+                return read(self._reader)
+            with writer.lock:
+                return read(self._reader)
+
+    async def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        """Read something that may be large, off the event loop."""
+        self._open()
+        if self._is_single:
+            return self._read_here(read)
+        return await self._in_thread(partial(self._read_apart, read))
+
+    def _read_apart(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        with self._database.errors():
+            connection = self._idle_readers.pop() if self._idle_readers else self._database.connect(writes=False)
+            try:
+                return read(connection)
+            finally:
+                self._idle_readers.append(connection)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        if self._is_closed:
+            raise StoreError(f"{self.name} was closed: make a new instance to use it again")
+        if self._read_threads is None:
+            self._read_threads = ThreadPoolExecutor(_READ_THREADS, thread_name_prefix="durably-sqlite-read")
+        return await asyncio.get_running_loop().run_in_executor(self._read_threads, work)
+
+    def _migrate_file(self) -> None:
+        connection = self._database.connect(writes=True)
+        try:
+            connection.execute("PRAGMA busy_timeout = 10000")
+            self._migrate(connection)
+        finally:
+            connection.close()
+
+    def _migrate(self, connection: sqlite3.Connection) -> None:
+        with self._database.errors():
+            schema.migrate(connection, self._clock, self.name)
+
+    def _checkpoint(self) -> None:
+        with self._database.errors():
+            connection = self._database.connect(writes=True)
+            try:
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            finally:
+                connection.close()
+
+
+def _end_of(row: int) -> Position:
+    # Behind every event of the row: a position is "up to here".
+    return Position(row, sys.maxsize)

@@ -1,0 +1,314 @@
+"""What is written, each a function of a transaction."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from durably.core.clock import to_text
+from durably.core.errors import ConflictError, NotFoundError
+from durably.core.events import (
+    DurablyEvent,
+    RunCancelEvent,
+    RunCoalescedEvent,
+    RunDeleteEvent,
+    RunFailEvent,
+    RunLeasedEvent,
+    RunTriggerEvent,
+)
+from durably.core.leases import Claim
+from durably.core.logs import Log
+from durably.core.outcomes import Completed, Failed
+from durably.core.runs import ALLOWED_FROM, Run, RunStatus
+from durably.core.store import Claimed, Enqueued, NewRun, StepRecord
+from durably.stores.sql.rows import labels_from_text, row_of_new, run_from_new, run_from_row
+from durably.stores.sqlite import statements as sql
+from durably.stores.sqlite.group_commit import Transaction
+
+EXPIRED_AND_REPLACED: Final = "Lease expired; pending run already exists"
+
+
+def enqueue(transaction: Transaction, runs: Sequence[NewRun]) -> list[Enqueued]:
+    """Store new runs, or find those that their keys stand for."""
+    enqueued: list[Enqueued] = []
+    fresh: list[NewRun] = []
+    for new in runs:
+        found = None
+        if new.idempotency_key is not None or new.concurrency_key is not None:
+            _insert(transaction, fresh)
+            fresh = []
+            found = _find_existing(transaction, new)
+        if found is None:
+            fresh.append(new)
+            found = Enqueued(run_from_new(new), "created")
+        enqueued.append(found)
+    _insert(transaction, fresh)
+    return enqueued
+
+
+def _insert(transaction: Transaction, runs: Sequence[NewRun]) -> None:
+    if not runs:
+        return
+    transaction.connection.executemany(sql.INSERT_RUN, map(row_of_new, runs))
+    labels = [(new.id, key, value) for new in runs for key, value in new.labels.items()]
+    if labels:
+        transaction.connection.executemany(sql.INSERT_LABEL, labels)
+    transaction.events.extend(
+        RunTriggerEvent(
+            timestamp=transaction.instant,
+            run_id=new.id,
+            job_name=new.job_name,
+            labels=new.labels,
+            input_json=new.input_json,
+        )
+        for new in runs
+    )
+
+
+def _find_existing(transaction: Transaction, new: NewRun) -> Enqueued | None:
+    if new.idempotency_key is not None:
+        row = transaction.execute(sql.RUN_BY_IDEMPOTENCY_KEY, (new.job_name, new.idempotency_key)).fetchone()
+        if row is not None:
+            return Enqueued(run_from_row(row), "idempotent")
+    if new.concurrency_key is None:
+        return None
+    row = transaction.execute(sql.PENDING_BY_CONCURRENCY_KEY, (new.job_name, new.concurrency_key)).fetchone()
+    if row is None:
+        return None
+    kept = run_from_row(row)
+    if not new.coalesce:
+        raise pending_conflict(kept)
+    transaction.events.append(
+        RunCoalescedEvent(
+            timestamp=transaction.instant,
+            run_id=kept.id,
+            job_name=kept.job_name,
+            labels=kept.labels,
+            skipped_input_json=new.input_json,
+            skipped_labels=new.labels,
+        )
+    )
+    return Enqueued(kept, "coalesced")
+
+
+def pending_conflict(pending: Run[Any]) -> ConflictError:
+    """Return the error for a second pending run of a job and key."""
+    return ConflictError(
+        f"A pending run already exists for concurrency key {json.dumps(pending.concurrency_key, ensure_ascii=False)} "
+        f'in job "{pending.job_name}". Use coalesce="skip" to return the existing run instead.',
+        operation="trigger",
+        run_id=pending.id,
+        job_name=pending.job_name,
+        concurrency_key=pending.concurrency_key,
+    )
+
+
+def claim(
+    transaction: Transaction,
+    owner: str,
+    job_names: Sequence[str],
+    limit: int,
+    lease_seconds: float,
+    *,
+    preserve_steps: bool,
+) -> list[Claimed]:
+    """Lease the oldest claimable runs, after returning to the queue what others have lost."""
+    recover_expired(transaction, preserve_steps=preserve_steps)
+    rows = transaction.execute(sql.CLAIMABLE_RUNS, (json.dumps(list(job_names)), limit)).fetchall()
+    if not rows:
+        return []
+    expires_at = transaction.instant + timedelta(seconds=lease_seconds)
+    expires = to_text(expires_at)
+    claimed: list[Claimed] = []
+    keys: set[str] = set()
+    for row in rows:
+        key = row[5]
+        if key in keys or len(claimed) == limit:
+            continue
+        if key is not None:
+            keys.add(key)
+        generation = row[14] + 1
+        started = row[15] or transaction.now
+        leased = (*row[:3], "leased", *row[4:12], owner, expires, generation, started, None, row[17], transaction.now)
+        run = run_from_row(leased)
+        claimed.append(Claimed(Claim(run.id, generation, owner, expires_at), run))
+        transaction.events.append(
+            RunLeasedEvent(
+                timestamp=transaction.instant,
+                run_id=run.id,
+                job_name=run.job_name,
+                labels=run.labels,
+                input_json=row[2],
+                lease_owner=owner,
+                lease_expires_at=expires_at,
+            )
+        )
+    transaction.connection.executemany(
+        sql.LEASE_RUN,
+        [(owner, expires, transaction.now, transaction.now, each.claim.run_id) for each in claimed],
+    )
+    return claimed
+
+
+def recover_expired(transaction: Transaction, *, preserve_steps: bool) -> int:
+    """Put runs with an expired lease back to pending, or fail them where their place is taken."""
+    expired = transaction.execute(sql.EXPIRED_RUNS, (transaction.now,)).fetchall()
+    for run_id, job_name, labels, is_replaced in expired:
+        if is_replaced:
+            _fail_replaced(transaction, run_id, job_name, labels, preserve_steps=preserve_steps)
+        else:
+            transaction.execute(sql.RETURN_TO_PENDING, (transaction.now, run_id))
+    return len(expired)
+
+
+def _fail_replaced(transaction: Transaction, run_id: str, job_name: str, labels: str, *, preserve_steps: bool) -> None:
+    transaction.execute(sql.FAIL_EXPIRED, (EXPIRED_AND_REPLACED, transaction.now, transaction.now, run_id))
+    if not preserve_steps:
+        transaction.execute(sql.DELETE_STEPS, (run_id,))
+    transaction.events.append(
+        RunFailEvent(
+            timestamp=transaction.instant,
+            run_id=run_id,
+            job_name=job_name,
+            labels=labels_from_text(labels),
+            error=EXPIRED_AND_REPLACED,
+        )
+    )
+
+
+def release(transaction: Transaction, claims: Sequence[Claim], *, preserve_steps: bool) -> None:
+    """Give back runs that are still held; one whose place in the queue is taken fails, as if it had expired."""
+    for claim in claims:
+        if transaction.execute(sql.PENDING_RIVAL, (claim.run_id,)).fetchone() is None:
+            transaction.execute(sql.RELEASE_RUN, (transaction.now, claim.run_id, claim.generation))
+            continue
+        row = transaction.execute(sql.RUN_BY_ID, (claim.run_id,)).fetchone()
+        if row[3] == "leased" and row[14] == claim.generation:
+            _fail_replaced(transaction, claim.run_id, row[1], row[6], preserve_steps=preserve_steps)
+
+
+def record_step(
+    transaction: Transaction, claim: Claim, step: StepRecord, progress_json: str | None, event: DurablyEvent
+) -> bool:
+    """Store a finished step, if the claim still holds."""
+    fence = (transaction.now, claim.run_id, claim.generation)
+    if step.error is None:
+        held = transaction.execute(sql.ADVANCE_RUN, (step.index + 1, progress_json, *fence)).rowcount
+    else:
+        held = transaction.execute(sql.TOUCH_RUN, (progress_json, *fence)).rowcount
+    if not held:
+        return False
+    transaction.execute(
+        sql.INSERT_STEP,
+        (
+            step.id,
+            claim.run_id,
+            step.name,
+            step.index,
+            "completed" if step.error is None else "failed",
+            step.output_json,
+            step.error,
+            to_text(step.started_at),
+            to_text(step.completed_at),
+        ),
+    )
+    transaction.events.append(event)
+    return True
+
+
+def save_progress(transaction: Transaction, claim: Claim, progress_json: str) -> bool:
+    """Store the latest progress, if the claim still holds."""
+    return (
+        transaction.execute(sql.TOUCH_RUN, (progress_json, transaction.now, claim.run_id, claim.generation)).rowcount
+        == 1
+    )
+
+
+def finish(
+    transaction: Transaction,
+    claim: Claim,
+    outcome: Completed | Failed,
+    progress_json: str | None,
+    event: DurablyEvent,
+    *,
+    preserve_steps: bool,
+) -> bool:
+    """End the run, if the claim still holds."""
+    match outcome:
+        case Completed():
+            end = ("completed", outcome.output_json, None)
+        case Failed():
+            end = ("failed", None, outcome.error)
+    held = transaction.execute(
+        sql.FINISH_RUN, (*end, progress_json, transaction.now, transaction.now, claim.run_id, claim.generation)
+    ).rowcount
+    if not held:
+        return False
+    if not preserve_steps:
+        transaction.execute(sql.DELETE_STEPS, (claim.run_id,))
+    transaction.events.append(event)
+    return True
+
+
+def cancel(transaction: Transaction, run_id: str, *, preserve_steps: bool) -> Run[Any]:
+    """End a pending or leased run from outside."""
+    run = _must_find(transaction, run_id)
+    if run.status not in ALLOWED_FROM["cancel"]:
+        already = "already " if run.status is RunStatus.CANCELLED else ""
+        raise ConflictError(f"Cannot cancel {already}{run.status} run: {run_id}", operation="cancel", run_id=run_id)
+    transaction.execute(sql.CANCEL_RUN, (transaction.now, transaction.now, run_id))
+    if not preserve_steps:
+        transaction.execute(sql.DELETE_STEPS, (run_id,))
+    transaction.events.append(
+        RunCancelEvent(timestamp=transaction.instant, run_id=run_id, job_name=run.job_name, labels=run.labels)
+    )
+    return _must_find(transaction, run_id)
+
+
+def delete_run(transaction: Transaction, run_id: str) -> None:
+    """Delete a terminal run and all that belongs to it."""
+    run = _must_find(transaction, run_id)
+    if run.status not in ALLOWED_FROM["delete"]:
+        raise ConflictError(f"Cannot delete {run.status} run: {run_id}", operation="delete", run_id=run_id)
+    _delete(transaction, run_id, run.job_name, run.labels)
+
+
+def purge_runs(transaction: Transaction, completed_before: datetime, limit: int) -> int:
+    """Delete the terminal runs that ended first."""
+    rows = transaction.execute(sql.PURGEABLE_RUNS, (to_text(completed_before), limit)).fetchall()
+    for run_id, job_name, labels in rows:
+        _delete(transaction, run_id, job_name, labels_from_text(labels))
+    return len(rows)
+
+
+def _delete(transaction: Transaction, run_id: str, job_name: str, labels: dict[str, str]) -> None:
+    for statement in sql.DELETE_RUN_PARTS:
+        transaction.execute(statement, (run_id,))
+    transaction.events.append(
+        RunDeleteEvent(timestamp=transaction.instant, run_id=run_id, job_name=job_name, labels=labels)
+    )
+
+
+def append_logs(transaction: Transaction, logs: Sequence[Log], data_json: Sequence[str | None]) -> None:
+    """Store log lines of runs that still exist."""
+    transaction.connection.executemany(
+        sql.INSERT_LOG,
+        [
+            (log.id, log.run_id, log.step_name, log.level, log.message, data, to_text(log.created_at), log.run_id)
+            for log, data in zip(logs, data_json, strict=True)
+        ],
+    )
+
+
+def trim_events(transaction: Transaction, older_than: datetime, keep_rows: int, limit: int) -> int:
+    """Drop old rows of the event log; return how many."""
+    return transaction.execute(sql.TRIM_EVENTS, (to_text(older_than), keep_rows, limit)).rowcount
+
+
+def _must_find(transaction: Transaction, run_id: str) -> Run[Any]:
+    row = transaction.execute(sql.RUN_BY_ID, (run_id,)).fetchone()
+    if row is None:
+        raise NotFoundError("run", run_id)
+    return run_from_row(row)
