@@ -62,14 +62,14 @@ export class DurablyClient extends DurablyApi {
 /** What can be done with one job. */
 export interface JobClient<TInput, TOutput> {
   readonly name: string
-  trigger(input: TInput, options?: TriggerOptions): Promise<TriggerResult>
-  triggerAndWait(
+  readonly trigger: (input: TInput, options?: TriggerOptions) => Promise<TriggerResult>
+  readonly triggerAndWait: (
     input: TInput,
     options?: TriggerOptions & WaitOptions,
-  ): Promise<TriggerAndWaitResult<TOutput>>
-  getRuns(filter?: Omit<RunFilter, 'jobName'>): Promise<ClientRun<TInput, TOutput>[]>
-  observe(options?: JobObserverOptions): JobObserver<TInput, TOutput>
-  observeRun(runId: string, options?: RunObserverOptions): RunObserver<TOutput>
+  ) => Promise<TriggerAndWaitResult<TOutput>>
+  readonly getRuns: (filter?: Omit<RunFilter, 'jobName'>) => Promise<ClientRun<TInput, TOutput>[]>
+  readonly observe: (options?: JobObserverOptions) => JobObserver<TInput, TOutput>
+  readonly observeRun: (runId: string, options?: RunObserverOptions) => RunObserver<TOutput>
 }
 
 export interface TypedDurablyClient<Jobs> extends DurablyClient {

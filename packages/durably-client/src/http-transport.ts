@@ -75,7 +75,7 @@ class HttpTransport implements Transport {
     })
   }
 
-  #fetch(path: string, init: RequestInit & { headers?: Record<string, string> }): Promise<Response> {
+  #fetch(path: string, init: FetchInit): Promise<Response> {
     const { fetch: chosen, headers, credentials } = this.#options
     // Looked up per call, so that a fetch installed later (tests, instrumentation) is the one that is used.
     const send = chosen ?? globalThis.fetch
@@ -86,6 +86,8 @@ class HttpTransport implements Transport {
     })
   }
 }
+
+type FetchInit = Omit<RequestInit, 'headers'> & { headers?: Record<string, string> }
 
 // A new EventSource cannot be told the header with which its predecessor would have reconnected.
 function withLastEventId(path: string, lastEventId: string | null): string {

@@ -56,12 +56,12 @@ export function jobNameOf(property: string, names: Readonly<Record<string, strin
 }
 
 /** An object with one lazily made, lasting member per job, whatever the property. */
-export function jobProxy<TMember>(
+export function jobProxy(
   names: Readonly<Record<string, string | undefined>>,
-  memberOf: (jobName: string) => TMember,
+  memberOf: (jobName: string) => object,
   fixed: Readonly<Record<string, unknown>> = {},
 ): unknown {
-  const members = new Map<string, TMember>()
+  const members = new Map<string, object>()
   return new Proxy(fixed, {
     get(target, property) {
       // `then` would make the proxy look like a promise to `await`.

@@ -108,11 +108,17 @@ export class RunListObserver<TRun extends ClientRun = ClientRun> extends Store<R
 
   async #load(): Promise<void> {
     const load = ++this.#latestLoad
-    const { pageSize = 10, realtime: _realtime, ...filter } = this.#query
+    const { jobName, status, labels, pageSize = 10 } = this.#query
     const { page } = this.getSnapshot()
     try {
       // One more than a page tells whether there is another page.
-      const found = await this.#api.getRuns({ ...filter, limit: pageSize + 1, offset: page * pageSize })
+      const found = await this.#api.getRuns({
+        ...(jobName !== undefined && { jobName }),
+        ...(status !== undefined && { status }),
+        ...(labels !== undefined && { labels }),
+        limit: pageSize + 1,
+        offset: page * pageSize,
+      })
       if (load !== this.#latestLoad) return
       const runs = found.slice(0, pageSize) as TRun[]
       this.#patch({ runs, hasMore: found.length > pageSize, isLoading: false, error: null })

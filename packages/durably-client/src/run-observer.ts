@@ -65,7 +65,8 @@ export class RunObserver<TOutput = unknown> extends Store<RunState<TOutput>> {
 
   // The stream says nothing about a pending run, nor what was logged before it was opened.
   async #catchUp(runId: string): Promise<void> {
-    await Promise.all([this.#loadRun(runId), this.#loadLogs(runId)])
+    const history = this.#wantsHistory ? this.#loadLogs(runId) : null
+    await Promise.all([this.#loadRun(runId), history])
   }
 
   async #loadRun(runId: string): Promise<void> {
@@ -79,7 +80,6 @@ export class RunObserver<TOutput = unknown> extends Store<RunState<TOutput>> {
   }
 
   async #loadLogs(runId: string): Promise<void> {
-    if (!this.#wantsHistory) return
     const logs = await this.#api.getLogs(runId).catch(() => [])
     if (this.#wantsHistory && logs.length > 0) this.#apply({ type: 'history', logs })
   }

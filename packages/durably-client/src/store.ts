@@ -1,7 +1,7 @@
 /** What a hook needs: changes to listen to, and a snapshot that stays the same object between them. */
 export interface Observable<TState> {
-  subscribe(this: void, listener: () => void): () => void
-  getSnapshot(this: void): TState
+  readonly subscribe: (listener: () => void) => () => void
+  readonly getSnapshot: () => TState
 }
 
 /** Holds one immutable state; works only while somebody listens. */

@@ -11,9 +11,12 @@ interface LogLimit {
 
 /** The hooks of one job, which know its input and output. */
 export interface JobHooks<TInput, TOutput> {
-  useJob(options?: JobObserverOptions): UseJobResult<TInput, TOutput>
-  useRun(runId: string | null, options?: RunCallbacks<TOutput> & LogLimit): UseJobRunResult<TOutput>
-  useLogs(runId: string | null, options?: LogLimit): UseJobLogsResult
+  readonly useJob: (options?: JobObserverOptions) => UseJobResult<TInput, TOutput>
+  readonly useRun: (
+    runId: string | null,
+    options?: RunCallbacks<TOutput> & LogLimit,
+  ) => UseJobRunResult<TOutput>
+  readonly useLogs: (runId: string | null, options?: LogLimit) => UseJobLogsResult
 }
 
 export type JobHooksOptions = ServerOptions & { jobName: string }

@@ -9,6 +9,8 @@ export class Proxy {
   #isDown = false
   /** Event streams that the client has asked for, as `PATH last-event-id`. */
   readonly streams: string[] = []
+  /** Those of them that are open now. */
+  readonly openStreams = new Set<string>()
 
   constructor(target: string, pages: Record<string, { type: string; body: string }> = {}) {
     this.#target = target
@@ -51,7 +53,7 @@ export class Proxy {
 
   #forward(url: string, incoming: IncomingMessage, outgoing: ServerResponse): void {
     const { method, headers } = incoming
-    if (url.includes('/subscribe')) this.streams.push(`${url} ${String(headers['last-event-id'] ?? '')}`)
+    if (url.includes('/subscribe')) this.#record(url, headers['last-event-id'], outgoing)
     const onward = request(this.#target + url, { method, headers }, (answer) => {
       outgoing.writeHead(answer.statusCode ?? 502, answer.headers)
       outgoing.flushHeaders()
@@ -60,5 +62,11 @@ export class Proxy {
     onward.on('error', () => outgoing.destroy())
     outgoing.on('close', () => onward.destroy())
     incoming.pipe(onward)
+  }
+
+  #record(url: string, lastEventId: string | string[] | undefined, outgoing: ServerResponse): void {
+    this.streams.push(`${url} ${lastEventId?.toString() ?? ''}`)
+    this.openStreams.add(url)
+    outgoing.on('close', () => this.openStreams.delete(url))
   }
 }

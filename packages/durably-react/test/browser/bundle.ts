@@ -10,7 +10,7 @@ export async function bundlePage(): Promise<string> {
     mode: 'development',
     define: { 'process.env.NODE_ENV': '"development"' },
     resolve: { alias: { 'durably-client': source('client'), 'durably-react': source('react') } },
-    build: { write: false, minify: false, rollupOptions: { input: entry } },
+    build: { write: false, minify: false, rolldownOptions: { input: entry } },
   })) as Rolldown.RolldownOutput
   return output.output[0].code
 }

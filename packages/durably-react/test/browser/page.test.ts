@@ -95,11 +95,14 @@ test('streams that the browser has given up are opened again', async () => {
   await vi.waitFor(async () => expect(await runs()).toEqual(['slow completed']), PATIENT)
 })
 
-test('one stream for the list, however often the list is mounted, and none when it is gone', async () => {
-  const opened = () => proxy.streams.filter((stream) => stream.includes('/runs/subscribe')).length
-  await vi.waitFor(() => expect(opened()).toBe(1), PATIENT)
+test('one stream for a list, and none when the list is gone', async () => {
+  const opened = () => proxy.streams.filter((stream) => stream.includes('/runs/subscribe'))
+  await vi.waitFor(() => expect(opened()).toHaveLength(1), PATIENT)
+  expect(proxy.openStreams.size).toBe(1)
   await page.click('#toggle')
+  await vi.waitFor(() => expect(proxy.openStreams.size).toBe(0), PATIENT)
   await page.click('#toggle')
-  await vi.waitFor(() => expect(opened()).toBe(2), PATIENT)
+  await vi.waitFor(() => expect(proxy.openStreams.size).toBe(1), PATIENT)
+  expect(opened()).toHaveLength(2)
   expect(problems).toEqual([])
 })

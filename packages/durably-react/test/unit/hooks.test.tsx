@@ -90,10 +90,15 @@ describe.each([
     expect(onFail.mock.calls).toEqual([['boom']])
   })
 
+  interface Props {
+    runId: string | null
+  }
+
   test('useJobRun follows another run as soon as it is given one', async () => {
+    const initialProps: Props = { runId: 'run-1' }
     const { result, rerender } = renderHook(
-      ({ runId }: { runId: string | null }) => useJobRun({ client, runId }),
-      { ...options, initialProps: { runId: 'run-1' as string | null } },
+      ({ runId }: Props) => useJobRun({ client, runId }),
+      { ...options, initialProps },
     )
     send('run:fail', { error: 'boom' })
     rerender({ runId: 'run-2' })
@@ -187,13 +192,14 @@ test('a render that is thrown away opens nothing', async () => {
     useJob({ client, jobName: 'import-csv' })
     return use(never)
   }
-  await act(async () =>
+  await act(() => {
     render(
       <Suspense fallback="waiting">
         <Suspended />
       </Suspense>,
-    ),
-  )
+    )
+    return Promise.resolve()
+  })
   await settle()
   expect([transport.requests, transport.connections]).toEqual([[], []])
 })
