@@ -32,7 +32,15 @@ from durably.engine.worker import Worker
 from durably.handles import JobHandle, Jobs, check_attribute_name
 from durably.listening import OnEvent
 from durably.plugins import DurablyPlugin
-from durably.settings import Seconds, Settings, database_from_environment, duration, positive_seconds, refuse
+from durably.settings import (
+    Seconds,
+    Settings,
+    database_from_environment,
+    duration,
+    positive_seconds,
+    refuse,
+    whole_number,
+)
 from durably.stores import open_store
 
 _PURGE_LIMIT: Final = 500
@@ -304,9 +312,8 @@ class Durably:
 
         >>> await durably.purge_runs(older_than="30d")
         """
-        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
-            raise refuse("limit", limit, "a whole number, 0 or more")
-        return await self.storage.purge_runs(self._clock.now() - duration("older_than", older_than), limit)
+        cutoff = self._clock.now() - duration("older_than", older_than)
+        return await self.storage.purge_runs(cutoff, whole_number("limit", limit))
 
     # --- executing without a worker ----------------------------------------------------------------
 
@@ -319,9 +326,8 @@ class Durably:
 
         Works without `start`, for cron and serverless. Does maintenance when it got to the end.
         """
-        if max_runs is not None and (isinstance(max_runs, bool) or not isinstance(max_runs, int) or max_runs < 0):
-            raise refuse("max_runs", max_runs, "a whole number, 0 or more")
-        return await self._worker.process(worker_id, max_runs=max_runs, until_idle=True)
+        most = None if max_runs is None else whole_number("max_runs", max_runs)
+        return await self._worker.process(worker_id, max_runs=most, until_idle=True)
 
     # --- events ------------------------------------------------------------------------------------
 

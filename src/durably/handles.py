@@ -144,7 +144,8 @@ class JobHandle(Generic[InputT, OutputT]):
 
     def _result(self, enqueued: Enqueued) -> TriggerResult[OutputT]:
         run = self._typed(enqueued.run)
-        return TriggerResult(*[getattr(run, name) for name in _RUN_FIELDS], enqueued.disposition)
+        values: list[Any] = [getattr(run, name) for name in _RUN_FIELDS]
+        return TriggerResult(*values, enqueued.disposition)
 
     def _typed(self, run: Run[Any]) -> Run[OutputT]:
         codec = self.definition.output

@@ -8,15 +8,15 @@ from typing import Any, Literal, Protocol, TypeVar, overload
 from durably.core import events
 from durably.engine.event_bus import Scope
 
-E = TypeVar("E", contravariant=True)
+EventT = TypeVar("EventT")
 R = TypeVar("R")
 Unsubscribe = Callable[[], None]
 
 
-class Decorator(Protocol[E]):
+class Decorator(Protocol[EventT]):
     """Registers the function it decorates, and leaves it as it is."""
 
-    def __call__(self, listener: Callable[[E], R], /) -> Callable[[E], R]:
+    def __call__(self, listener: Callable[[EventT], R], /) -> Callable[[EventT], R]:
         """Register `listener`."""
         ...
 

@@ -99,8 +99,8 @@ class _LogPersistence:
             log.warning("log lines could not be stored, trying again: %s", error)
             self._waiting[:0] = batch
             await asyncio.sleep(_RETRY_SECONDS)
-        except StoreError as error:
-            log.error("%d log lines are lost: %s", len(batch), error)
+        except StoreError:
+            log.exception("%d log lines are lost", len(batch))
         if self._dropped:
             log.error("%d log lines were dropped: the database did not take them in time", self._dropped)
             self._dropped = 0

@@ -87,6 +87,13 @@ def duration(name: str, value: Any) -> timedelta:
     return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
 
 
+def whole_number(name: str, value: Any) -> int:
+    """Return a whole number that is 0 or more. Raises `ValidationError`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise refuse(name, value, "a whole number, 0 or more")
+    return value
+
+
 def refuse(name: str, value: object, allowed: str) -> ValidationError:
     """Return the error for an argument: its name, its value and what is allowed."""
     return ValidationError(f"Invalid {name} {value!r}: must be {allowed}", field=name, value=value)

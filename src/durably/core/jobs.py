@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Coroutine
+from functools import partial
 from types import FrameType
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Final, Generic, TypeVar, overload
 
 from durably.core.errors import ValidationError
 from durably.core.json_values import Codec, codec_or_none
@@ -14,6 +15,8 @@ from durably.core.json_values import Codec, codec_or_none
 InputT = TypeVar("InputT")
 OutputT = TypeVar("OutputT")
 StepT = TypeVar("StepT")
+
+_STEP_AND_INPUT: Final = 2
 
 
 class JobDefinition(Generic[InputT, OutputT]):
@@ -93,8 +96,8 @@ def define_job(*, name: str, run: Callable[[StepT, InputT], OutputT]) -> JobDefi
 def define_job(
     *,
     name: str,
-    input: type[InputT] = ...,
-    output: type[OutputT] = ...,
+    input: type[InputT],
+    output: type[OutputT],
     run: Callable[[Any, Any], Any],
 ) -> JobDefinition[InputT, OutputT]: ...
 def define_job(
@@ -116,7 +119,7 @@ def define_job(
     ...     return await step.run("greeting", lambda: f"hello {input}")
     """
     _check_name(name)
-    caller = sys._getframe(1)
+    caller = sys._getframe(1)  # noqa: SLF001 - types local to the caller are visible nowhere else
 
     def define(function: Callable[..., Any]) -> JobDefinition[Any, Any]:
         return _define(name, function, input, output, caller)
@@ -126,9 +129,15 @@ def define_job(
 
 def is_async_callable(function: Callable[..., Any]) -> bool:
     """Tell whether calling `function` gives a coroutine."""
-    while hasattr(function, "func"):
+    function = innermost(function)
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+
+
+def innermost(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function that a chain of `functools.partial`s calls."""
+    while isinstance(function, partial):
         function = function.func
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))
+    return function
 
 
 def _check_name(name: str) -> None:
@@ -154,7 +163,7 @@ def _parameters(name: str, function: Callable[..., Any]) -> list[inspect.Paramet
         if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
     ]
     required = [parameter for parameter in parameters if parameter.default is parameter.empty]
-    if len(parameters) < 2 or len(required) > 2:
+    if len(parameters) < _STEP_AND_INPUT or len(required) > _STEP_AND_INPUT:
         raise ValidationError(
             f"Job {name!r}: the function must take (step, input), {getattr(function, '__name__', function)!s} "
             f"takes ({', '.join(parameter.name for parameter in parameters)})",
@@ -174,9 +183,7 @@ def _resolve(annotation: Any, function: Callable[..., Any], caller: FrameType) -
         return Any
     if not isinstance(annotation, str):
         return annotation
-    inner = inspect.unwrap(function)
-    while hasattr(inner, "func"):
-        inner = inner.func
+    inner = innermost(inspect.unwrap(function))
     # Types defined inside a function are visible only in the frame that defines the job.
     return eval(annotation, getattr(inner, "__globals__", {}), dict(caller.f_locals))  # noqa: S307
 
@@ -198,7 +205,8 @@ def _output_codec(name: str, annotation: Any) -> Codec[Any] | None:
     codec = codec_or_none(annotation)
     if codec is None:
         raise ValidationError(
-            f"Job {name!r}: Pydantic cannot validate the output type {annotation!r}; leave it out to store any JSON value",
+            f"Job {name!r}: Pydantic cannot validate the output type {annotation!r}; "
+            "leave it out to store any JSON value",
             field="output",
             value=annotation,
         )

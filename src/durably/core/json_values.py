@@ -144,7 +144,7 @@ def _storable(text: str, what: str) -> str:
     return text
 
 
-def _refuse_foreign(value: object, where: str) -> None:
+def _refuse_foreign(value: object, where: str) -> None:  # noqa: C901 - one case per kind of value
     match value:
         case None | bool() | int() | str():
             return

@@ -25,7 +25,7 @@ class AbortSignal:
     def __init__(self, run_id: str) -> None:
         self._run_id = run_id
         self._reason: AbortReason | None = None
-        self._listeners: list[Callable[[], None]] = []
+        self._listeners: list[Callable[[], object]] = []
         self._lock = threading.Lock()
 
     @property
@@ -57,7 +57,7 @@ class AbortSignal:
         """Return what to raise for the reason given."""
         return CancelledError(self._run_id) if self._reason == "cancelled" else LeaseLostError(self._run_id)
 
-    def on_abort(self, listener: Callable[[], None]) -> Callable[[], None]:
+    def on_abort(self, listener: Callable[[], object]) -> Callable[[], None]:
         """Call `listener` when aborted, at once if it already is; return what takes that back."""
         with self._lock:
             if self._reason is None:
@@ -66,7 +66,7 @@ class AbortSignal:
         listener()
         return lambda: None
 
-    def _forget(self, listener: Callable[[], None]) -> None:
+    def _forget(self, listener: Callable[[], object]) -> None:
         with self._lock:
             if listener in self._listeners:
                 self._listeners.remove(listener)

@@ -65,7 +65,7 @@ class EventBus:
         return any(self._listeners.values())
 
     def emit(self, event: DurablyEvent, *, is_foreign: bool = False) -> None:
-        """Number the event and tell every listener of its type."""
+        """Give the event its number and tell every listener of its type."""
         self._sequence += 1
         stamp(event, self._sequence)
         listeners = self._listeners.get(event.type)

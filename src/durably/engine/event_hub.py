@@ -122,7 +122,7 @@ class EventHub:
         self._rechecking: asyncio.Task[None] | None = None
         self.work_arrived: Callable[[], None] = lambda: None
         """Called when there may be something to claim."""
-        self.run_ended: Callable[[DurablyEvent], None] = lambda event: None
+        self.run_ended: Callable[[DurablyEvent], None] = lambda _: None
         """Called with every event that ends a run, wherever it was ended."""
 
     async def start(self) -> None:

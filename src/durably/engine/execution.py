@@ -30,7 +30,7 @@ from durably.core.events import (
 from durably.core.json_values import Codec, decode_json, encode_json, encode_leniently
 from durably.core.logs import LogLevel
 from durably.core.runs import ProgressData
-from durably.core.store import Store, StepRecord
+from durably.core.store import StepRecord, Store
 from durably.core.ulid import new_ulid
 from durably.engine.abort import AbortSignal
 from durably.engine.event_hub import EventHub
@@ -88,7 +88,7 @@ class Execution:
         self._store = store
         self._hub = hub
         self._clock = clock
-        self._about = {"run_id": self.run.id, "job_name": self.run.job_name, "labels": self.run.labels}
+        self._about: dict[str, Any] = {"run_id": self.run.id, "job_name": self.run.job_name, "labels": self.run.labels}
         self._checkpoints = checkpoints
         self._used: set[str] = set()
         self._running: dict[str, asyncio.Future[None] | None] = {}
@@ -350,7 +350,7 @@ class Execution:
             **self._about,
             step_name=step_name,
             level=level,
-            message=message if isinstance(message, str) else str(message),
+            message=str(message),
             data_json=encode_leniently(data) if has_data else None,
         )
         self.from_any_thread(lambda: self._hub.announce(event))

@@ -64,34 +64,21 @@ class Executor:
         return await self._store.load_checkpoints(claimed.run.id)
 
     async def _perform(self, execution: Execution) -> Outcome:
-        run, signal = execution.run, execution.signal
-        job = self._jobs[run.job_name]
+        job = self._jobs[execution.run.job_name]
+        error: BaseException | None = None
+        output = None
         try:
             output = await execution.perform(lambda: self._call(job, execution))
-            if not signal.aborted:
-                return _completed(job, output)
-        except DurablyError as error:
-            if not signal.aborted and execution.store_error is None:
-                return _failed(execution, error)
-        except (Exception, SystemExit) as error:
-            if not signal.aborted and execution.store_error is None:
-                return _failed(execution, error)
-        except asyncio.CancelledError:
-            if not signal.aborted:
+        except asyncio.CancelledError as cancelled:
+            if not execution.signal.aborted:
                 raise
-        except BaseExceptionGroup as error:
-            # A task group wraps the signals that end a run; without one it is an error like any other.
-            if not signal.aborted and execution.store_error is None:
-                return _failed(execution, error)
-        if execution.store_error is not None:
-            return Released()
-        match signal.reason:
-            case "cancelled":
-                return Cancelled()
-            case "released":
-                return Released()
-            case _:
-                return LeaseLost()
+            error = cancelled
+        except (Exception, DurablyError, SystemExit, BaseExceptionGroup) as raised:  # noqa: BLE001 - it is the outcome
+            error = raised
+        if (ended := _ended_from_outside(execution)) is not None:
+            # Whatever the job made of being interrupted, what counts is why.
+            return ended
+        return _completed(job, output) if error is None else _failed(execution, error)
 
     async def _call(self, job: JobDefinition[Any, Any], execution: Execution) -> Any:
         input_value = job.input.validate(execution.run.input, "input")
@@ -139,6 +126,20 @@ class Executor:
         self._hub.announce(
             WorkerErrorEvent(timestamp=self._clock.now(), error=message, context="execution", run_id=run.id)
         )
+
+
+def _ended_from_outside(execution: Execution) -> Outcome | None:
+    if execution.store_error is not None:
+        return Released()
+    match execution.signal.reason:
+        case None:
+            return None
+        case "cancelled":
+            return Cancelled()
+        case "released":
+            return Released()
+        case "lease-lost":
+            return LeaseLost()
 
 
 def _completed(job: JobDefinition[Any, Any], output: Any) -> Outcome:

@@ -13,6 +13,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final
 
 from durably.core.clock import Clock
@@ -163,13 +164,13 @@ class LeaseKeeper:
         except Exception as error:  # noqa: BLE001 - tried again at the next tick, until the lease runs out
             log.warning("leases could not be renewed, trying again: %s", error)
             self._next_renewal = now + self._tick_seconds
-            self._on_loop(lambda text=str(error): self._tell(text, "lease-renewal", None))
+            self._on_loop(partial(self._tell, str(error), "lease-renewal", None))
             return
         for lease in leases:
             claim = renewed.get(lease.claim.run_id)
             if claim is not None:
                 lease.claim, lease.deadline = claim, now + self._lease_seconds
-                self._on_loop(lambda lease=lease: self._tell_renewed(lease))
+                self._on_loop(partial(self._tell_renewed, lease))
             elif self._held.get(lease.claim.run_id) is lease and not lease.controller.signal.aborted:
                 lease.controller.abort("lease-lost")
                 self._lost(lease, "it had expired, or another worker holds the run")
@@ -251,7 +252,7 @@ class _Pulse:
 
 
 def _where(thread_id: int) -> str:
-    frame = sys._current_frames().get(thread_id)
+    frame = sys._current_frames().get(thread_id)  # noqa: SLF001 - the documented way to another thread's stack
     if frame is None:
         return ""
     return "\nIt is at:\n" + "".join(traceback.format_stack(frame)[-3:]).rstrip()

@@ -82,10 +82,7 @@ async def report_run(
     on_log: OnLog | None,
 ) -> None:
     """Call back with what a run tells: all of it since `position`, or its state and what follows."""
-    if position is None:
-        events = follow_run(hub, store, clock, run_id)
-    else:
-        events = _follow_from(hub, run_id, position)
+    events = follow_run(hub, store, clock, run_id) if position is None else _follow_from(hub, run_id, position)
     async for _, event in events:
         reported: object = None
         if isinstance(event, RunProgressEvent) and on_progress is not None:

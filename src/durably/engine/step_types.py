@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
+from durably.core.jobs import innermost
 from durably.core.json_values import Codec, codec_or_none
 
 
@@ -14,8 +15,7 @@ def result_codec(function: Callable[..., Any], returns: Any) -> Codec[Any] | Non
     """Return the codec for a step's result: of `returns`, else of the function's annotation, if there is one."""
     if returns is not None:
         return _codec(returns)
-    while hasattr(function, "func"):
-        function = function.func
+    function = innermost(function)
     annotation = getattr(function, "__annotations__", {}).get("return")
     if annotation is None:
         return None

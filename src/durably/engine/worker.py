@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from durably.core.clock import Clock
@@ -112,7 +113,7 @@ class Worker:
                 claimed = await self._claim(worker_id or self._worker_id, free) if free > 0 else []
                 for task in claimed:
                     own[task] = self._active[task]
-                    task.add_done_callback(lambda done: (own.pop(done, None), wake.set()))
+                    task.add_done_callback(partial(_forget_own, own, wake))
                 started += len(claimed)
                 if not claimed and not own:
                     break
@@ -171,8 +172,12 @@ class Worker:
             finally:
                 waiting.cancel()
             return
+        # Backing off means not to heed what wakes the worker, but stopping must not take that long.
         deadline = self._clock.monotonic() + seconds
-        while not self._is_stopping and (left := deadline - self._clock.monotonic()) > 0:
+        while not self._is_stopping:
+            left = deadline - self._clock.monotonic()
+            if left <= 0:
+                return
             await asyncio.sleep(min(left, _FIRST_BACKOFF_SECONDS))
 
     async def _claim(self, worker_id: str, limit: int) -> list[asyncio.Task[Any]]:
@@ -221,3 +226,8 @@ class Worker:
         self._hub.announce(
             WorkerErrorEvent(timestamp=self._clock.now(), error=message, context="worker", run_id=run_id)
         )
+
+
+def _forget_own(own: dict[asyncio.Task[Any], Claimed], wake: asyncio.Event, task: asyncio.Task[Any]) -> None:
+    own.pop(task, None)
+    wake.set()

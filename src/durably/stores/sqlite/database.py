@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -107,7 +106,7 @@ class Database:
         if self._identity is None:
             return
         try:
-            found = os.stat(self.path)
+            found = Path(self.path).stat()
         except OSError as error:
             raise StoreError(
                 f"{self.name} was removed while it was in use; nothing more is written to it. "
@@ -148,7 +147,7 @@ class Database:
             connection.execute(f"PRAGMA synchronous = {self.options.synchronous}")
             # The writer waits for the lock itself, and never on the event loop.
             connection.execute("PRAGMA busy_timeout = 0")
-            found = os.stat(self.path)
+            found = Path(self.path).stat()
             self._identity = (found.st_dev, found.st_ino)
         else:
             connection.execute("PRAGMA query_only = ON")

@@ -73,7 +73,7 @@ class _Batch:
         self.error: BaseException | None = None
 
 
-class _Busy(Exception):
+class _BusyError(Exception):
     """Another process holds the write lock; not something to wait for on the event loop."""
 
 
@@ -174,7 +174,7 @@ class GroupCommit:
             return
         try:
             self._commit(batch, wait_for_lock=not self._threads)
-        except _Busy:
+        except _BusyError:
             self._hand_over(batch)
             return
         finally:
@@ -224,11 +224,11 @@ class GroupCommit:
                 loop.call_soon_threadsafe(self._take_back)
 
     def _commit(self, batch: _Batch, *, wait_for_lock: bool) -> None:
-        """Run a batch in one transaction; its errors are kept in it, except `_Busy` when not waiting."""
+        """Run a batch in one transaction; its errors are kept in it, except `_BusyError` when not waiting."""
         try:
             self._database.check_file()
-            self._transact(batch, self._run_all, wait_for_lock)
-        except _Busy:
+            self._transact(batch, self._run_all, wait_for_lock=wait_for_lock)
+        except _BusyError:
             raise
         except BaseException as error:  # noqa: BLE001 - the waiters get it, whatever it is
             self._roll_back()
@@ -245,8 +245,8 @@ class GroupCommit:
             self._roll_back()
             batch.error = self._explain(error)
 
-    def _transact(self, batch: _Batch, run: Callable[[Transaction, _Batch], None], wait_for_lock: bool) -> None:
-        self._begin(wait_for_lock)
+    def _transact(self, batch: _Batch, run: Callable[[Transaction, _Batch], None], *, wait_for_lock: bool) -> None:
+        self._begin(wait_for_lock=wait_for_lock)
         transaction = Transaction(self._connection, self._clock)
         run(transaction, batch)
         batch.events = transaction.events
@@ -256,7 +256,7 @@ class GroupCommit:
         self._connection.execute("COMMIT")
         self._pace.saw(time.perf_counter() - started)
 
-    def _begin(self, wait_for_lock: bool) -> None:
+    def _begin(self, *, wait_for_lock: bool) -> None:
         deadline = time.monotonic() + _LOCK_SECONDS
         while True:
             try:
@@ -266,7 +266,7 @@ class GroupCommit:
                 if (error.sqlite_errorcode & 0xFF) != sqlite3.SQLITE_BUSY:
                     raise
                 if not wait_for_lock:
-                    raise _Busy from error
+                    raise _BusyError from error
                 if time.monotonic() >= deadline:
                     raise
             time.sleep(_LOCK_TRIES_PAUSE_SECONDS)

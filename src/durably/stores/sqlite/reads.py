@@ -83,11 +83,8 @@ def _list_statement(query: RunQuery) -> tuple[str, list[Any]]:
     reach = _NO_LIMIT if query.limit is None else query.limit + query.offset
     newest = _newest_by_label(query, reach) if query.labels else _newest_by_range(query, reach)
     statement, parameters = newest
-    return (
-        f"SELECT {RUN_COLUMNS} FROM durably_runs WHERE id IN ({statement})"
-        " ORDER BY created_at DESC, id DESC LIMIT ? OFFSET ?",
-        [*parameters, limit, query.offset],
-    )
+    listing = f"SELECT {RUN_COLUMNS} FROM durably_runs WHERE id IN ({statement})"
+    return f"{listing} ORDER BY created_at DESC, id DESC LIMIT ? OFFSET ?", [*parameters, limit, query.offset]
 
 
 def _newest_by_range(query: RunQuery, reach: int) -> tuple[str, list[Any]]:
@@ -100,12 +97,13 @@ def _newest_by_range(query: RunQuery, reach: int) -> tuple[str, list[Any]]:
         sources.append("json_each(?) AS status")
         conditions.append("newest.status = status.value")
         parameters.append(_array(query.statuses))
-    return (
-        f"SELECT run.id FROM {' CROSS JOIN '.join(sources)} CROSS JOIN durably_runs AS run WHERE run.id IN ("
-        f"SELECT newest.id FROM durably_runs AS newest WHERE {' AND '.join(conditions)}"
-        " ORDER BY newest.created_at DESC, newest.id DESC LIMIT ?)",
-        [*parameters, reach],
-    )
+    statement = f"""
+    SELECT run.id FROM {" CROSS JOIN ".join(sources)} CROSS JOIN durably_runs AS run
+    WHERE run.id IN (
+      SELECT newest.id FROM durably_runs AS newest WHERE {" AND ".join(conditions)}
+      ORDER BY newest.created_at DESC, newest.id DESC LIMIT ?
+    )"""
+    return statement, [*parameters, reach]
 
 
 def _newest_by_label(query: RunQuery, reach: int) -> tuple[str, list[Any]]:
@@ -121,12 +119,12 @@ def _newest_by_label(query: RunQuery, reach: int) -> tuple[str, list[Any]]:
         if wanted:
             conditions.append(f"run.{column} IN (SELECT value FROM json_each(?))")
             parameters.append(_array(wanted))
-    return (
-        "SELECT label.run_id FROM durably_run_labels AS label INDEXED BY idx_durably_run_labels_newest"
-        f" CROSS JOIN durably_runs AS run ON run.id = label.run_id WHERE {' AND '.join(conditions)}"
-        " ORDER BY label.run_id DESC LIMIT ?",
-        [*parameters, reach],
-    )
+    statement = f"""
+    SELECT label.run_id FROM durably_run_labels AS label INDEXED BY idx_durably_run_labels_newest
+    CROSS JOIN durably_runs AS run ON run.id = label.run_id
+    WHERE {" AND ".join(conditions)}
+    ORDER BY label.run_id DESC LIMIT ?"""
+    return statement, [*parameters, reach]
 
 
 def _array(values: tuple[Any, ...]) -> str:

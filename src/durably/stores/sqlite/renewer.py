@@ -26,8 +26,8 @@ class SqliteLeaseRenewer:
     ) -> None:
         self._database = database
         self._clock = clock
-        self._connection, lock = shared if shared is not None else (None, None)
-        self._turn: AbstractContextManager[object] = nullcontext() if lock is None else lock
+        self._connection: sqlite3.Connection | None = None if shared is None else shared[0]
+        self._turn: AbstractContextManager[object] = nullcontext() if shared is None else shared[1]
         self._is_shared = shared is not None
 
     def renew(self, claims: Sequence[Claim], lease_seconds: float) -> dict[str, Claim]:

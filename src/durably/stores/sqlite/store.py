@@ -73,7 +73,7 @@ class SqliteStore:
             return
         if self._writer is not None:
             try:
-                await self._writer.run(lambda transaction: None)
+                await self._writer.run(lambda _: None)
             finally:
                 self._close_connections(self._writer)
         self._is_closed = True
@@ -196,7 +196,7 @@ class SqliteStore:
 
     async def events_after(self, position: Position, limit: int) -> LogPage:
         """Return up to `limit` events after `position`, oldest first."""
-        return self._read_here(lambda connection: self._events.after(position, limit))
+        return self._read_here(lambda _: self._events.after(position, limit))
 
     async def snapshot(self, run_id: str) -> tuple[Run[Any] | None, Position]:
         """Return a run, its latest progress included, and the position up to which that is the truth."""

@@ -236,6 +236,7 @@ def finish(
     preserve_steps: bool,
 ) -> bool:
     """End the run, if the claim still holds."""
+    end: tuple[str, str | None, str | None]
     match outcome:
         case Completed():
             end = ("completed", outcome.output_json, None)
