@@ -15,9 +15,9 @@ from durably.core.events import DurablyEvent, EventType
 from durably.core.jobs import InputT, JobDefinition, OutputT
 from durably.core.json_values import Codec
 from durably.core.logs import Log, LogData
-from durably.core.runs import ProgressData, Run, RunStatus
+from durably.core.runs import ProgressData, Run, RunStatus, TriggerResult
 from durably.core.steps import Step
-from durably.core.store import Enqueued, Position, Store
+from durably.core.store import Position, Store
 from durably.engine.enqueue import Enqueuer, TriggerOrder
 from durably.engine.event_bus import EventBus, Scope
 from durably.engine.event_hub import EventFeed, EventHub
@@ -372,7 +372,9 @@ class Durably:
 
     # --- for the parts of this package -------------------------------------------------------------
 
-    async def enqueue(self, definition: JobDefinition[Any, Any], orders: Sequence[TriggerOrder]) -> list[Enqueued]:
+    async def enqueue(
+        self, definition: JobDefinition[Any, Any], orders: Sequence[TriggerOrder]
+    ) -> list[TriggerResult[Any]]:
         """Store a run for every order, all or none."""
         return await self._enqueuer.trigger(definition, orders)
 

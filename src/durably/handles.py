@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, cast
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
 from durably.core.errors import ValidationError
 from durably.core.jobs import InputT, JobDefinition, OutputT
 from durably.core.logs import LogData
 from durably.core.runs import Disposition, ProgressData, Run, RunStatus, TriggerResult
-from durably.core.store import Enqueued
 from durably.engine.enqueue import TriggerOrder
 from durably.options import BatchItem
 from durably.settings import Seconds
@@ -18,7 +17,7 @@ from durably.settings import Seconds
 if TYPE_CHECKING:
     from durably.app import Durably
 
-_RUN_FIELDS: Final = tuple(field.name for field in fields(Run))
+RunT = TypeVar("RunT", bound=Run[Any])
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,14 +139,9 @@ class JobHandle(Generic[InputT, OutputT]):
         return [self._typed(run) for run in runs]
 
     async def _trigger(self, orders: Sequence[TriggerOrder]) -> list[TriggerResult[OutputT]]:
-        return [self._result(enqueued) for enqueued in await self._durably.enqueue(self.definition, orders)]
+        return [self._typed(run) for run in await self._durably.enqueue(self.definition, orders)]
 
-    def _result(self, enqueued: Enqueued) -> TriggerResult[OutputT]:
-        run = self._typed(enqueued.run)
-        values: list[Any] = [getattr(run, name) for name in _RUN_FIELDS]
-        return TriggerResult(*values, enqueued.disposition)
-
-    def _typed(self, run: Run[Any]) -> Run[OutputT]:
+    def _typed(self, run: RunT) -> RunT:
         codec = self.definition.output
         if codec is None or run.status is not RunStatus.COMPLETED:
             return run

@@ -1,6 +1,7 @@
 """The door through which time comes in, and the one text form of an instant."""
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Protocol
 
 
@@ -16,6 +17,7 @@ class Clock(Protocol):
         ...
 
 
+@lru_cache(maxsize=256)
 def to_text(instant: datetime) -> str:
     """Return `instant` as `YYYY-MM-DDTHH:MM:SS.mmmZ`, the form that sorts as text.
 

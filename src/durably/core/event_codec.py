@@ -4,51 +4,58 @@ Unknown fields and unknown types are passed over when reading, so that processes
 share a database.
 """
 
-import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, fields
-from datetime import datetime
+from json.encoder import encode_basestring
 from operator import attrgetter
 from typing import Any, Final
 
 from durably.core.clock import from_text, to_text
 from durably.core.events import EVENT_CLASSES, DurablyEvent
+from durably.core.json_values import compact_encoder, decode_json
 from durably.core.runs import ProgressData
 
 _RAW_SUFFIX: Final = "_json"
+_NOT_STORED: Final = "sequence"
+
+_encode = compact_encoder()
 
 
-def _plain(value: object) -> object:
-    if isinstance(value, datetime):
-        return to_text(value)
-    if isinstance(value, ProgressData):
-        return asdict(value)
-    raise TypeError(f"an event cannot hold a {type(value).__name__}")
+def _encode_labels(labels: dict[str, str]) -> str:
+    return _encode(labels) if labels else "{}"
 
 
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False, default=_plain).encode
-_decode = json.JSONDecoder().decode
+_ENCODERS: Final[dict[str, Callable[[Any], str]]] = {
+    "str": encode_basestring,
+    "LogLevel": encode_basestring,
+    "datetime": lambda instant: f'"{to_text(instant)}"',
+    "dict[str, str]": _encode_labels,
+    "ProgressData": lambda progress: _encode(asdict(progress)),
+}
+"""How a field is written, by its annotation; what is not here is written as any JSON value."""
 
 
 class _Shape:
     """How one event class is written: its plain fields, and those that are JSON text already."""
 
     def __init__(self, event_class: type[DurablyEvent]) -> None:
-        names = [field.name for field in fields(event_class) if field.name != "sequence"]
+        stored = [field for field in fields(event_class) if field.name != _NOT_STORED]
+        plain = [field for field in stored if not field.name.endswith(_RAW_SUFFIX)]
         self.event_class: Any = event_class
-        self.names = frozenset(names)
-        self.plain = tuple(name for name in names if not name.endswith(_RAW_SUFFIX))
-        self.raw = tuple(name for name in names if name.endswith(_RAW_SUFFIX))
-        self.values = attrgetter(*self.plain)
-        self.head = f'{{"type":"{event_class.type}",'
+        self.names = frozenset(field.name for field in stored)
+        self.raw = tuple(field.name for field in stored if field.name.endswith(_RAW_SUFFIX))
+        self.values = attrgetter(*[field.name for field in plain])
+        self.encoders = tuple(_ENCODERS.get(str(field.type), _encode) for field in plain)
+        members = [f'"type":"{event_class.type}"', *(f'"{field.name}":%s' for field in plain)]
+        self.template = "{" + ",".join(members) + "%s}"
 
     def encode(self, event: DurablyEvent) -> str:
-        body = _encode(dict(zip(self.plain, self.values(event), strict=True)))[1:-1]
-        for name in self.raw:
-            text = getattr(event, name)
-            if text is not None:
-                body += f',"{name}":{text}'
-        return f"{self.head}{body}}}"
+        values = [encode(value) for encode, value in zip(self.encoders, self.values(event), strict=True)]
+        return self.template % (*values, "".join(self._raw_members(event)))
+
+    def _raw_members(self, event: DurablyEvent) -> list[str]:
+        # They stand at the end because one that is absent leaves no member.
+        return [f',"{name}":{text}' for name in self.raw if (text := getattr(event, name)) is not None]
 
     def decode(self, record: dict[str, Any]) -> DurablyEvent:
         known = {name: value for name, value in record.items() if name in self.names}
@@ -73,4 +80,4 @@ def encode_events(events: Iterable[DurablyEvent]) -> str:
 
 def decode_events(text: str) -> list[DurablyEvent]:
     """Return the events that `text` holds."""
-    return [_SHAPES[record["type"]].decode(record) for record in _decode(text) if record["type"] in _SHAPES]
+    return [_SHAPES[record["type"]].decode(record) for record in decode_json(text) if record["type"] in _SHAPES]

@@ -129,6 +129,9 @@ def define_job(
 
 def is_async_callable(function: Callable[..., Any]) -> bool:
     """Tell whether calling `function` gives a coroutine."""
+    code = getattr(function, "__code__", None)
+    if code is not None and code.co_flags & inspect.CO_COROUTINE:
+        return True
     function = innermost(function)
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
 

@@ -8,21 +8,47 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from json.encoder import c_make_encoder, encode_basestring  # type: ignore[attr-defined] # typeshed leaves it out
 from typing import Any, Final, Generic, TypeVar
 
 from pydantic import PydanticUserError, TypeAdapter
 from pydantic import ValidationError as PydanticValidationError
-from pydantic_core import PydanticSerializationError, to_jsonable_python
+from pydantic_core import PydanticSerializationError, from_json, to_jsonable_python
 
 from durably.core.errors import ValidationError
 
 T = TypeVar("T")
 
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
-decode_json = json.JSONDecoder().decode
+_decode_strictly = json.JSONDecoder().decode
 
 _SHOWN_ERRORS: Final = 5
+
+
+def compact_encoder(default: Callable[[object], object] | None = None) -> Callable[[object], str]:
+    """Return what writes values as compact JSON, not escaped; raises `ValueError` for NaN and `TypeError`.
+
+    `json.JSONEncoder.encode` builds its C encoder anew for every value, which takes longer than encoding a
+    small one; here it is built once.
+    """
+    encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=default)
+    if c_make_encoder is None:
+        return encoder.encode
+    separators = (encoder.key_separator, encoder.item_separator)
+    write = c_make_encoder(None, encoder.default, encode_basestring, None, *separators, False, False, False)
+    return lambda value: "".join(write(value, 0))
+
+
+_encode = compact_encoder()
+
+
+def decode_json(text: str) -> Any:
+    """Return the value of JSON text."""
+    try:
+        return from_json(text)
+    except ValueError:
+        # It is strict about escapes that other writers of the database may use.
+        return _decode_strictly(text)
 
 
 def encode_json(value: object, what: str) -> str:
@@ -56,11 +82,14 @@ class Codec(Generic[T]):
     def __init__(self, annotation: Any) -> None:
         self.annotation = annotation
         self._adapter: TypeAdapter[T] = TypeAdapter(annotation)
+        self._validate = self._adapter.validator.validate_python
+        self._dump = self._adapter.serializer.to_python
 
     def validate(self, value: object, what: str) -> T:
         """Return `value` as this type. Raises `ValidationError` saying what was expected where."""
         try:
-            return self._adapter.validate_python(value)
+            validated: T = self._validate(value)
+            return validated
         except PydanticValidationError as error:
             raise refusal(error, what, value) from error
         except RecursionError as error:
@@ -69,8 +98,7 @@ class Codec(Generic[T]):
     def encode(self, value: T, what: str) -> str:
         """Return the JSON text of a validated value. Raises `ValidationError` naming what JSON cannot carry."""
         try:
-            plain = self._adapter.dump_python(value, warnings=False)
-            return _storable(_encode(plain), what)
+            return _storable(_encode(self._dump(value, warnings=False)), what)
         except (TypeError, ValueError, PydanticSerializationError) as error:
             if isinstance(error, ValidationError):
                 raise

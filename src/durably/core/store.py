@@ -8,21 +8,22 @@ of, and reach the sink of `follow` after it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from durably.core.events import DurablyEvent
 from durably.core.leases import Claim
 from durably.core.logs import Log
 from durably.core.outcomes import Completed, Failed
-from durably.core.runs import Disposition, Run, RunStatus
+from durably.core.runs import Run, RunStatus, TriggerResult
 from durably.core.steps import Step
 
+# What is made for every step or run is a NamedTuple: a frozen dataclass takes four times as long to make.
 
-@dataclass(frozen=True, slots=True)
-class NewRun:
+
+class NewRun(NamedTuple):
     """A run that is about to be stored."""
 
     id: str
@@ -36,23 +37,14 @@ class NewRun:
     created_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Enqueued:
-    """What became of a `NewRun`: the run that now stands for it."""
-
-    run: Run[Any]
-    disposition: Disposition
-
-
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(NamedTuple):
     """A run that was claimed, with the text of its input."""
 
     claim: Claim
     run: Run[Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StepRecord:
     """A step that ended: `output_json` when it completed, `error` when it failed."""
 
@@ -76,20 +68,18 @@ class RunQuery:
     offset: int = 0
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Position:
+class Position(NamedTuple):
     """Where an event stands in the log of one database: a row, and the place in it."""
 
     row: int
-    index: int = 0
+    place: int = 0
 
 
 Source = Literal["announced", "committed", "elsewhere"]
 """Whence an event reached the log: announced here before its commit, made here by it, or by another process."""
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
+class Recorded(NamedTuple):
     """An event of the log and where it stands there."""
 
     position: Position
@@ -145,8 +135,10 @@ class Store(Protocol):
 
     # --- runs ------------------------------------------------------------------------------------
 
-    async def enqueue(self, runs: Sequence[NewRun]) -> list[Enqueued]:
+    async def enqueue(self, runs: Sequence[NewRun]) -> list[TriggerResult[Any]]:
         """Store all `runs` or none, by the rules of idempotency and concurrency keys.
+
+        Returns the run that now stands for each, in their order.
 
         Raises `ConflictError` when a pending run holds the concurrency key of one that does not coalesce.
         """
@@ -166,6 +158,10 @@ class Store(Protocol):
 
     async def get_logs(self, run_id: str) -> list[Log]:
         """Return the stored log lines of a run, oldest first."""
+        ...
+
+    async def which_ended(self, run_ids: Collection[str]) -> list[str]:
+        """Return those of `run_ids` whose run has ended or is gone, in one read."""
         ...
 
     async def cancel(self, run_id: str) -> Run[Any]:

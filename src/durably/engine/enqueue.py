@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from durably.core.clock import Clock
 from durably.core.errors import ConflictError, NotFoundError, ValidationError
 from durably.core.jobs import JobDefinition
 from durably.core.json_values import Codec
-from durably.core.runs import ALLOWED_FROM, Run
-from durably.core.store import Enqueued, NewRun, Store
+from durably.core.runs import ALLOWED_FROM, Run, TriggerResult
+from durably.core.store import NewRun, Store
 from durably.core.ulid import new_ulid
 
 _LABEL_KEY: Final = re.compile(r"[A-Za-z0-9._/-]+\Z")
 
 
-@dataclass(frozen=True, slots=True)
-class TriggerOrder:
+class TriggerOrder(NamedTuple):
     """What a caller asks for: an input and the options of its trigger."""
 
     input: object
@@ -44,7 +42,7 @@ class Enqueuer:
         self._clock = clock
         self._label_codec = label_codec
 
-    async def trigger(self, job: JobDefinition[Any, Any], orders: Sequence[TriggerOrder]) -> list[Enqueued]:
+    async def trigger(self, job: JobDefinition[Any, Any], orders: Sequence[TriggerOrder]) -> list[TriggerResult[Any]]:
         """Store a run for every order, all or none. Raises `ValidationError`, `ConflictError`."""
         if not orders:
             return []
@@ -76,7 +74,7 @@ class Enqueuer:
             coalesce=False,
             created_at=now,
         )
-        return (await self._store.enqueue([fresh]))[0].run
+        return (await self._store.enqueue([fresh]))[0]
 
     def _new_runs(self, job: JobDefinition[Any, Any], orders: Sequence[TriggerOrder]) -> list[NewRun]:
         now = self._clock.now()
@@ -151,4 +149,6 @@ def _check_key(name: str, key: object) -> None:
 
 
 def _is_storable(text: str) -> bool:
-    return "\x00" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+    if "\x00" in text:
+        return False
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)

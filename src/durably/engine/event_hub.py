@@ -11,12 +11,13 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any, Final
 
 from durably.core.clock import Clock
 from durably.core.errors import StoreError
-from durably.core.events import TERMINAL_EVENTS, DurablyEvent, RunTriggerEvent
-from durably.core.runs import Run
+from durably.core.events import TERMINAL_EVENTS, DurablyEvent, RunDeleteEvent, RunTriggerEvent
+from durably.core.runs import Run, RunStatus
 from durably.core.store import Position, Recorded, Store
 from durably.engine.event_bus import EventBus
 from durably.engine.replay import replay_of
@@ -120,10 +121,13 @@ class EventHub:
         self._is_following = False
         self._recheck: asyncio.TimerHandle | None = None
         self._rechecking: asyncio.Task[None] | None = None
+        self._seen_ended: dict[str, int] = {}
         self.work_arrived: Callable[[], None] = lambda: None
         """Called when there may be something to claim."""
         self.run_ended: Callable[[DurablyEvent], None] = lambda _: None
         """Called with every event that ends a run, wherever it was ended."""
+        self.executing: Callable[[], Sequence[Run[Any]]] = lambda: ()
+        """Return the runs that execute here and have not been told to end."""
 
     async def start(self) -> None:
         """Begin to take events; does nothing the second time."""
@@ -193,11 +197,11 @@ class EventHub:
     # --- from the store ----------------------------------------------------------------------------
 
     def _take(self, batch: Sequence[Recorded]) -> None:
+        has_work = False
         for recorded in batch:
-            event = recorded.event
-            self._position = recorded.position
-            if recorded.source != "announced":
-                self._bus.emit(event, is_foreign=recorded.source == "elsewhere")
+            self._position, event, source = recorded
+            if source != "announced":
+                self._bus.emit(event, is_foreign=source == "elsewhere")
             for feed in self._all_feeds:
                 feed.deliver(recorded)
             run_id = getattr(event, "run_id", None)
@@ -206,42 +210,58 @@ class EventHub:
                     feed.deliver(recorded)
             if isinstance(event, TERMINAL_EVENTS):
                 self._end(event)
+                # The end of a run frees its concurrency key.
+                has_work = True
             elif isinstance(event, RunTriggerEvent):
-                self.work_arrived()
+                has_work = True
+        if has_work:
+            self.work_arrived()
 
     def _end(self, event: DurablyEvent) -> None:
         self.run_ended(event)
         for ended in self._waiting.get(getattr(event, "run_id", ""), ()):
             if not ended.done():
                 ended.set_result(None)
-        # The end of a run frees its concurrency key.
-        self.work_arrived()
 
     def _changed(self) -> None:
         """Another process wrote something; not every program that shares the database writes events."""
         self.work_arrived()
-        if self._recheck is None and (self._waiting or self._run_feeds):
+        if self._waiting or self._run_feeds or self.executing():
+            self._recheck_soon()
+
+    def _recheck_soon(self) -> None:
+        if self._recheck is None and self._is_following:
             self._recheck = asyncio.get_running_loop().call_later(_RECHECK_SECONDS, self._start_recheck)
 
     def _start_recheck(self) -> None:
         self._recheck = None
+        if self._rechecking is not None and not self._rechecking.done():
+            self._recheck_soon()
+            return
         self._rechecking = asyncio.get_running_loop().create_task(self._look_for_ended())
 
     async def _look_for_ended(self) -> None:
+        watched = {*self._waiting, *self._run_feeds, *(run.id for run in self.executing())}
+        seen, self._seen_ended = self._seen_ended, {}
         try:
-            for run_id in {*self._waiting, *self._run_feeds}:
+            for run_id in await self._store.which_ended(watched):
                 run, position = await self._store.snapshot(run_id)
-                if run is not None and not run.is_terminal:
-                    continue
-                if position.row > self._position.row:
-                    # What ended it may stand in the log and be on its way.
-                    self._changed()
-                    continue
-                self._settle_silently_ended(run_id, run, position)
+                # What ended it may stand in the log and be on its way: then it will arrive up to this row.
+                row = seen.get(run_id, position.row)
+                if row > self._position.row:
+                    self._seen_ended[run_id] = row
+                else:
+                    self._settle_silently_ended(run_id, run, position)
         except StoreError as error:
             log.warning("cannot look for runs that other programs ended: %s", error)
+        if self._seen_ended:
+            self._recheck_soon()
 
     def _settle_silently_ended(self, run_id: str, run: Run[Any] | None, position: Position) -> None:
+        for executed in self.executing():
+            if executed.id == run_id and (run is None or run.status is RunStatus.CANCELLED):
+                # Only its holder tells, so that it is told once; it hears of it itself through the log.
+                self.announce(_end_from_outside(executed, run, self._clock.now()))
         for feed in tuple(self._run_feeds.get(run_id, ())):
             if run is None:
                 feed.close()
@@ -251,3 +271,9 @@ class EventHub:
         for ended in self._waiting.get(run_id, ()):
             if not ended.done():
                 ended.set_result(None)
+
+
+def _end_from_outside(executed: Run[Any], run: Run[Any] | None, now: datetime) -> DurablyEvent:
+    if run is not None:
+        return replay_of(run, now)[0]
+    return RunDeleteEvent(timestamp=now, run_id=executed.id, job_name=executed.job_name, labels=executed.labels)

@@ -98,6 +98,10 @@ class LeaseKeeper:
         with self._wake:
             return list(self._held.values())
 
+    def running(self) -> list[Run[Any]]:
+        """Return the runs that execute here and have not been told to end."""
+        return [lease.run for lease in self.held() if not lease.controller.signal.aborted]
+
     def stop(self) -> None:
         """End the thread; leases still held are not renewed any more."""
         with self._wake:

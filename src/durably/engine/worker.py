@@ -62,6 +62,7 @@ class Worker:
         self._is_stopping = False
         hub.work_arrived = self.wake
         hub.run_ended = self._run_ended
+        hub.executing = leases.running
 
     def wake(self) -> None:
         """Look for work now."""

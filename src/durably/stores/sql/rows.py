@@ -8,7 +8,7 @@ from typing import Any, Final
 from durably.core.clock import from_text, to_text
 from durably.core.json_values import decode_json, encode_json
 from durably.core.logs import Log
-from durably.core.runs import ProgressData, Run, RunStatus
+from durably.core.runs import Disposition, ProgressData, Run, RunStatus, TriggerResult
 from durably.core.steps import Step
 from durably.core.store import NewRun
 
@@ -27,51 +27,63 @@ _STATUS: Final = {status.value: status for status in RunStatus}
 
 def run_from_row(row: Row) -> Run[Any]:
     """Return the run of a row of `RUN_COLUMNS`."""
-    return Run(
-        id=row[0],
-        job_name=row[1],
-        input=decode_json(row[2]),
-        status=_STATUS[row[3]],
-        idempotency_key=row[4],
-        concurrency_key=row[5],
-        labels=labels_from_text(row[6]),
-        current_step_index=row[7],
-        completed_step_count=row[8],
-        progress=progress_from_text(row[9]),
-        output=_value(row[10]),
-        error=row[11],
-        lease_owner=row[12],
-        lease_expires_at=_instant(row[13]),
-        lease_generation=row[14],
-        started_at=_instant(row[15]),
-        completed_at=_instant(row[16]),
-        created_at=from_text(row[17]),
-        updated_at=from_text(row[18]),
+    return Run(*_values(row))
+
+
+def result_from_row(row: Row, disposition: Disposition) -> TriggerResult[Any]:
+    """Return the run of a row of `RUN_COLUMNS` as what a trigger found."""
+    values = (*_values(row), disposition)
+    return TriggerResult(*values)
+
+
+def run_from_new(new: NewRun) -> TriggerResult[Any]:
+    """Return the run that a `NewRun` becomes when it is stored."""
+    return TriggerResult(
+        new.id,
+        new.job_name,
+        RunStatus.PENDING,
+        decode_json(new.input_json),
+        None,
+        None,
+        None,
+        new.labels,
+        new.idempotency_key,
+        new.concurrency_key,
+        0,
+        0,
+        None,
+        None,
+        0,
+        None,
+        None,
+        new.created_at,
+        new.created_at,
+        "created",
     )
 
 
-def run_from_new(new: NewRun) -> Run[Any]:
-    """Return the run that a `NewRun` becomes when it is stored."""
-    return Run(
-        id=new.id,
-        job_name=new.job_name,
-        input=decode_json(new.input_json),
-        status=RunStatus.PENDING,
-        idempotency_key=new.idempotency_key,
-        concurrency_key=new.concurrency_key,
-        labels=new.labels,
-        current_step_index=0,
-        completed_step_count=0,
-        progress=None,
-        output=None,
-        error=None,
-        lease_owner=None,
-        lease_expires_at=None,
-        lease_generation=0,
-        started_at=None,
-        completed_at=None,
-        created_at=new.created_at,
-        updated_at=new.created_at,
+def _values(row: Row) -> tuple[Any, ...]:
+    """Return the values of a row in the order of the fields of `Run`."""
+    return (
+        row[0],
+        row[1],
+        _STATUS[row[3]],
+        decode_json(row[2]),
+        _value(row[10]),
+        row[11],
+        progress_from_text(row[9]),
+        labels_from_text(row[6]),
+        row[4],
+        row[5],
+        row[7],
+        row[8],
+        row[12],
+        _instant(row[13]),
+        row[14],
+        _instant(row[15]),
+        _instant(row[16]),
+        from_text(row[17]),
+        from_text(row[18]),
     )
 
 

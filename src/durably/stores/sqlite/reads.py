@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Collection
 from typing import Any, Final
 
 from durably.core.event_codec import decode_events
@@ -22,6 +23,11 @@ def run_by_id(connection: sqlite3.Connection, run_id: str) -> Run[Any] | None:
     """Return a run, or None."""
     row = connection.execute(sql.RUN_BY_ID, (run_id,)).fetchone()
     return None if row is None else run_from_row(row)
+
+
+def which_ended(connection: sqlite3.Connection, run_ids: Collection[str]) -> list[str]:
+    """Return those of `run_ids` whose run has ended or is gone."""
+    return [row[0] for row in connection.execute(sql.ENDED_AMONG, (json.dumps(list(run_ids)),))]
 
 
 def runs(connection: sqlite3.Connection, query: RunQuery) -> list[Run[Any]]:

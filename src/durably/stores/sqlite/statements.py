@@ -183,6 +183,14 @@ LIMIT ?2
 
 RUN_BY_ID: Final = f"SELECT {RUN_COLUMNS} FROM durably_runs WHERE id = ?"
 
+ENDED_AMONG: Final = """
+-- Those of some runs that nobody will execute any more.
+SELECT value FROM json_each(?) AS wanted
+WHERE NOT EXISTS (
+  SELECT 1 FROM durably_runs WHERE durably_runs.id = wanted.value AND status IN ('pending', 'leased')
+)
+"""
+
 STEPS_OF_RUN: Final = f"""
 SELECT {STEP_COLUMNS} FROM durably_steps WHERE run_id = ? ORDER BY "index", started_at, id
 """

@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -19,9 +19,9 @@ from durably.core.events import DurablyEvent
 from durably.core.leases import Claim
 from durably.core.logs import Log
 from durably.core.outcomes import Completed, Failed
-from durably.core.runs import Run
+from durably.core.runs import Run, TriggerResult
 from durably.core.steps import Step
-from durably.core.store import Claimed, Enqueued, LogPage, NewRun, Position, RunQuery, Sink, StepRecord
+from durably.core.store import Claimed, LogPage, NewRun, Position, RunQuery, Sink, StepRecord
 from durably.stores.sqlite import reads, schema, writes
 from durably.stores.sqlite.database import Database
 from durably.stores.sqlite.event_log import EventLog
@@ -82,7 +82,7 @@ class SqliteStore:
 
     # --- runs ------------------------------------------------------------------------------------
 
-    async def enqueue(self, runs: Sequence[NewRun]) -> list[Enqueued]:
+    async def enqueue(self, runs: Sequence[NewRun]) -> list[TriggerResult[Any]]:
         """Store all `runs` or none, by the rules of idempotency and concurrency keys."""
         return await self._write(lambda transaction: writes.enqueue(transaction, runs))
 
@@ -93,6 +93,10 @@ class SqliteStore:
     async def get_runs(self, query: RunQuery) -> list[Run[Any]]:
         """Return runs, newest first."""
         return await self._read(lambda connection: reads.runs(connection, query))
+
+    async def which_ended(self, run_ids: Collection[str]) -> list[str]:
+        """Return those of `run_ids` whose run has ended or is gone, in one read."""
+        return self._read_here(lambda connection: reads.which_ended(connection, run_ids))
 
     async def get_steps(self, run_id: str) -> list[Step]:
         """Return the stored steps of a run by index."""

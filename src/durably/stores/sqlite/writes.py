@@ -21,18 +21,18 @@ from durably.core.events import (
 from durably.core.leases import Claim
 from durably.core.logs import Log
 from durably.core.outcomes import Completed, Failed
-from durably.core.runs import ALLOWED_FROM, Run, RunStatus
-from durably.core.store import Claimed, Enqueued, NewRun, StepRecord
-from durably.stores.sql.rows import labels_from_text, row_of_new, run_from_new, run_from_row
+from durably.core.runs import ALLOWED_FROM, Run, RunStatus, TriggerResult
+from durably.core.store import Claimed, NewRun, StepRecord
+from durably.stores.sql.rows import labels_from_text, result_from_row, row_of_new, run_from_new, run_from_row
 from durably.stores.sqlite import statements as sql
 from durably.stores.sqlite.group_commit import Transaction
 
 EXPIRED_AND_REPLACED: Final = "Lease expired; pending run already exists"
 
 
-def enqueue(transaction: Transaction, runs: Sequence[NewRun]) -> list[Enqueued]:
+def enqueue(transaction: Transaction, runs: Sequence[NewRun]) -> list[TriggerResult[Any]]:
     """Store new runs, or find those that their keys stand for."""
-    enqueued: list[Enqueued] = []
+    enqueued: list[TriggerResult[Any]] = []
     fresh: list[NewRun] = []
     for new in runs:
         found = None
@@ -42,7 +42,7 @@ def enqueue(transaction: Transaction, runs: Sequence[NewRun]) -> list[Enqueued]:
             found = _find_existing(transaction, new)
         if found is None:
             fresh.append(new)
-            found = Enqueued(run_from_new(new), "created")
+            found = run_from_new(new)
         enqueued.append(found)
     _insert(transaction, fresh)
     return enqueued
@@ -67,11 +67,11 @@ def _insert(transaction: Transaction, runs: Sequence[NewRun]) -> None:
     )
 
 
-def _find_existing(transaction: Transaction, new: NewRun) -> Enqueued | None:
+def _find_existing(transaction: Transaction, new: NewRun) -> TriggerResult[Any] | None:
     if new.idempotency_key is not None:
         row = transaction.execute(sql.RUN_BY_IDEMPOTENCY_KEY, (new.job_name, new.idempotency_key)).fetchone()
         if row is not None:
-            return Enqueued(run_from_row(row), "idempotent")
+            return result_from_row(row, "idempotent")
     if new.concurrency_key is None:
         return None
     row = transaction.execute(sql.PENDING_BY_CONCURRENCY_KEY, (new.job_name, new.concurrency_key)).fetchone()
@@ -90,7 +90,7 @@ def _find_existing(transaction: Transaction, new: NewRun) -> Enqueued | None:
             skipped_labels=new.labels,
         )
     )
-    return Enqueued(kept, "coalesced")
+    return result_from_row(row, "coalesced")
 
 
 def pending_conflict(pending: Run[Any]) -> ConflictError:
