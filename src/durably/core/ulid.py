@@ -6,7 +6,7 @@ from typing import Final
 
 _ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS: Final = tuple(a + b for a in _ALPHABET for b in _ALPHABET)
-_RANDOM_BITS: Final = 80
+_HALF_BITS: Final = 40
 
 
 class UlidFactory:
@@ -16,7 +16,7 @@ class UlidFactory:
         self._lock = threading.Lock()
         self._milliseconds = -1
         self._prefix = ""
-        self._random = 0
+        self._low = 0
 
     def __call__(self, milliseconds: int) -> str:
         """Return the next id, for an instant given in milliseconds since 1970."""
@@ -24,23 +24,21 @@ class UlidFactory:
             if milliseconds > self._milliseconds:
                 self._start(milliseconds)
             else:
-                self._random += 1
-                if self._random >> _RANDOM_BITS:
+                # Only the lower half of the random part counts up: the rest of the text stays as it is.
+                self._low += 1
+                if self._low >> _HALF_BITS:
                     self._start(self._milliseconds + 1)
-            return self._prefix + _encode(self._random)
+            return self._prefix + _encode_half(self._low)
 
     def _start(self, milliseconds: int) -> None:
         self._milliseconds = milliseconds
-        self._prefix = "".join(_PAIRS[milliseconds >> shift & 1023] for shift in (40, 30, 20, 10, 0))
-        self._random = int.from_bytes(os.urandom(_RANDOM_BITS // 8), "big")
+        time_part = "".join(_PAIRS[milliseconds >> shift & 1023] for shift in (40, 30, 20, 10, 0))
+        high, self._low = (int.from_bytes(os.urandom(_HALF_BITS // 8), "big") for _ in range(2))
+        self._prefix = time_part + _encode_half(high)
 
 
-def _encode(number: int) -> str:
-    high, low = number >> 40, number & 0xFF_FFFF_FFFF
-    return (
-        _PAIRS[high >> 30] + _PAIRS[high >> 20 & 1023] + _PAIRS[high >> 10 & 1023] + _PAIRS[high & 1023]
-        + _PAIRS[low >> 30] + _PAIRS[low >> 20 & 1023] + _PAIRS[low >> 10 & 1023] + _PAIRS[low & 1023]
-    )  # fmt: skip
+def _encode_half(number: int) -> str:
+    return _PAIRS[number >> 30] + _PAIRS[number >> 20 & 1023] + _PAIRS[number >> 10 & 1023] + _PAIRS[number & 1023]
 
 
 new_ulid: Final = UlidFactory()

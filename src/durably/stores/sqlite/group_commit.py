@@ -127,13 +127,13 @@ class GroupCommit:
         self.lock = threading.Lock()
         """Held while the connection is in use; for those few who borrow it from another thread."""
 
-    async def run(self, unit: Unit[T]) -> T:
-        """Run `unit` in the next shared transaction and return its result once that is committed."""
+    def submit(self, unit: Unit[T]) -> asyncio.Future[T]:
+        """Run `unit` in the next shared transaction; the future has its result once that is committed."""
         loop = self._loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         self._waiting.append(_Waiting(unit, future))
         self._schedule(loop)
-        return await future
+        return future
 
     def announce(self, event: DurablyEvent) -> None:
         """Add an event to the next transaction; `flush_soon` sees to it that there is one."""

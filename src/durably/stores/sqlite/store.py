@@ -73,7 +73,7 @@ class SqliteStore:
             return
         if self._writer is not None:
             try:
-                await self._writer.run(lambda _: None)
+                await self._writer.submit(lambda _: None)
             finally:
                 self._close_connections(self._writer)
         self._is_closed = True
@@ -238,8 +238,8 @@ class SqliteStore:
         self._write_connection.close()
         self._writer = None
 
-    async def _write(self, unit: Unit[T]) -> T:
-        return await self._open().run(unit)
+    def _write(self, unit: Unit[T]) -> asyncio.Future[T]:
+        return self._open().submit(unit)
 
     def _read_here(self, read: Callable[[sqlite3.Connection], T]) -> T:
         """Read something small: a few microseconds, less than a hop to a thread."""
