@@ -94,7 +94,8 @@ class JobHandle(Generic[InputT, OutputT]):
         )
         run = await self._durably.wait_from(
             triggered.id,
-            before,
+            # A run that was found, not made, may have told all it has to tell before this call.
+            before if triggered.disposition == "created" else None,
             timeout=timeout,
             polling_interval=polling_interval,
             on_progress=on_progress,
