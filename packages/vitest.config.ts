@@ -21,6 +21,8 @@ export default defineConfig({
           name: 'server',
           include: ['*/test/server/**/*.test.{ts,tsx}'],
           globalSetup: ['durably-client/test/support/start-server.ts'],
+          // All files share one server: a hook that looks for active runs would find those of other files.
+          fileParallelism: false,
           testTimeout: 20_000,
         },
       },
@@ -30,6 +32,8 @@ export default defineConfig({
           name: 'browser',
           include: ['*/test/browser/**/*.test.{ts,tsx}'],
           globalSetup: ['durably-client/test/support/start-server.ts'],
+          // All files share one server: a hook that looks for active runs would find those of other files.
+          fileParallelism: false,
           testTimeout: 30_000,
           hookTimeout: 60_000,
         },

@@ -18,6 +18,7 @@ export class EventStream {
   readonly #onClosed: () => void
   readonly #listeners = new Set<StreamListener>()
   #connection: Connection | null = null
+  #attempt = 0
   #isOpen = false
   #lastEventId: string | null = null
   #failures = 0
@@ -49,11 +50,16 @@ export class EventStream {
   }
 
   #connect(): void {
+    const attempt = ++this.#attempt
+    // A connection that was closed or replaced may still have something to say.
+    const ifCurrent = (react: () => void) => {
+      if (attempt === this.#attempt) react()
+    }
     this.#connection = this.#transport.connect(this.#path, {
       lastEventId: this.#lastEventId,
-      onOpen: () => this.#opened(),
-      onMessage: (data, id) => this.#received(data, id),
-      onClose: (error) => this.#dropped(error),
+      onOpen: () => ifCurrent(() => this.#opened()),
+      onMessage: (data, id) => ifCurrent(() => this.#received(data, id)),
+      onClose: (error) => ifCurrent(() => this.#dropped(error)),
     })
   }
 
@@ -87,6 +93,7 @@ export class EventStream {
   #close(): void {
     clearTimeout(this.#retry)
     this.#retry = undefined
+    this.#attempt++
     this.#connection?.close()
     this.#connection = null
     this.#isOpen = false

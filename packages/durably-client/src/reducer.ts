@@ -108,7 +108,7 @@ function toLogEntry(event: LogEvent): LogEntry {
   }
 }
 
-// Events carry no log id, so the overlap of what was stored and what was seen live is found by content.
+// Events carry no log id: what was stored and what was seen live are the same if time and content are.
 function mergeLogs(stored: readonly LogEntry[], live: readonly LogEntry[]): readonly LogEntry[] {
   const known = new Map<string, number>()
   for (const log of stored) known.set(contentOf(log), (known.get(contentOf(log)) ?? 0) + 1)
@@ -121,5 +121,5 @@ function mergeLogs(stored: readonly LogEntry[], live: readonly LogEntry[]): read
 }
 
 function contentOf(log: LogEntry): string {
-  return JSON.stringify([log.stepName, log.level, log.message, log.data])
+  return JSON.stringify([log.timestamp, log.stepName, log.level, log.message, log.data])
 }

@@ -58,9 +58,13 @@ export class RunObserver<TOutput = unknown> extends Store<RunState<TOutput>> {
 
   #receive(event: DurablyEvent): void {
     if (event.runId !== this.runId) return
+    const wasFollowed = this.getSnapshot().status !== null
     this.#apply({ type: 'event', event })
+    if (!endsRun(event)) return
     // The server ends the stream here; staying would reconnect and replay the end again and again.
-    if (endsRun(event)) this.stop()
+    this.stop()
+    // Lines written just before the stream was open may not have been stored when they were asked for.
+    if (wasFollowed && this.#wantsHistory) void this.#loadLogs(event.runId)
   }
 
   // The stream says nothing about a pending run, nor what was logged before it was opened.

@@ -1,6 +1,7 @@
 import { ApiError, createDurablyClient, httpTransport, RunCancelledError, RunFailedError } from 'durably-client'
 import { EventSource as NodeEventSource } from 'eventsource'
 import { describe, expect, inject, test, vi } from 'vitest'
+import { holdRun } from '../support/held-run.js'
 import { jobNames, type Jobs } from '../support/jobs.js'
 
 const url = inject('durablyUrl')
@@ -8,6 +9,7 @@ const api = `${url}/api/durably`
 const client = createDurablyClient<Jobs>({ api, names: jobNames })
 const keep = createDurablyClient<Jobs>({ api: `${url}/keep/api/durably`, names: jobNames })
 
+const PATIENT = { timeout: 10_000, interval: 50 }
 let count = 0
 /** A label that no other test uses. */
 const labelled = () => ({ tag: `client-${process.pid}-${Date.now()}-${count++}` })
@@ -65,7 +67,7 @@ describe('endpoints', () => {
   test('runs by job, status and label, page by page', async () => {
     const labels = labelled()
     for (const value of [1, 2, 3]) await client.jobs.anything.trigger({ value }, { labels })
-    await vi.waitFor(async () => expect(await client.getRuns({ status: 'completed', labels })).toHaveLength(3))
+    await vi.waitFor(async () => expect(await client.getRuns({ status: 'completed', labels })).toHaveLength(3), PATIENT)
     const newest = await client.jobs.anything.getRuns({ labels, limit: 2 })
     expect(newest.map(({ input }) => input.value)).toEqual([3, 2])
     const rest = await client.getRuns({ jobName: ['echo', 'noop'], labels, limit: 2, offset: 2 })
@@ -116,15 +118,20 @@ describe.each([
   })
 
   test('progress, logs and output arrive', async () => {
+    const { runId, release } = await holdRun(api, 'import-csv', { filename: '3.csv' })
+    const run = streaming.observeRun(runId)
+    run.subscribe(() => {})
+    await vi.waitFor(() => expect(run.getSnapshot().status).toBe('pending'), PATIENT)
     const progress: unknown[] = []
     const logs: string[] = []
-    const { output } = await streaming.jobs.importCsv.triggerAndWait(
-      { filename: '3.csv' },
-      { onProgress: (next) => progress.push(next), onLog: (log) => logs.push(log.message) },
-    )
-    expect(output).toEqual({ count: 3 })
+    const waiting = streaming.waitForRun(runId, {
+      onProgress: (next) => progress.push(next),
+      onLog: (log) => logs.push(log.message),
+    })
+    await release()
+    expect(await waiting).toEqual({ count: 3 })
     expect(progress.at(-1)).toEqual({ current: 3, total: 3, message: 'row 3 of 3' })
-    expect(logs).toContain('import finished')
+    expect(logs).toEqual(['import started', 'parsed 3 rows', 'first row', 'import finished'])
   })
 
   test('a failure arrives as the error of the job', async () => {
@@ -143,11 +150,11 @@ describe.each([
     const list = streaming.observeRuns({ labels })
     const leave = list.subscribe(() => {})
     const rows = () => list.getSnapshot().runs.map(({ status, output }) => [status, output])
-    await vi.waitFor(() => expect(list.getSnapshot().isLoading).toBe(false))
+    await vi.waitFor(() => expect(list.getSnapshot().isLoading).toBe(false), PATIENT)
     const { runId } = await streaming.jobs.anything.trigger({ value: 1 }, { labels })
-    await vi.waitFor(() => expect(rows()).toEqual([['completed', 1]]), 5000)
+    await vi.waitFor(() => expect(rows()).toEqual([['completed', 1]]), PATIENT)
     await streaming.deleteRun(runId)
-    await vi.waitFor(() => expect(rows()).toEqual([]), 5000)
+    await vi.waitFor(() => expect(rows()).toEqual([]), PATIENT)
     leave()
   })
 

@@ -4,6 +4,8 @@ import { afterEach, beforeEach, describe, expect, inject, test, vi } from 'vites
 import { jobNames, type Jobs } from '../support/jobs.js'
 import { Proxy } from '../support/proxy.js'
 
+const PATIENT = { timeout: 15_000, interval: 50 }
+
 let proxy: Proxy
 let api: string
 
@@ -26,14 +28,14 @@ describe.each([
     const { runId } = await client.jobs.slow.trigger({ ms: 400, steps })
     const run = client.observeRun(runId)
     run.subscribe(() => {})
-    await vi.waitFor(() => expect(run.getSnapshot().progress?.current).toBe(1), 5000)
+    await vi.waitFor(() => expect(run.getSnapshot().progress?.current).toBe(1), PATIENT)
     return run
   }
 
   test('a cut connection continues where it broke off', async () => {
     const run = await observeSlowRun(6)
     proxy.cut()
-    await vi.waitFor(() => expect(run.getSnapshot().status).toBe('completed'), 15_000)
+    await vi.waitFor(() => expect(run.getSnapshot().status).toBe('completed'), PATIENT)
     expect(run.getSnapshot()).toMatchObject({ output: { done: 6 }, progress: { current: 6 } })
     const resumed = proxy.streams.filter((stream) => stream.includes('/subscribe?runId='))[1]
     expect(resumed?.split(' ')[1]).not.toBe('')
@@ -45,7 +47,7 @@ describe.each([
     await new Promise((resolve) => setTimeout(resolve, 1500))
     expect(run.getSnapshot().status).toBe('leased')
     proxy.comeBack()
-    await vi.waitFor(() => expect(run.getSnapshot().status).toBe('completed'), 15_000)
+    await vi.waitFor(() => expect(run.getSnapshot().status).toBe('completed'), PATIENT)
     expect(run.getSnapshot().output).toEqual({ done: 2 })
   })
 
@@ -60,7 +62,7 @@ describe.each([
     const messages = () => run.getSnapshot().logs.map(({ message }) => message)
     await vi.waitFor(
       () => expect(messages()).toEqual(['import started', 'parsed 2 rows', 'first row', 'import finished']),
-      15_000,
+      PATIENT,
     )
   })
 
@@ -69,11 +71,11 @@ describe.each([
     const labels = { tag: `reconnect-${Date.now()}-${EventSource === null}` }
     const list = client.observeRuns({ labels })
     list.subscribe(() => {})
-    await vi.waitFor(() => expect(list.getSnapshot().isLoading).toBe(false))
+    await vi.waitFor(() => expect(list.getSnapshot().isLoading).toBe(false), PATIENT)
     proxy.goDown()
     const direct = createDurablyClient<Jobs>({ api: `${inject('durablyUrl')}/keep/api/durably`, names: jobNames })
     await direct.jobs.anything.triggerAndWait({ value: 1 }, { labels })
     proxy.comeBack()
-    await vi.waitFor(() => expect(list.getSnapshot().runs).toMatchObject([{ status: 'completed', output: 1 }]), 15_000)
+    await vi.waitFor(() => expect(list.getSnapshot().runs).toMatchObject([{ status: 'completed', output: 1 }]), PATIENT)
   })
 })

@@ -7,7 +7,7 @@ export class Proxy {
   readonly #pages: ReadonlyMap<string, { type: string; body: string }>
   readonly #server: Server
   #isDown = false
-  /** Event streams that the client has asked for, as `PATH last-event-id`. */
+  /** Event streams that the server has opened, as `PATH last-event-id`. */
   readonly streams: string[] = []
   /** Those of them that are open now. */
   readonly openStreams = new Set<string>()
@@ -53,10 +53,10 @@ export class Proxy {
 
   #forward(url: string, incoming: IncomingMessage, outgoing: ServerResponse): void {
     const { method, headers } = incoming
-    if (url.includes('/subscribe')) this.#record(url, headers['last-event-id'], outgoing)
     const onward = request(this.#target + url, { method, headers }, (answer) => {
       outgoing.writeHead(answer.statusCode ?? 502, answer.headers)
       outgoing.flushHeaders()
+      if (url.includes('/subscribe')) this.#record(url, headers['last-event-id'], outgoing)
       answer.pipe(outgoing)
     })
     onward.on('error', () => outgoing.destroy())

@@ -115,6 +115,18 @@ test('nobody reconnects for a listener that left while the connection was down',
   expect(transport.connections).toHaveLength(1)
 })
 
+test('what a connection says after it was closed is not listened to', () => {
+  const { heard, leave } = listen()
+  const stream = transport.stream('/subscribe')
+  leave()
+  vi.runAllTimers()
+  stream.drop()
+  stream.open()
+  vi.runAllTimers()
+  expect(heard).toEqual([])
+  expect(transport.connections).toHaveLength(1)
+})
+
 test('a damaged message is skipped', () => {
   const { heard } = listen()
   const stream = transport.stream('/subscribe')

@@ -48,6 +48,21 @@ describe('a run', () => {
     await vi.waitFor(() => expect(messages()).toEqual(['one', 'two', 'three']))
   })
 
+  test('logs that were stored too late for the first look are there at the end', async () => {
+    transport.answer('GET /run?', { body: aRun({ status: 'leased' }) })
+    transport.answer('GET /logs?', { body: [] })
+    const run = client.observeRun('run-1')
+    run.subscribe(ignore)
+    const stream = transport.stream('/subscribe')
+    stream.open()
+    await vi.waitFor(() => expect(run.getSnapshot().status).toBe('leased'))
+    transport.answer('GET /logs?', { body: [storedLog('first')] })
+    stream.send(aLogEvent('last'))
+    stream.send(anEvent('run:complete'))
+    const messages = () => run.getSnapshot().logs.map(({ message }) => message)
+    await vi.waitFor(() => expect(messages()).toEqual(['first', 'last']))
+  })
+
   test('cleared logs do not come back with a reconnect', async () => {
     transport.answer('GET /run?', { body: aRun({ status: 'leased' }) })
     transport.answer('GET /logs?', { body: [storedLog('old')] })

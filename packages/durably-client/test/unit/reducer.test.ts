@@ -107,6 +107,12 @@ describe('logs', () => {
     expect(merged.map(({ message }) => message)).toEqual(['first', 'tick', 'tick', 'last'])
   })
 
+  test('the same words at another time are another log', () => {
+    const live = after(aLogEvent('tick'))
+    const earlier = { ...aLog('tick'), timestamp: '2026-01-02T03:04:05.000Z' }
+    expect(reduceRun(live, { type: 'history', logs: [earlier] }).logs).toHaveLength(2)
+  })
+
   test('logs that were never stored survive a history', () => {
     expect(reduceRun(after(aLogEvent('a')), { type: 'history', logs: [] }).logs).toHaveLength(1)
   })

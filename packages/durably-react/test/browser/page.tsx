@@ -5,7 +5,7 @@ import { jobNames, type Jobs } from '../../../durably-client/test/support/jobs.j
 
 // The label of the test that opened the page: its list shows nobody else's runs.
 const labels = { tag: new URLSearchParams(location.search).get('tag') ?? 'none' }
-const durably = createDurably<Jobs>({ api: '/api/durably', names: jobNames })
+const durably = createDurably<Jobs>({ api: '/keep/api/durably', names: jobNames })
 
 function Import() {
   const { trigger, progress, logs, output, isCompleted, isActive } = durably.importCsv.useJob({
