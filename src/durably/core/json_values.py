@@ -98,7 +98,7 @@ class Codec(Generic[T]):
     def encode(self, value: T, what: str) -> str:
         """Return the JSON text of a validated value. Raises `ValidationError` naming what JSON cannot carry."""
         try:
-            return _storable(_encode(self._dump(value, warnings=False)), what)
+            return _storable(_encode(self._dump(value, by_alias=True, warnings=False)), what)
         except (TypeError, ValueError, PydanticSerializationError) as error:
             if isinstance(error, ValidationError):
                 raise
@@ -122,8 +122,10 @@ class Codec(Generic[T]):
         # Dates, UUIDs, decimals and the like have a JSON form of Pydantic's that its validation accepts
         # back; everything that would come back as something else is found and refused first.
         try:
-            _refuse_foreign(self._adapter.dump_python(value, warnings=False), what)
-            return _storable(_encode(self._adapter.dump_python(value, mode="json", warnings=False)), what)
+            _refuse_foreign(self._adapter.dump_python(value, by_alias=True, warnings=False), what)
+            return _storable(
+                _encode(self._adapter.dump_python(value, mode="json", by_alias=True, warnings=False)), what
+            )
         except (PydanticSerializationError, TypeError, ValueError) as error:
             if isinstance(error, ValidationError):
                 raise

@@ -8,8 +8,9 @@ class SystemClock:
     """This machine's clocks."""
 
     def now(self) -> datetime:
-        """Return the current instant, aware, in UTC."""
-        return datetime.now(UTC)
+        """Return the current instant, aware, in UTC, in whole milliseconds: what is stored comes back equal."""
+        instant = datetime.now(UTC)
+        return instant.replace(microsecond=instant.microsecond // 1000 * 1000)
 
     def monotonic(self) -> float:
         """Return seconds on a clock that never jumps."""
