@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, overload
@@ -107,7 +107,7 @@ class Durably:
         self._handles: dict[str, JobHandle[Any, Any]] = {}
         self._by_name: dict[str, JobHandle[Any, Any]] = {}
         self._plugins: list[DurablyPlugin] = []
-        self._bus = EventBus()
+        self._bus = EventBus(clock)
         self._hub = EventHub(store, self._bus, clock)
         self._threads = Threads(settings.max_concurrent_runs)
         self._leases = LeaseKeeper(
@@ -145,8 +145,7 @@ class Durably:
         wrong with the database and what to do.
         """
         await self.storage.migrate()
-        if self._bus.has_listeners:
-            await self._hub.start()
+        await self._hub.start()
 
     async def start(self) -> None:
         """Start the worker; does nothing when it runs already."""
@@ -166,7 +165,11 @@ class Durably:
                 await flush()
 
     async def close(self) -> None:
-        """End every stream and close the database. Stop first; the instance cannot be used again."""
+        """End every stream and close the database; the instance cannot be used again.
+
+        What still executes is interrupted and its leases are released: `stop()` first to let it end.
+        """
+        await self.stop(timeout=0)
         self._leases.stop()
         self._threads.close()
         try:
@@ -295,30 +298,37 @@ class Durably:
         Raises `NotFoundError` (run or job), `ConflictError` when it has not ended or its key is taken,
         `ValidationError` when today's schema refuses its input.
         """
+        await self._hub.start()
         return await self._enqueuer.retrigger(run_id)
 
     async def cancel(self, run_id: str) -> None:
         """Cancel a pending or leased run, at once. Raises `NotFoundError`, `ConflictError` when it has ended."""
+        await self._hub.start()
         await self.storage.cancel(run_id)
 
     async def delete_run(self, run_id: str) -> None:
         """Delete a terminal run with its steps, logs and labels. Raises `NotFoundError`, `ConflictError`."""
+        await self._hub.start()
         await self.storage.delete_run(run_id)
 
-    async def purge_runs(self, *, older_than: str | timedelta, limit: int = _PURGE_LIMIT) -> int:
+    async def purge_runs(self, *, older_than: str | timedelta | datetime, limit: int = _PURGE_LIMIT) -> int:
         """Delete up to `limit` terminal runs that ended longer ago than `older_than`, oldest first.
 
-        Returns how many were deleted. `older_than` is a timedelta or text like `"30d"`.
+        Returns how many were deleted. `older_than` is a timedelta, text like `"30d"`, or an aware datetime.
 
         >>> await durably.purge_runs(older_than="30d")
         """
-        cutoff = self._clock.now() - duration("older_than", older_than)
+        cutoff = (
+            older_than if isinstance(older_than, datetime) else self._clock.now() - duration("older_than", older_than)
+        )
+        await self._hub.start()
         return await self.storage.purge_runs(cutoff, whole_number("limit", limit))
 
     # --- executing without a worker ----------------------------------------------------------------
 
     async def process_one(self, *, worker_id: str | None = None) -> bool:
         """Claim one run, execute it, and tell whether there was one. Works without `start`."""
+        await self._hub.start()
         return await self._worker.process(worker_id, max_runs=1, until_idle=False) == 1
 
     async def process_until_idle(self, *, worker_id: str | None = None, max_runs: int | None = None) -> int:
@@ -327,6 +337,7 @@ class Durably:
         Works without `start`, for cron and serverless. Does maintenance when it got to the end.
         """
         most = None if max_runs is None else whole_number("max_runs", max_runs)
+        await self._hub.start()
         return await self._worker.process(worker_id, max_runs=most, until_idle=True)
 
     # --- events ------------------------------------------------------------------------------------
@@ -376,6 +387,7 @@ class Durably:
         self, definition: JobDefinition[Any, Any], orders: Sequence[TriggerOrder]
     ) -> list[TriggerResult[Any]]:
         """Store a run for every order, all or none."""
+        await self._hub.start()
         return await self._enqueuer.trigger(definition, orders)
 
     async def open_feed(self, run_id: str | None = None) -> EventFeed:

@@ -8,18 +8,25 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, ClassVar, Final, Literal, TypeGuard, get_args
 
+from durably.core.clock import Clock
 from durably.core.logs import LogLevel
 from durably.core.runs import ProgressData
+
+NOT_STAMPED: Final = datetime.fromtimestamp(0, UTC)
+"""Stands for the time of an event that nobody has delivered yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """What all events have. `sequence` goes up along the events that one instance delivers."""
+    """What all events have. `sequence` goes up along the events that one instance delivers.
 
-    timestamp: datetime
+    Both are given by the instance that delivers the event; `emit` needs neither.
+    """
+
+    timestamp: datetime = NOT_STAMPED
     sequence: int = 0
 
 
@@ -247,8 +254,10 @@ def is_domain_event(event: DurablyEvent) -> TypeGuard[DomainEvent]:
     return isinstance(event, _DOMAIN_EVENTS)
 
 
-def stamp(event: DurablyEvent, sequence: int) -> None:
-    """Give `event` its place in the order of delivery."""
+def stamp(event: DurablyEvent, sequence: int, clock: Clock) -> None:
+    """Give `event` its place in the order of delivery, and the time if it has none."""
     # Written into the frozen object: it happens once, before anybody else has seen the event, and a copy
     # per event would cost more than all the rest of its delivery.
     object.__setattr__(event, "sequence", sequence)
+    if event.timestamp is NOT_STAMPED:
+        object.__setattr__(event, "timestamp", clock.now())

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, Final, Literal, get_args
 
+from durably.core.clock import Clock
 from durably.core.errors import ValidationError
 from durably.core.events import DurablyEvent, EventType, stamp
 
@@ -23,7 +24,8 @@ log = logging.getLogger("durably")
 class EventBus:
     """Delivers events to listeners; a listener that fails is reported and stops nobody."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._listeners: dict[str, list[tuple[Listener, Scope]]] = {}
         self._error_handlers: list[ErrorHandler] = []
         self._started: set[asyncio.Future[Any]] = set()
@@ -59,15 +61,10 @@ class EventBus:
 
         return remove
 
-    @property
-    def has_listeners(self) -> bool:
-        """Tell whether anybody listens to anything."""
-        return any(self._listeners.values())
-
     def emit(self, event: DurablyEvent, *, is_foreign: bool = False) -> None:
         """Give the event its number and tell every listener of its type."""
         self._sequence += 1
-        stamp(event, self._sequence)
+        stamp(event, self._sequence, self._clock)
         listeners = self._listeners.get(event.type)
         if not listeners:
             return

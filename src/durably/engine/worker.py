@@ -215,7 +215,10 @@ class Worker:
         await asyncio.wait(left, timeout=_UNWIND_SECONDS)
         for task in left:
             task.cancel()
-        await self._store.release([lease.claim for lease in leases])
+        try:
+            await self._store.release([lease.claim for lease in leases])
+        except StoreError as error:
+            self._tell(f"leases could not be released, their runs are free when they expire: {error}")
 
     def _run_ended(self, event: DurablyEvent) -> None:
         """Abort a run that executes here and was ended from outside."""

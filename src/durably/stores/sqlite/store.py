@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 import sys
 from collections import deque
@@ -29,6 +30,8 @@ from durably.stores.sqlite.group_commit import GroupCommit, Unit
 from durably.stores.sqlite.renewer import SqliteLeaseRenewer
 
 T = TypeVar("T")
+
+log = logging.getLogger("durably.sqlite")
 
 _READ_THREADS: Final = 2
 _EVENTS_KEPT_FOR: Final = timedelta(minutes=10)
@@ -71,12 +74,15 @@ class SqliteStore:
         """Write what is still buffered and close every connection."""
         if self._is_closed:
             return
+        self._is_closed = True
         if self._writer is not None:
             try:
                 await self._writer.submit(lambda _: None)
+            except StoreError as error:
+                # Every acknowledged write is stored; what is lost are announcements like a last log line's.
+                log.warning("the last events could not be written: %s", error)
             finally:
                 self._close_connections(self._writer)
-        self._is_closed = True
         if self._read_threads is not None:
             self._read_threads.shutdown()
 
