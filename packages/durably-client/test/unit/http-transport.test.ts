@@ -1,0 +1,142 @@
+import { ApiError, httpTransport, type ConnectionHandlers, type HttpTransportOptions } from 'durably-client'
+import { afterEach, expect, test, vi } from 'vitest'
+
+afterEach(() => vi.unstubAllGlobals())
+
+class FakeEventSource {
+  static readonly opened: FakeEventSource[] = []
+  readonly url: string
+  readonly withCredentials: boolean
+  readyState = 0
+  onopen: () => void = () => {}
+  onerror: () => void = () => {}
+  onmessage: (message: { data: string; lastEventId: string }) => void = () => {}
+
+  constructor(url: string, init: { withCredentials: boolean }) {
+    this.url = url
+    this.withCredentials = init.withCredentials
+    FakeEventSource.opened.push(this)
+  }
+
+  close(): void {
+    this.readyState = 2
+  }
+}
+
+const EventSourceClass = FakeEventSource as unknown as typeof EventSource
+
+function fetching(answer: () => Response | Promise<Response>) {
+  return vi.fn<typeof fetch>(() => Promise.resolve(answer()))
+}
+
+function streamOf(...pieces: string[]): Response {
+  const encoder = new TextEncoder()
+  const body = new ReadableStream<Uint8Array>({
+    start(controller) {
+      for (const piece of pieces) controller.enqueue(encoder.encode(piece))
+      controller.close()
+    },
+  })
+  return new Response(body, { headers: { 'content-type': 'text/event-stream' } })
+}
+
+function connect(options: Partial<HttpTransportOptions>, lastEventId: string | null = null) {
+  const heard: unknown[] = []
+  const closed = new Promise<Error>((resolve) => {
+    const handlers: ConnectionHandlers = {
+      lastEventId,
+      onOpen: () => heard.push('open'),
+      onMessage: (data, id) => heard.push([data, id]),
+      onClose: resolve,
+    }
+    const transport = httpTransport({ api: '/api/durably/', ...options })
+    const connection = transport.connect('/subscribe?runId=1', handlers)
+    heard.push(connection)
+  })
+  return { heard, closed }
+}
+
+test('a request goes below the base path, with its body as JSON and the headers of the moment', async () => {
+  let token = 'one'
+  const send = fetching(() => new Response('{"error":"no"}', { status: 400, statusText: 'Bad Request' }))
+  const transport = httpTransport({
+    api: '/api/durably/',
+    fetch: send,
+    headers: () => ({ authorization: token }),
+    credentials: 'include',
+  })
+  const answer = await transport.request({ method: 'POST', path: '/trigger', body: { input: null } })
+  token = 'two'
+  await transport.request({ method: 'GET', path: '/runs' })
+  expect(answer).toEqual({ status: 400, statusText: 'Bad Request', body: '{"error":"no"}' })
+  expect(send.mock.calls).toEqual([
+    [
+      '/api/durably/trigger',
+      {
+        method: 'POST',
+        credentials: 'include',
+        body: '{"input":null}',
+        headers: { authorization: 'one', 'content-type': 'application/json' },
+      },
+    ],
+    ['/api/durably/runs', { method: 'GET', credentials: 'include', headers: { authorization: 'two' } }],
+  ])
+})
+
+test('streams use the EventSource of the platform, unless headers must be sent', () => {
+  vi.stubGlobal('EventSource', EventSourceClass)
+  connect({})
+  expect(FakeEventSource.opened.at(-1)?.url).toBe('/api/durably/subscribe?runId=1')
+  const send = fetching(() => streamOf())
+  connect({ headers: { 'x-org': 'acme' }, fetch: send })
+  expect(FakeEventSource.opened).toHaveLength(1)
+  expect(send.mock.calls[0]?.[1]?.headers).toEqual({ 'x-org': 'acme', accept: 'text/event-stream' })
+})
+
+test('an EventSource is given up only when it does not reconnect by itself', async () => {
+  const { heard, closed } = connect({ EventSource: EventSourceClass, credentials: 'include' })
+  const source = FakeEventSource.opened.at(-1)!
+  expect(source.withCredentials).toBe(true)
+  source.onopen()
+  source.onmessage({ data: 'a', lastEventId: '' })
+  source.onmessage({ data: 'b', lastEventId: '7' })
+  source.onerror()
+  source.readyState = 2
+  source.onerror()
+  expect((await closed).message).toBe('The event stream was refused')
+  expect(heard.slice(1)).toEqual(['open', ['a', null], ['b', '7']])
+})
+
+test('an EventSource that replaces another one says where to continue', () => {
+  connect({ EventSource: EventSourceClass }, '4:1')
+  expect(FakeEventSource.opened.at(-1)?.url).toBe('/api/durably/subscribe?runId=1&lastEventId=4%3A1')
+})
+
+test('a fetched stream says where to continue, and tells its messages until it ends', async () => {
+  const send = fetching(() => streamOf('id: 5\nda', 'ta: a\n\n: comment\n\n', 'data: b\n\n'))
+  const { heard, closed } = connect({ EventSource: null, fetch: send }, '4')
+  expect((await closed).message).toBe('The server ended the stream')
+  expect(heard.slice(1)).toEqual(['open', ['a', '5'], ['b', '5']])
+  expect(send.mock.calls[0]?.[1]?.headers).toMatchObject({ 'last-event-id': '4' })
+})
+
+test('a refused stream tells the status and the words of the server', async () => {
+  const send = fetching(() => new Response('{"error":"Run not found"}', { status: 404 }))
+  const error = await connect({ EventSource: null, fetch: send }).closed
+  expect(error).toBeInstanceOf(ApiError)
+  expect(error).toMatchObject({ status: 404, message: 'Run not found', isPermanent: true })
+})
+
+test('a fetched stream that is closed ends its request, and says nothing more', async () => {
+  const send = vi.fn<typeof fetch>(
+    (_url, init) =>
+      new Promise((_resolve, reject) => {
+        init?.signal?.addEventListener('abort', () => reject(new Error('aborted')))
+      }),
+  )
+  const { heard, closed } = connect({ EventSource: null, fetch: send })
+  const [connection] = heard as [{ close: () => void }]
+  connection.close()
+  const silence = new Promise((resolve) => setTimeout(resolve, 10, 'silence'))
+  expect(await Promise.race([closed, silence])).toBe('silence')
+})
