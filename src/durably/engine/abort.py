@@ -71,14 +71,15 @@ class AbortSignal:
             if listener in self._listeners:
                 self._listeners.remove(listener)
 
-    def _abort(self, reason: AbortReason) -> None:
+    def _abort(self, reason: AbortReason) -> bool:
         with self._lock:
             if self._reason is not None:
-                return
+                return False
             self._reason = reason
             listeners, self._listeners = self._listeners, []
         for listener in listeners:
             listener()
+        return True
 
 
 class AbortController:
@@ -87,6 +88,6 @@ class AbortController:
     def __init__(self, run_id: str) -> None:
         self.signal = AbortSignal(run_id)
 
-    def abort(self, reason: AbortReason) -> None:
-        """Abort the signal; the first reason counts. May be called from any thread."""
-        self.signal._abort(reason)  # noqa: SLF001 - the one other party to the signal
+    def abort(self, reason: AbortReason) -> bool:
+        """Abort the signal, and tell whether this did it: the first reason counts. From any thread."""
+        return self.signal._abort(reason)  # noqa: SLF001 - the one other party to the signal

@@ -29,7 +29,7 @@ from durably.core.events import (
 )
 from durably.core.json_values import Codec, decode_json, encode_json, encode_leniently
 from durably.core.logs import LogLevel
-from durably.core.runs import ProgressData
+from durably.core.runs import ProgressData, RunStatus
 from durably.core.store import StepRecord, Store
 from durably.core.ulid import new_ulid
 from durably.engine.abort import AbortSignal
@@ -233,10 +233,10 @@ class Execution:
     async def _find_out_why_refused(self) -> None:
         """Abort for the reason that the stored run gives: its event may still be on its way."""
         run = await self._store.get_run(self.run.id)
-        is_cancelled = run is None or run.status == "cancelled"
-        self.lease.controller.abort("cancelled" if is_cancelled else "lease-lost")
-        if not is_cancelled:
-            self._tell(f"the lease of run {self.run.id} is gone: another worker holds it; it stops here")
+        if run is None or run.status is RunStatus.CANCELLED:
+            self.lease.controller.abort("cancelled")
+        else:
+            self.lease.lose("another worker holds the run")
 
     def _check_held(self) -> None:
         if self.store_error is not None:

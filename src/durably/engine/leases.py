@@ -33,7 +33,9 @@ log = logging.getLogger("durably")
 class HeldLease:
     """A lease that this process holds, and the tasks that work under it."""
 
-    def __init__(self, claim: Claim, run: Run[Any], deadline: float, clock: Clock) -> None:
+    def __init__(
+        self, claim: Claim, run: Run[Any], deadline: float, clock: Clock, lost: Callable[[HeldLease, str], None]
+    ) -> None:
         self.claim = claim
         self.run = run
         self.deadline = deadline
@@ -41,12 +43,18 @@ class HeldLease:
         self.tasks: dict[asyncio.Task[Any], str | None] = {}
         """Which step each task is at; None for the job's own code between steps."""
         self._clock = clock
+        self._lost = lost
 
     def is_held(self) -> bool:
-        """Tell whether anything may still be written; aborts the signal when the lease has run out."""
-        if not self.controller.signal.aborted and self._clock.monotonic() >= self.deadline:
-            self.controller.abort("lease-lost")
+        """Tell whether anything may still be written; gives the lease up when it has run out."""
+        if self._clock.monotonic() >= self.deadline:
+            self.lose("it could not be renewed in time")
         return not self.controller.signal.aborted
+
+    def lose(self, why: str) -> None:
+        """Stop what works under the lease, and say so once."""
+        if self.controller.abort("lease-lost"):
+            self._lost(self, why)
 
 
 class LeaseKeeper:
@@ -75,7 +83,7 @@ class LeaseKeeper:
     @contextmanager
     def keep(self, claim: Claim, run: Run[Any], claimed_at: float) -> Iterator[HeldLease]:
         """Hold a lease that was claimed at `claimed_at`, a reading of the monotonic clock before the claim."""
-        lease = HeldLease(claim, run, claimed_at + self._lease_seconds, self._clock)
+        lease = HeldLease(claim, run, claimed_at + self._lease_seconds, self._clock, self._tell_lost)
         self._start()
         with self._wake:
             if not self._held:
@@ -153,9 +161,7 @@ class LeaseKeeper:
             self._next_renewal = now + self._renew_seconds
             self._renew(now)
         for lease in self.held():
-            was_aborted = lease.controller.signal.aborted
-            if not lease.is_held() and not was_aborted:
-                self._lost(lease, "it could not be renewed in time")
+            lease.is_held()
 
     def _renew(self, now: float) -> None:
         leases = [lease for lease in self.held() if lease.is_held()]
@@ -175,11 +181,10 @@ class LeaseKeeper:
             if claim is not None:
                 lease.claim, lease.deadline = claim, now + self._lease_seconds
                 self._on_loop(partial(self._tell_renewed, lease))
-            elif self._held.get(lease.claim.run_id) is lease and not lease.controller.signal.aborted:
-                lease.controller.abort("lease-lost")
-                self._lost(lease, "it had expired, or another worker holds the run")
+            elif self._held.get(lease.claim.run_id) is lease:
+                lease.lose("it had expired, or another worker holds the run")
 
-    def _lost(self, lease: HeldLease, why: str) -> None:
+    def _tell_lost(self, lease: HeldLease, why: str) -> None:
         message = f"lost the lease of run {lease.claim.run_id} of job {lease.run.job_name!r}: {why}; it stops here"
         log.warning(message)
         self._on_loop(lambda: self._tell(message, "lease-lost", lease.claim.run_id))
