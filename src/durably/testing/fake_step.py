@@ -1,0 +1,232 @@
+"""A step context without a database: to call a job's function directly and look at what it did."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
+from dataclasses import dataclass
+from typing import Any, Final, Literal, cast
+
+from durably.core.errors import ValidationError
+from durably.core.jobs import is_async_callable
+from durably.core.json_values import Codec, decode_json, encode_json
+from durably.core.logs import LogData, LogLevel
+from durably.core.runs import ProgressData
+from durably.engine.abort import AbortController, AbortSignal
+from durably.engine.execution import Execution, describe
+from durably.engine.step_context import StepContext, SyncStepContext
+from durably.engine.step_types import result_codec, takes_signal
+
+_current_step: Final[ContextVar[str | None]] = ContextVar("durably_fake_step", default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class FakeStepCall:
+    """One use of `step.run`: `replayed` when the result was given and the function not called."""
+
+    name: str
+    status: Literal["completed", "failed", "replayed"]
+    output: Any = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _RunFacts:
+    id: str
+    job_name: str
+    labels: dict[str, str]
+    lease_generation: int
+
+
+class _Recorder:
+    """Stands behind a fake step context where an execution stands behind a real one."""
+
+    def __init__(self, run: _RunFacts, results: Mapping[str, Any]) -> None:
+        self.run = run
+        self.controller = AbortController(run.id)
+        self.calls: list[FakeStepCall] = []
+        self.progress_reports: list[ProgressData] = []
+        self.logs: list[LogData] = []
+        self._given = dict(results)
+        self._completed: dict[str, Any] = {}
+
+    @property
+    def signal(self) -> AbortSignal:
+        return self.controller.signal
+
+    def progress(self, data: ProgressData) -> None:
+        self.progress_reports.append(data)
+
+    def log(self, level: LogLevel, message: str, data: Any, *, has_data: bool = False) -> None:
+        self.logs.append(LogData(level, str(message), data if has_data else None, _current_step.get()))
+
+    def from_any_thread(self, callback: Callable[[], None]) -> None:
+        callback()
+
+    def is_known(self, name: str) -> bool:
+        """Tell whether a step has its result without its function being called."""
+        self.signal.throw_if_aborted()
+        if not isinstance(name, str) or not name:
+            raise ValidationError(
+                f"Invalid step name {name!r}: must be text that is not empty", field="name", value=name
+            )
+        return name in self._completed or name in self._given
+
+    def known_result(self, name: str, codec: Codec[Any] | None) -> Any:
+        """Return the result of a known step as a resume would: through JSON, into its type."""
+        if name in self._completed:
+            self.log("warn", f"step {name!r} was used twice: the second use returns the first result", None)
+            return self._completed[name]
+        given = self._given[name]
+        if isinstance(given, BaseException):
+            self.calls.append(FakeStepCall(name, "failed", error=describe(given)))
+            raise given
+        text = encode_json(given, f"results[{name!r}]")
+        value = decode_json(text) if codec is None else codec.decode(text, f"results[{name!r}]")
+        self._completed[name] = value
+        self.calls.append(FakeStepCall(name, "replayed", output=value))
+        return value
+
+    @contextmanager
+    def performing(self, name: str) -> Iterator[None]:
+        """Attribute logs to a step and record that it failed when it did."""
+        token = _current_step.set(name)
+        try:
+            yield
+        except Exception as error:
+            self.calls.append(FakeStepCall(name, "failed", error=describe(error)))
+            raise
+        finally:
+            _current_step.reset(token)
+
+    def complete(self, name: str, codec: Codec[Any] | None, value: Any) -> Any:
+        """Record a result; what could not be stored is refused as in production."""
+        what = f"result of step {name!r}"
+        with self.performing(name):
+            if codec is None:
+                encode_json(value, what)
+            elif value is not None:
+                codec.encode(codec.validate(value, what), what)
+        self._completed[name] = value
+        self.calls.append(FakeStepCall(name, "completed", output=value))
+        return value
+
+    def arguments(self, fn: Callable[..., Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Return what a step function is called with: the signal too, if it wants it."""
+        return {**kwargs, "signal": self.signal} if takes_signal(fn) else kwargs
+
+
+class _FakeContext:
+    """What both kinds of fake step offer to the test."""
+
+    _recorder: _Recorder
+
+    @property
+    def calls(self) -> list[FakeStepCall]:
+        """Return every use of `step.run`, in the order in which they ended."""
+        return list(self._recorder.calls)
+
+    @property
+    def progress_reports(self) -> list[ProgressData]:
+        """Return every `step.progress`."""
+        return list(self._recorder.progress_reports)
+
+    @property
+    def logs(self) -> list[LogData]:
+        """Return every line of `step.log`, with the step it was written in."""
+        return list(self._recorder.logs)
+
+    def step_names(self) -> list[str]:
+        """Return the names of the steps that completed, in the order in which they ended."""
+        return [call.name for call in self._recorder.calls if call.status != "failed"]
+
+    def cancel(self) -> None:
+        """Cancel the run: the signal is aborted and no further step starts."""
+        self._recorder.controller.abort("cancelled")
+
+
+class FakeStep(_FakeContext, StepContext):
+    """A `StepContext` for calling an `async def` job directly.
+
+    Step functions are called, plain ones in a thread, and their results checked as in production: what JSON
+    cannot carry raises `ValidationError`. `results` gives the results of steps by name, as if they had been
+    completed before: their functions are not called. A result that is an exception is raised.
+
+    >>> step = FakeStep(results={"parse": [{"name": "Ada"}]})
+    >>> await import_csv(step, ImportCsv(filename="a.csv"))
+    >>> step.step_names()
+    ['parse', 'import-0']
+    """
+
+    def __init__(
+        self,
+        *,
+        results: Mapping[str, Any] | None = None,
+        run_id: str = "fake-run",
+        job_name: str = "fake-job",
+        labels: Mapping[str, str] | None = None,
+        attempt: int = 1,
+    ) -> None:
+        self._recorder = _Recorder(_RunFacts(run_id, job_name, dict(labels or {}), attempt), results or {})
+        super().__init__(cast("Execution", self._recorder))
+
+    async def run(self, name: str, fn: Callable[..., Any], /, *args: Any, returns: Any = None, **kwargs: Any) -> Any:
+        """Call `fn`, or return the result that was given for this name."""
+        recorder, codec = self._recorder, result_codec(fn, returns)
+        if recorder.is_known(name):
+            return recorder.known_result(name, codec)
+        with recorder.performing(name):
+            value = await _call(fn, args, recorder.arguments(fn, kwargs))
+        return recorder.complete(name, codec, value)
+
+
+class FakeSyncStep(_FakeContext, SyncStepContext):
+    """A `SyncStepContext` for calling a plain `def` job directly: like `FakeStep`, without an event loop.
+
+    >>> step = FakeSyncStep()
+    >>> resize(step, {"path": "a.png"})
+    >>> step.calls[0].output
+    """
+
+    def __init__(
+        self,
+        *,
+        results: Mapping[str, Any] | None = None,
+        run_id: str = "fake-run",
+        job_name: str = "fake-job",
+        labels: Mapping[str, str] | None = None,
+        attempt: int = 1,
+    ) -> None:
+        self._recorder = _Recorder(_RunFacts(run_id, job_name, dict(labels or {}), attempt), results or {})
+        super().__init__(cast("Execution", self._recorder))
+
+    def run(self, name: str, fn: Callable[..., Any], /, *args: Any, returns: Any = None, **kwargs: Any) -> Any:
+        """Call `fn`, or return the result that was given for this name."""
+        recorder, codec = self._recorder, result_codec(fn, returns)
+        if recorder.is_known(name):
+            return recorder.known_result(name, codec)
+        with recorder.performing(name):
+            value = fn(*args, **recorder.arguments(fn, kwargs))
+            if inspect.isawaitable(value):
+                value = _await_apart(value)
+        return recorder.complete(name, codec, value)
+
+
+async def _call(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if is_async_callable(fn):
+        return await fn(*args, **kwargs)
+    value = await asyncio.to_thread(fn, *args, **kwargs)
+    return await value if inspect.isawaitable(value) else value
+
+
+def _await_apart(awaitable: Awaitable[Any]) -> Any:
+    async def settle() -> Any:
+        return await awaitable
+
+    # The caller may stand on an event loop of its own; in production this runs on the worker's.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(copy_context().run, asyncio.run, settle()).result()

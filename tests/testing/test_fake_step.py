@@ -1,0 +1,171 @@
+"""FakeStep and FakeSyncStep: a job's function is called directly, and what it did can be looked at."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import dataclass
+
+import pytest
+
+from durably import AbortSignal, CancelledError, ProgressData, StepContext, SyncStepContext, ValidationError, define_job
+from durably.core.logs import LogData
+from durably.testing import FakeStep, FakeStepCall, FakeSyncStep
+
+
+@dataclass
+class Row:
+    name: str
+
+
+def parse(text: str) -> list[Row]:
+    return [Row(name) for name in text.split()]
+
+
+@define_job(name="import-rows")
+async def import_rows(step: StepContext, input: str) -> int:
+    rows = await step.run("parse", parse, input)
+    for i, row in enumerate(rows):
+        await step.run(f"import-{i}", lambda row=row: row.name)
+        step.progress(i + 1, len(rows), row.name)
+    step.log.info("done", {"count": len(rows)})  # noqa: PLE1205 - it is no logging.Logger
+    return len(rows)
+
+
+@define_job(name="import-rows-plain")
+def import_rows_plain(step: SyncStepContext, input: str) -> int:
+    rows = step.run("parse", parse, input)
+    for i, row in enumerate(rows):
+        step.run(f"import-{i}", lambda row=row: row.name)
+        step.progress(i + 1, len(rows), row.name)
+    step.log.info("done", {"count": len(rows)})  # noqa: PLE1205 - it is no logging.Logger
+    return len(rows)
+
+
+async def perform(job, step, input):
+    return await job(step, input) if job.is_async else job(step, input)
+
+
+both_kinds = pytest.mark.parametrize(
+    ("job", "fake"), [(import_rows, FakeStep), (import_rows_plain, FakeSyncStep)], ids=["async", "plain"]
+)
+
+
+@both_kinds
+async def test_a_job_called_directly_leaves_its_steps_progress_and_log(job, fake):
+    step = fake()
+
+    assert await perform(job, step, "Ada Grace") == 2
+
+    assert step.step_names() == ["parse", "import-0", "import-1"]
+    assert step.calls[1] == FakeStepCall("import-0", "completed", output="Ada")
+    assert step.progress_reports == [ProgressData(1, 2, "Ada"), ProgressData(2, 2, "Grace")]
+    assert step.logs == [LogData("info", "done", {"count": 2}, None)]
+
+
+@both_kinds
+async def test_a_given_result_takes_the_place_of_the_function_and_has_its_type(job, fake):
+    """S2: as after a resume, the stored JSON comes back as the type that the step's function promises."""
+    step = fake(results={"parse": [{"name": "Alan"}]})
+
+    assert await perform(job, step, "not looked at at all") == 1
+
+    assert step.calls[0] == FakeStepCall("parse", "replayed", output=[Row("Alan")])
+    assert step.calls[1].output == "Alan"
+
+
+@both_kinds
+async def test_a_given_exception_is_raised_as_if_the_function_had_raised_it(job, fake):
+    step = fake(results={"import-1": ConnectionError("the shop is closed")})
+
+    with pytest.raises(ConnectionError, match="the shop is closed"):
+        await perform(job, step, "Ada Grace")
+
+    assert step.calls[-1] == FakeStepCall("import-1", "failed", error="the shop is closed")
+    assert step.step_names() == ["parse", "import-0"]
+
+
+@both_kinds
+async def test_a_cancelled_run_starts_no_further_step(job, fake):
+    """S5."""
+    step = fake()
+    step.cancel()
+
+    with pytest.raises(CancelledError):
+        await perform(job, step, "Ada")
+
+    assert step.calls == []
+    assert step.is_aborted()
+
+
+async def test_results_that_json_cannot_carry_are_refused_as_in_production():
+    """R3."""
+    step = FakeStep()
+
+    with pytest.raises(ValidationError, match="JSON cannot carry a set"):
+        await step.run("letters", lambda: {"a"})
+
+    assert step.calls[0].status == "failed"
+
+
+async def test_a_name_used_twice_gives_the_first_result_and_a_warning():
+    """S2."""
+    step = FakeStep()
+
+    assert [await step.run("same", lambda: 1), await step.run("same", lambda: 2)] == [1, 1]
+
+    assert [line.level for line in step.logs] == ["warn"]
+
+
+async def test_a_failing_step_function_raises_through_and_may_be_tried_again():
+    """S3."""
+    step = FakeStep()
+
+    with pytest.raises(ZeroDivisionError):
+        await step.run("divide", lambda: 1 / 0)
+
+    assert await step.run("divide", lambda: 1) == 1
+    assert [call.status for call in step.calls] == ["failed", "completed"]
+
+
+async def test_log_lines_know_their_step_also_when_steps_run_side_by_side():
+    step = FakeStep()
+
+    async def work(name: str) -> None:
+        step.log.warn(f"in {name}")  # noqa: G004, G010 - it is no logging.Logger
+        await asyncio.sleep(0)
+
+    await asyncio.gather(step.run("a", work, "a"), step.run("b", work, "b"))
+
+    assert {line.message: line.step_name for line in step.logs} == {"in a": "a", "in b": "b"}
+
+
+async def test_a_plain_step_function_runs_in_a_thread_and_gets_the_signal_it_asks_for():
+    step = FakeStep()
+
+    def look(signal: AbortSignal) -> bool:
+        return signal is step.signal and threading.current_thread() is not threading.main_thread()
+
+    assert await step.run("look", look)
+
+
+def test_a_plain_job_may_use_async_step_functions():
+    step = FakeSyncStep()
+
+    async def fetch() -> str:
+        await asyncio.sleep(0)
+        return "fetched"
+
+    assert step.run("fetch", fetch) == "fetched"
+
+
+def test_the_run_is_what_the_test_says_it_is():
+    step = FakeSyncStep(run_id="run-7", job_name="job", labels={"org": "a"}, attempt=3)
+
+    assert (step.run_id, step.job_name, step.labels, step.attempt) == ("run-7", "job", {"org": "a"}, 3)
+
+
+@pytest.mark.parametrize("name", ["", None])
+async def test_a_step_needs_a_name(name):
+    with pytest.raises(ValidationError, match="Invalid step name"):
+        await FakeStep().run(name, lambda: 1)
