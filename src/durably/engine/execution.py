@@ -1,4 +1,4 @@
-"""One run being executed: its checkpoints, its progress, its log.
+"""One run being executed: its checkpoints and its log.
 
 A step has three parts, so that a plain job can perform the middle one in its own thread: `begin` (replay it
 or start it), the function itself, and `complete` or `fail`.
@@ -20,7 +20,6 @@ from durably.core.clock import Clock
 from durably.core.errors import DurablyError, LeaseLostError, StoreError, StoreUnavailableError, ValidationError
 from durably.core.events import (
     LogWriteEvent,
-    RunProgressEvent,
     StepCancelEvent,
     StepCompleteEvent,
     StepFailEvent,
@@ -29,16 +28,17 @@ from durably.core.events import (
 )
 from durably.core.json_values import Codec, decode_json, encode_json, encode_leniently
 from durably.core.logs import LogLevel
-from durably.core.runs import ProgressData, RunStatus
+from durably.core.runs import RunStatus
 from durably.core.store import StepRecord, Store
 from durably.core.ulid import new_ulid
 from durably.engine.abort import AbortSignal
 from durably.engine.event_hub import EventHub
+from durably.engine.interruption import Interruption
 from durably.engine.leases import HeldLease
+from durably.engine.progress import ProgressKeeper
 from durably.engine.step_types import result_codec, takes_signal
 from durably.engine.threads import Threads
 
-_PROGRESS_SECONDS: Final = 0.2
 _FIRST_RETRY_SECONDS: Final = 0.05
 _LONGEST_RETRY_SECONDS: Final = 2.0
 
@@ -93,13 +93,8 @@ class Execution:
         self._used: set[str] = set()
         self._running: dict[str, asyncio.Future[None] | None] = {}
         self._next_index = 0
-        self._progress: ProgressData | None = None
-        self._progress_is_stored = True
-        self._progress_timer: asyncio.TimerHandle | None = None
-        self._saving: asyncio.Task[None] | None = None
-        self._interruptible: set[asyncio.Task[Any]] = set()
-        self._interrupted: set[asyncio.Task[Any]] = set()
-        self._main: asyncio.Task[Any] | None = None
+        self._interruption = Interruption(self.signal, self.loop)
+        self.progress: Final = ProgressKeeper(lease, self._about, store, hub, clock)
         self._forget_abort = self.signal.on_abort(self._abort_arrived)
         self.failed_step: tuple[BaseException, str] | None = None
         """The error that a step ended with last, and the name of the step."""
@@ -115,15 +110,14 @@ class Execution:
             return begun.value
         if takes_signal(function):
             kwargs = {**kwargs, "signal": self.signal}
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - a coroutine of ours always runs in a task
+        task = _this_task()
         tasks = self.lease.tasks
         before = tasks.get(task)
         was_known = task in tasks
         tasks[task] = name
         token = _current_step.set((self, name))
         try:
-            value = await self._interruptibly(task, self.threads.call(function, *args, **kwargs))
+            value = await self._interruption.guard_step(task, self.threads.call(function, *args, **kwargs))
         except BaseException as error:
             await self.fail_step(begun, error)
             raise
@@ -206,7 +200,7 @@ class Execution:
         return StepRecord(step_id, step.name, step.index, output_json, error, step.started_at, now)
 
     async def _record(self, record: StepRecord, event: StepCompleteEvent | StepFailEvent) -> None:
-        progress = self.take_progress()
+        progress = self.progress.take()
         await self.persist(lambda: self._store.record_step(self.lease.claim, record, progress, event))
 
     async def persist(self, write: Callable[[], Awaitable[bool]]) -> None:
@@ -273,73 +267,21 @@ class Execution:
         checkpoints = await self._store.load_checkpoints(self.run.id)
         return Replayed(_decoded(name, checkpoints.get(name), codec))
 
-    # --- being interrupted -------------------------------------------------------------------------
+    # --- the job's own code ------------------------------------------------------------------------
 
     async def perform(self, function: Callable[[], Awaitable[Any]]) -> Any:
         """Run the job's own code in this task, so that it can be interrupted between steps as well."""
-        task = self._main = asyncio.current_task()
-        assert task is not None  # noqa: S101 - a coroutine of ours always runs in a task
+        task = _this_task()
         self.lease.tasks[task] = None
         try:
-            return await function()
-        except asyncio.CancelledError:
-            if task in self._interrupted:
-                task.uncancel()
-                raise self.signal.error() from None
-            raise
+            return await self._interruption.guard_job(task, function())
         finally:
-            self._main = None
             del self.lease.tasks[task]
 
-    async def _interruptibly(self, task: asyncio.Task[Any], work: Awaitable[Any]) -> Any:
-        if task in self._interruptible:
-            return await work
-        self._interruptible.add(task)
-        try:
-            return await work
-        except asyncio.CancelledError:
-            if task in self._interrupted:
-                self._interrupted.discard(task)
-                task.uncancel()
-                raise self.signal.error() from None
-            raise
-        finally:
-            self._interruptible.discard(task)
-
     def _abort_arrived(self) -> None:
-        self.from_any_thread(self._interrupt)
+        self.from_any_thread(lambda: self._interruption.interrupt(step_is_under_way=bool(self._running)))
 
-    def _interrupt(self) -> None:
-        # Where steps are under way they are interrupted, and the job sees their error; else its own await.
-        tasks = set(self._interruptible)
-        if not tasks and self._main is not None and not self._running:
-            tasks = {self._main}
-        for task in tasks:
-            if task is not asyncio.current_task(self.loop):
-                self._interrupted.add(task)
-                task.cancel()
-
-    # --- progress and log --------------------------------------------------------------------------
-
-    def progress(self, progress: ProgressData) -> None:
-        """Tell how far the run has come; stored with the next checkpoint, or soon."""
-        self._progress = progress
-        self._progress_is_stored = False
-        self._hub.announce(RunProgressEvent(timestamp=self._clock.now(), **self._about, progress=progress))
-        if self._progress_timer is None:
-            self._progress_timer = self.loop.call_later(_PROGRESS_SECONDS, self._save_progress)
-
-    def take_progress(self) -> str | None:
-        """Return the progress that is not stored yet, for a write that stores it."""
-        if self._progress is None or self._progress_is_stored:
-            return None
-        self._progress_is_stored = True
-        given = {
-            "current": self._progress.current,
-            "total": self._progress.total,
-            "message": self._progress.message,
-        }
-        return encode_leniently({name: value for name, value in given.items() if value is not None})
+    # --- log ---------------------------------------------------------------------------------------
 
     def log(self, level: LogLevel, message: str, data: Any, *, has_data: bool = False) -> None:
         """Write a log line, as part of the step that this code belongs to."""
@@ -371,34 +313,21 @@ class Execution:
             log.debug("the event loop is closed; nobody is left to tell")
 
     def close(self) -> None:
-        """Stop storing progress: the run has ended here."""
+        """Let go of everything: the run has ended here."""
         self._forget_abort()
-        if self._progress_timer is not None:
-            self._progress_timer.cancel()
-        if self._saving is not None:
-            self._saving.cancel()
-
-    def _save_progress(self) -> None:
-        self._progress_timer = None
-        if not self._progress_is_stored:
-            self._saving = self.loop.create_task(self._store_progress())
-            self._progress_timer = self.loop.call_later(_PROGRESS_SECONDS, self._save_progress)
-
-    async def _store_progress(self) -> None:
-        text = self.take_progress()
-        if text is None or not self.lease.is_held():
-            return
-        try:
-            await self._store.save_progress(self.lease.claim, text)
-        except StoreError as error:
-            self._progress_is_stored = False
-            log.debug("progress of run %s could not be stored: %s", self.run.id, error)
+        self.progress.close()
 
     def _tell(self, message: str) -> None:
         log.warning(message)
         self._hub.announce(
             WorkerErrorEvent(timestamp=self._clock.now(), error=message, context="execution", run_id=self.run.id)
         )
+
+
+def _this_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - a coroutine of ours always runs in a task
+    return task
 
 
 def describe(error: BaseException) -> str:

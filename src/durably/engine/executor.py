@@ -88,7 +88,7 @@ class Executor:
     async def _record(self, execution: Execution, outcome: Outcome) -> Outcome:
         if not isinstance(outcome, Completed | Failed):
             return outcome
-        run, progress = execution.run, execution.take_progress()
+        run, progress = execution.run, execution.progress.take()
         event = self._end_event(run, outcome)
         try:
             await execution.persist(lambda: self._store.finish(execution.lease.claim, outcome, progress, event))

@@ -85,7 +85,7 @@ class _BaseContext:
         >>> step.progress(3, 10, "three of ten")
         """
         data = ProgressData(current, total, message)
-        self._execution.from_any_thread(lambda: self._execution.progress(data))
+        self._execution.from_any_thread(lambda: self._execution.progress.report(data))
 
 
 class StepContext(_BaseContext):

@@ -1,0 +1,75 @@
+"""How far a run says it has come: told at once, stored a few times a second."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, Final
+
+from durably.core.clock import Clock
+from durably.core.errors import StoreError
+from durably.core.events import RunProgressEvent
+from durably.core.json_values import encode_leniently
+from durably.core.runs import ProgressData
+from durably.core.store import Store
+from durably.engine.event_hub import EventHub
+from durably.engine.leases import HeldLease
+
+_STORE_SECONDS: Final = 0.2
+
+log = logging.getLogger("durably")
+
+
+class ProgressKeeper:
+    """The latest progress of one run, and whether the database has it."""
+
+    def __init__(self, lease: HeldLease, about: dict[str, Any], store: Store, hub: EventHub, clock: Clock) -> None:
+        self._lease = lease
+        self._about = about
+        self._store = store
+        self._hub = hub
+        self._clock = clock
+        self._latest: ProgressData | None = None
+        self._is_stored = True
+        self._timer: asyncio.TimerHandle | None = None
+        self._storing: asyncio.Task[None] | None = None
+
+    def report(self, progress: ProgressData) -> None:
+        """Tell how far the run has come; stored with the next checkpoint, or soon."""
+        self._latest = progress
+        self._is_stored = False
+        self._hub.announce(RunProgressEvent(timestamp=self._clock.now(), **self._about, progress=progress))
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_STORE_SECONDS, self._store_soon)
+
+    def take(self) -> str | None:
+        """Return the JSON of progress that is not stored yet, for a write that will store it."""
+        if self._latest is None or self._is_stored:
+            return None
+        self._is_stored = True
+        given = {"current": self._latest.current, "total": self._latest.total, "message": self._latest.message}
+        return encode_leniently({name: value for name, value in given.items() if value is not None})
+
+    def close(self) -> None:
+        """Store no more: the run has ended here."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._storing is not None:
+            self._storing.cancel()
+
+    def _store_soon(self) -> None:
+        self._timer = None
+        if not self._is_stored:
+            loop = asyncio.get_running_loop()
+            self._storing = loop.create_task(self._store_latest())
+            self._timer = loop.call_later(_STORE_SECONDS, self._store_soon)
+
+    async def _store_latest(self) -> None:
+        text = self.take()
+        if text is None or not self._lease.is_held():
+            return
+        try:
+            await self._store.save_progress(self._lease.claim, text)
+        except StoreError as error:
+            self._is_stored = False
+            log.debug("progress of run %s could not be stored yet: %s", self._lease.claim.run_id, error)
