@@ -35,6 +35,7 @@ from durably.plugins import DurablyPlugin
 from durably.settings import (
     Seconds,
     Settings,
+    aware,
     database_from_environment,
     duration,
     positive_seconds,
@@ -318,9 +319,10 @@ class Durably:
 
         >>> await durably.purge_runs(older_than="30d")
         """
-        cutoff = (
-            older_than if isinstance(older_than, datetime) else self._clock.now() - duration("older_than", older_than)
-        )
+        if isinstance(older_than, datetime):
+            cutoff = aware("older_than", older_than)
+        else:
+            cutoff = self._clock.now() - duration("older_than", older_than)
         await self._hub.start()
         return await self.storage.purge_runs(cutoff, whole_number("limit", limit))
 

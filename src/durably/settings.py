@@ -7,7 +7,7 @@ import re
 import secrets
 import socket
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from durably.core.errors import ValidationError
@@ -17,6 +17,10 @@ Seconds = float | int | timedelta
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([dhms])\Z")
 _UNITS: Final = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0}
 _MOST_CONCURRENT_RUNS: Final = 1_000
+# Further than that from now there is no date, and no timer.
+_LONGEST: Final = timedelta(days=36_500)
+# Where the integers of databases end, with room for a sum of two.
+_LARGEST: Final = 2**61
 _DATABASE_VARIABLE: Final = "DURABLY_DATABASE_URL"
 _DEFAULT_DATABASE: Final = "sqlite:///durably.db"
 
@@ -72,26 +76,37 @@ def database_from_environment() -> str:
 def positive_seconds(name: str, value: Any) -> float:
     """Return a duration in seconds. Raises `ValidationError` unless it is a finite number above 0."""
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < float("inf"):
-        raise refuse(name, value, "a number of seconds above 0, or a timedelta")
+    if (
+        isinstance(seconds, bool)
+        or not isinstance(seconds, int | float)
+        or not (0 < seconds <= _LONGEST.total_seconds())
+    ):
+        raise refuse(name, value, "a number of seconds above 0, or a timedelta (100 years at most)")
     return float(seconds)
 
 
 def duration(name: str, value: Any) -> timedelta:
     """Return a duration given as a timedelta or as text like `30d`. Raises `ValidationError`."""
-    if isinstance(value, timedelta) and value >= timedelta(0):
-        return value
     match = _DURATION.match(value) if isinstance(value, str) else None
-    if match is None:
-        raise refuse(name, value, "a timedelta, or text like '30d', '24h' or '60m'")
-    return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
+    if match is not None and (seconds := float(match[1]) * _UNITS[match[2]]) <= _LONGEST.total_seconds():
+        return timedelta(seconds=seconds)
+    if not isinstance(value, timedelta) or not timedelta(0) <= value <= _LONGEST:
+        raise refuse(name, value, "a timedelta, or text like '30d', '24h' or '60m' (100 years at most)")
+    return value
+
+
+def aware(name: str, value: datetime) -> datetime:
+    """Return an instant that says of which time zone it is. Raises `ValidationError` for one that does not."""
+    if value.tzinfo is None:
+        raise refuse(name, value, "an aware datetime, as datetime.now(UTC)")
+    return value
 
 
 def whole_number(name: str, value: Any) -> int:
-    """Return a whole number that is 0 or more. Raises `ValidationError`."""
+    """Return a whole number that is 0 or more, or the largest that a database knows. Raises `ValidationError`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise refuse(name, value, "a whole number, 0 or more")
-    return value
+    return min(value, _LARGEST)
 
 
 def refuse(name: str, value: object, allowed: str) -> ValidationError:

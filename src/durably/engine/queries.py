@@ -62,5 +62,5 @@ def _text(name: str, value: Any) -> str:
 def _whole(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise ValidationError(f"Invalid {name}: must be a non-negative integer", field=name, value=value)
-    # SQLite's integers end here, and no list is longer.
-    return min(value, 2**62)
+    # The integers of databases end behind the sum of two such, and no list is longer.
+    return min(value, 2**61)

@@ -1,0 +1,137 @@
+"""R5 and get_runs: filters, order, pages."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+
+from durably import BatchItem, Durably, RunStatus, StepContext, ValidationError, define_job
+from tests.conftest import OpenDurably
+
+
+async def finish(step: StepContext, input: Any) -> Any:
+    if input == "fail":
+        raise ValueError("told to")
+
+
+red, green = define_job(name="red", run=finish), define_job(name="green", run=finish)
+
+LABELS = [{"org": "a", "env": "x"}, {"org": "a", "env": "y"}, {"org": "b", "env": "x"}, {}]
+
+
+async def fill(durably: Durably) -> list[Any]:
+    """Store runs of two jobs with four labellings in four states, and return them oldest first."""
+    runs = []
+    for labels in LABELS:
+        for handle in (durably.jobs.red, durably.jobs.green):
+            runs += [await handle.trigger(each, labels=labels) for each in ("ok", "fail")]
+    await durably.process_until_idle()
+    for labels in LABELS:
+        for handle in (durably.jobs.red, durably.jobs.green):
+            runs += [await handle.trigger(each, labels=labels) for each in ("cancel", "wait")]
+            await durably.cancel(runs[-2].id)
+    return [await durably.get_run(run.id) for run in runs]
+
+
+class TestFilters:
+    async def test_every_combination_of_filters_lists_what_matches_newest_first(
+        self, open_durably: OpenDurably
+    ) -> None:
+        """R5: all filters must match; newest first; limit and offset cut out a page."""
+        durably = await open_durably(red, green)
+        runs = await fill(durably)
+        statuses: list[Any] = [None, "pending", "failed", ["completed", "cancelled"], RunStatus.LEASED, []]
+        names: list[Any] = [None, "red", ["red", "green"], ("green", "green"), "unknown", []]
+        labels: list[Any] = [None, {}, {"org": "a"}, {"org": "a", "env": "x"}, {"org": "c"}, {"nope": "a"}]
+        pages = [(None, None), (3, None), (2, 1), (None, 2), (0, 0), (100, 100)]
+
+        for status, job_name, wanted in itertools.product(statuses, names, labels):
+            matching = [run for run in reversed(runs) if matches(run, status, job_name, wanted)]
+            for limit, offset in pages:
+                found = await durably.get_runs(
+                    status=status, job_name=job_name, labels=wanted, limit=limit, offset=offset
+                )
+                page = matching[offset or 0 :][: limit if limit is not None else len(matching)]
+                assert found == page, (status, job_name, wanted, limit, offset)
+
+    async def test_a_handle_lists_its_own_runs_only(self, open_durably: OpenDurably) -> None:
+        """A handle knows nothing of other jobs' runs."""
+        durably = await open_durably(red, green)
+        runs = await fill(durably)
+
+        assert {run.job_name for run in await durably.jobs.red.get_runs()} == {"red"}
+        assert len(await durably.jobs.red.get_runs(status="pending", labels={"org": "a"}, limit=1, offset=1)) == 1
+        foreign = next(run for run in runs if run.job_name == "green")
+        assert await durably.jobs.red.get_run(foreign.id) is None
+        assert await durably.jobs.green.get_run(foreign.id) == foreign
+
+    async def test_runs_of_one_millisecond_keep_their_order_from_page_to_page(self, open_durably: OpenDurably) -> None:
+        """R2: stable when created in one millisecond."""
+        durably = await open_durably(red)
+        runs = await durably.jobs.red.batch_trigger([BatchItem(n, labels={"l": "1"}) for n in range(20)])
+        assert len({run.created_at for run in runs}) == 1
+        newest_first = [run.id for run in reversed(runs)]
+
+        filters: list[dict[str, Any]] = [{}, {"status": "pending"}, {"job_name": "red"}, {"labels": {"l": "1"}}]
+        for each in filters:
+            paged = [(await durably.get_runs(**each, limit=1, offset=n))[0].id for n in range(20)]
+            assert paged == newest_first
+
+    @pytest.mark.parametrize(
+        ("arguments", "field"),
+        [
+            ({"status": "done"}, "status"),
+            ({"status": ["pending", "done"]}, "status"),
+            ({"status": ""}, "status"),
+            ({"status": 5}, "status"),
+            ({"job_name": 5}, "job_name"),
+            ({"job_name": [5]}, "job_name"),
+            ({"labels": {"a b": "c"}}, "labels"),
+            ({"labels": {"a": 5}}, "labels.a"),
+            ({"limit": -1}, "limit"),
+            ({"limit": 1.5}, "limit"),
+            ({"limit": True}, "limit"),
+            ({"offset": -1}, "offset"),
+            ({"offset": "2"}, "offset"),
+        ],
+        ids=repr,
+    )
+    async def test_a_bad_filter_is_refused_by_name(
+        self, open_durably: OpenDurably, arguments: dict[str, Any], field: str
+    ) -> None:
+        """Bad input gets an error that names the thing."""
+        durably = await open_durably(red)
+
+        with pytest.raises(ValidationError) as refused:
+            await durably.get_runs(**arguments)
+        assert refused.value.field == field
+
+    async def test_numbers_beyond_every_database_are_taken(self, open_durably: OpenDurably) -> None:
+        """A page may be as large as one likes, and start behind the end."""
+        durably = await open_durably(red)
+        run = await durably.jobs.red.trigger(1)
+
+        for each in ({}, {"job_name": "red"}, {"labels": {}}):
+            assert [found.id for found in await durably.get_runs(limit=10**30, **each)] == [run.id]
+            assert await durably.get_runs(limit=10**30, offset=10**30, **each) == []
+
+    async def test_an_unknown_id_finds_nothing(self, open_durably: OpenDurably) -> None:
+        """Reading what is not there gives None or nothing."""
+        durably = await open_durably(red)
+
+        assert await durably.get_run("nobody") is None
+        assert await durably.get_steps("nobody") == []
+        assert await durably.get_logs("nobody") == []
+
+
+def matches(run: Any, status: Any, job_name: Any, labels: Any) -> bool:
+    """Tell, in the plainest way, whether a run passes the filters."""
+
+    def one_of(value: Any, wanted: Any) -> bool:
+        return not wanted or value in ([wanted] if isinstance(wanted, str) else wanted)
+
+    return (
+        one_of(run.status, status) and one_of(run.job_name, job_name) and (labels or {}).items() <= run.labels.items()
+    )
