@@ -1,0 +1,60 @@
+"""Import the flights that left New York in 2013. Kill it and start it again: it goes on where it was.
+
+python import_flights.py flights.csv flights.db
+"""
+
+import asyncio
+import sys
+
+from flights import create_tables, delays_by_carrier, read_batches, write_flights
+from pydantic import BaseModel
+from rich.progress import Progress
+
+from durably import SyncStepContext, create_durably, define_job
+
+
+class ImportFlights(BaseModel):
+    csv: str
+    database: str
+    batch_size: int = 1000
+
+
+def prepare(input: ImportFlights) -> int:
+    create_tables(input.database)
+    return sum(len(rows) for rows in read_batches(input.csv, input.batch_size))
+
+
+@define_job(name="import-flights")
+def import_flights(step: SyncStepContext, input: ImportFlights) -> int:
+    total = step.run("prepare", prepare, input)
+    done = 0
+    for number, rows in enumerate(read_batches(input.csv, input.batch_size)):
+        done += step.run(f"batch-{number}", write_flights, input.database, number, step.attempt, done, rows)
+        step.progress(done, total)
+    return done
+
+
+async def main(csv: str, database: str, batch_size: int = 1000) -> None:
+    durably = create_durably(
+        database=f"sqlite:///{database}",
+        jobs={"import_flights": import_flights},
+        lease_duration=3,  # seconds: how long a start after a crash waits for the dead worker to come back
+        lease_renew_interval=1,
+    )
+    with Progress() as bar:
+        task = bar.add_task("Importing", total=None)
+        async with durably:
+            result = await durably.jobs.import_flights.trigger_and_wait(
+                ImportFlights(csv=csv, database=database, batch_size=batch_size),
+                idempotency_key=csv,  # every start asks for the same run, it is made once
+                on_progress=lambda now: bar.update(task, completed=now.current, total=now.total),
+            )
+            bar.update(task, completed=result.output, total=result.output)
+    print(f"{result.output:,} flights")
+    for carrier, flights, delay in delays_by_carrier(database):
+        late = "never arrived" if delay is None else f"{delay:+5.1f} minutes late on average"
+        print(f"  {carrier}  {flights:7,}  {late}")
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:3], *map(int, sys.argv[3:])))
