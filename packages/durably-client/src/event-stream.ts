@@ -11,6 +11,8 @@ export interface StreamListener {
   onDrop?(error: Error): void
 }
 
+const STABLE_MS = 5_000
+
 /** One connection for any number of listeners: opened for the first, kept alive, closed after the last. */
 export class EventStream {
   readonly #transport: Transport
@@ -20,6 +22,7 @@ export class EventStream {
   #connection: Connection | null = null
   #attempt = 0
   #isOpen = false
+  #openedAt = 0
   #lastEventId: string | null = null
   #failures = 0
   #retry: ReturnType<typeof setTimeout> | undefined
@@ -65,7 +68,7 @@ export class EventStream {
 
   #opened(): void {
     this.#isOpen = true
-    this.#failures = 0
+    this.#openedAt = Date.now()
     for (const listener of [...this.#listeners]) listener.onOpen?.()
   }
 
@@ -77,6 +80,8 @@ export class EventStream {
   }
 
   #dropped(error: Error): void {
+    // A server that accepts streams only to end them at once counts as one that is away.
+    if (this.#isOpen && Date.now() - this.#openedAt >= STABLE_MS) this.#failures = 0
     this.#isOpen = false
     this.#connection = null
     if (!isPermanent(error)) this.#retryLater()

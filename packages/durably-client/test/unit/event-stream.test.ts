@@ -69,7 +69,7 @@ test('a lost connection is replaced, and continues after the last event that arr
   expect(heard).toEqual(['open', 'run:leased', 'connection lost', 'open'])
 })
 
-test('attempts become rarer while the server stays away, and frequent again once it was back', () => {
+test('attempts become rarer while the server stays away, and frequent again once it was back for a while', () => {
   vi.spyOn(Math, 'random').mockReturnValue(1)
   listen()
   for (const wait of [500, 1000, 2000]) {
@@ -80,10 +80,18 @@ test('attempts become rarer while the server stays away, and frequent again once
     vi.advanceTimersByTime(1)
     expect(transport.connections).toHaveLength(before + 1)
   }
-  transport.connections.at(-1)?.open()
-  transport.connections.at(-1)?.drop()
+  const flapping = transport.connections.at(-1)
+  flapping?.open()
+  flapping?.drop()
+  vi.advanceTimersByTime(3999)
+  expect(transport.connections).toHaveLength(4)
+  vi.advanceTimersByTime(1)
+  const stable = transport.connections.at(-1)
+  stable?.open()
+  vi.advanceTimersByTime(5000)
+  stable?.drop()
   vi.advanceTimersByTime(500)
-  expect(transport.connections).toHaveLength(5)
+  expect(transport.connections).toHaveLength(6)
 })
 
 test('delays are spread by half and never longer than half a minute', () => {
