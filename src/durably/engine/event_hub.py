@@ -41,6 +41,7 @@ class EventFeed:
         self._hub = hub
         self._store = store
         self._buffer: deque[Recorded] = deque()
+        self._silent_end: Recorded | None = None
         self._position = Position(0)
         self._is_behind = False
         self._was_passed = False
@@ -61,6 +62,11 @@ class EventFeed:
             self._fall_behind()
         else:
             self._buffer.append(recorded)
+        self._arrived.set()
+
+    def end_with(self, recorded: Recorded) -> None:
+        """Take an end that stands in no log; the reader gets it when it has read everything else."""
+        self._silent_end = recorded
         self._arrived.set()
 
     def close(self) -> None:
@@ -85,6 +91,9 @@ class EventFeed:
             if self._is_behind:
                 await self._catch_up()
                 continue
+            if self._silent_end is not None:
+                ended, self._silent_end = self._silent_end, None
+                return ended
             self._arrived.clear()
             await self._arrived.wait()
 
@@ -118,7 +127,7 @@ class EventHub:
         self._all_feeds: list[EventFeed] = []
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
         self._position = Position(0)
-        self._is_following = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._recheck: asyncio.TimerHandle | None = None
         self._rechecking: asyncio.Task[None] | None = None
         self._seen_ended: dict[str, int] = {}
@@ -130,21 +139,23 @@ class EventHub:
         """Return the runs that execute here and have not been told to end."""
 
     async def start(self) -> None:
-        """Begin to take events; does nothing the second time."""
-        if not self._is_following:
-            self._is_following = True
-            try:
-                start = await self._store.follow(self._take, self._changed)
-            except BaseException:
-                self._is_following = False
-                raise
-            self._position = max(self._position, start)
+        """Begin to take events; does nothing the second time on the same event loop."""
+        loop = asyncio.get_running_loop()
+        if self._loop is loop:
+            return
+        self._loop = loop
+        try:
+            start = await self._store.follow(self._take, self._changed)
+        except BaseException:
+            self._loop = None
+            raise
+        self._position = max(self._position, start)
 
     def stop(self) -> None:
         """Take no more events and end every feed."""
-        if self._is_following:
+        if self._loop is not None:
             self._store.unfollow()
-            self._is_following = False
+            self._loop = None
         if self._recheck is not None:
             self._recheck.cancel()
             self._recheck = None
@@ -267,7 +278,7 @@ class EventHub:
                 feed.close()
                 continue
             for event in replay_of(run, self._clock.now()):
-                feed.deliver(Recorded(position, event, "elsewhere"))
+                feed.end_with(Recorded(position, event, "elsewhere"))
         for ended in self._waiting.get(run_id, ()):
             if not ended.done():
                 ended.set_result(None)

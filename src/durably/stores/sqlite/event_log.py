@@ -36,6 +36,7 @@ class EventLog:
         self._sink: Sink | None = None
         self._changed: Callable[[], None] | None = None
         self._delivered = 0
+        self._settled = 0
         self._flush: asyncio.TimerHandle | None = None
         self._watch: asyncio.Task[None] | None = None
         self._writer: GroupCommit
@@ -65,8 +66,14 @@ class EventLog:
         """Deliver a row of our own, after those of other processes that stand before it."""
         if self._sink is None:
             return
-        if row > self._delivered + 1:
-            self._deliver_foreign(before=row)
+        self._settled = row
+        try:
+            if row > self._delivered + 1:
+                self._deliver_foreign(before=row)
+        except sqlite3.Error as error:
+            # Nothing is passed over: this row stays undelivered as well and is read with them later.
+            log.warning("cannot read events of other processes, trying again: %s", error)
+            return
         count = len(announced)
         recorded = [Recorded(Position(row, index), event, "announced") for index, event in enumerate(announced)]
         recorded += [Recorded(Position(row, count + index), event, "committed") for index, event in enumerate(events)]
@@ -120,7 +127,7 @@ class EventLog:
                     continue
                 while self._deliver_foreign():
                     await asyncio.sleep(0)
-                if self._changed is not None and seen is not None:
+                if self._changed is not None:
                     self._changed()
                 seen = version
             except sqlite3.Error as error:
