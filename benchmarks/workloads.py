@@ -7,6 +7,7 @@ step of its run begins. Light to import: processes whose memory is measured use 
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -114,14 +115,14 @@ async def batch_triggers(database: str, batches: int, size: int) -> float:
 
 
 async def latencies(durably: Durably, count: int, pause: float) -> list[tuple[float, float]]:
-    """W5: trigger and wait, with pauses in which the worker is idle, wherever it is.
+    """W5: trigger and wait, with pauses of `pause` seconds, more or less, in which the worker is idle.
 
-    Returns pairs of seconds from the call of trigger: to the start of the step function, and to completion
-    seen by the caller.
+    Pauses vary, so that they do not fall into step with whoever looks for work regularly. Returns pairs of
+    seconds from the call of trigger: to the start of the step function, and to completion seen by the caller.
     """
     taken = []
     for _ in range(count):
-        await asyncio.sleep(pause)
+        await asyncio.sleep(pause * random.uniform(0.5, 1.5))
         called = time.monotonic()
         result = await durably.jobs.moment.trigger_and_wait(0)
         taken.append((result.output - called, time.monotonic() - called))

@@ -1,0 +1,139 @@
+"""`python -m benchmarks`: measure the SQLite core and rewrite its section of RESULTS.md."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from benchmarks import event_log_cost, footprint, growth, latency, report, resume
+from benchmarks.figures import HEADER, Line, table
+from benchmarks.throughput import Sizes, Throughput
+
+Group = Callable[[], Iterator[Line]]
+
+TITLE: Final = "The SQLite core"
+
+_INTRODUCTION: Final = """
+`F1` and `F50` are the bare loop of the standard library's `sqlite3` with the statements of one step (one row
+inserted, one run updated) in the same tables with all their indexes, WAL and `synchronous=FULL`, one and 50
+steps per transaction; `N1` is one per transaction at `synchronous=NORMAL`. A step of a workload is an
+`async def` function that returns `{"i": n}`, and each is committed before the next of its run begins.
+Growth is measured at `synchronous=NORMAL`, where the statements are most of what an operation costs.
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure what was chosen; write the results when it was everything, at full size."""
+    options = _parser().parse_args(arguments)
+    groups = _groups(options)
+    chosen = options.workloads or list(groups)
+    lines: list[Line] = []
+    started = time.perf_counter()
+    for name in chosen:
+        _say(f"{name} ...")
+        for line in groups[name]():
+            lines.append(line)
+            _say("  " + " | ".join(cell for cell in line.cells if cell))
+    minutes = (time.perf_counter() - started) / 60
+    _say(f"{len(lines)} figures in {minutes:.1f} minutes; {_missed(lines)}")
+    if chosen != list(groups) or options.quick:
+        _say("RESULTS.md is left as it is: only a whole run at full size is written there.")
+        return 0
+    body = "\n\n".join(
+        [
+            report.setting("python -m benchmarks", options.directory),
+            _INTRODUCTION.strip(),
+            table(HEADER, [line.cells for line in lines]),
+            _missed(lines) + ".",
+        ]
+    )
+    report.write_section(TITLE, body)
+    _say(f"wrote the section {TITLE!r} of {report.RESULTS}")
+    return 0
+
+
+def _missed(lines: list[Line]) -> str:
+    judged = [line for line in lines if line.reached is not None]
+    missed = [line.what for line in judged if not line.reached]
+    return f"{len(judged) - len(missed)} of {len(judged)} targets reached" + (
+        f", not: {'; '.join(missed)}" if missed else ""
+    )
+
+
+def _groups(options: argparse.Namespace) -> dict[str, Group]:
+    directory, repetitions = options.directory, options.repetitions
+    quick = options.quick
+    throughput = Throughput(
+        directory,
+        Sizes(
+            repetitions=repetitions,
+            steps=200 if quick else options.steps,
+            runs=40 if quick else 200,
+            single_runs=100 if quick else 1000,
+            triggers=100 if quick else 500,
+            batches=2 if quick else 8,
+        ),
+    )
+    count = 30 if quick else 200
+    stored = (0, 1_000, 10_000) if quick else (0, 10_000, 100_000, 1_000_000)
+
+    def latencies() -> Iterator[Line]:
+        yield from latency.same_process(directory, count, min(repetitions, 5))
+        yield from latency.other_process(directory, count)
+
+    return {
+        "W1": throughput.sequential,
+        "W2": throughput.parallel,
+        "W3": throughput.single_step_runs,
+        "W4": throughput.triggering,
+        "W5": latencies,
+        "W6": lambda: resume.resume(directory, 500 if quick else 5_000, repetitions),
+        "W7": lambda: footprint.resident_memory(directory, min(repetitions, 3), 10_000, 1 if quick else 5),
+        "idle": lambda: footprint.idle_processor_time(directory, 2 if quick else 10),
+        "events": lambda: event_log_cost.event_log_cost(directory, 200 if quick else 1000, repetitions),
+        "growth": lambda: growth.growth(directory, stored, 20 if quick else 150, _say),
+    }
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measure the SQLite core beside the raw limits of this machine. Without arguments everything is "
+        "measured (some minutes) and the section of benchmarks/RESULTS.md is rewritten.",
+    )
+    names = ("W1", "W2", "W3", "W4", "W5", "W6", "W7", "idle", "events", "growth")
+    parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", choices=[*names, []], help=f"{', '.join(names)}")
+    parser.add_argument("--repetitions", type=_count, default=7, help="pairs of limit and workload (default 7)")
+    parser.add_argument("--steps", type=_count, default=1000, help="steps of the one run of W1 (default 1000)")
+    parser.add_argument("--quick", action="store_true", help="small sizes, to see that everything works")
+    parser.add_argument(
+        "--directory",
+        type=_directory,
+        default=Path.cwd(),
+        help="where database files are made; its disk is what is measured (default: here)",
+    )
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number, 1 or more")
+    return int(text)
+
+
+def _directory(text: str) -> Path:
+    if not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"there is no directory {text!r}")
+    return Path(text)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
