@@ -9,12 +9,12 @@ from collections.abc import Callable
 from typing import Any, Final, Literal, get_args
 
 from durably.core.clock import Clock
-from durably.core.errors import ValidationError
+from durably.core.errors import DurablyError, ValidationError
 from durably.core.events import DurablyEvent, EventType, stamp
 
 Scope = Literal["database", "process"]
 Listener = Callable[[Any], object]
-ErrorHandler = Callable[[Exception, DurablyEvent], object]
+ErrorHandler = Callable[[Any, DurablyEvent], object]
 
 _TYPES: Final = get_args(EventType)
 
@@ -73,7 +73,7 @@ class EventBus:
                 continue
             try:
                 result = listener(event)
-            except Exception as error:  # noqa: BLE001 - whatever a listener raises is reported
+            except (Exception, DurablyError) as error:  # noqa: BLE001 - whatever a listener raises is reported
                 self._report(error, event)
                 continue
             if inspect.isawaitable(result):
@@ -83,14 +83,14 @@ class EventBus:
         async def settle() -> None:
             try:
                 await awaitable
-            except Exception as error:  # noqa: BLE001 - whatever a listener raises is reported
+            except (Exception, DurablyError) as error:  # noqa: BLE001 - whatever a listener raises is reported
                 self._report(error, event)
 
         task = asyncio.ensure_future(settle())
         self._started.add(task)
         task.add_done_callback(self._started.discard)
 
-    def _report(self, error: Exception, event: DurablyEvent) -> None:
+    def _report(self, error: BaseException, event: DurablyEvent) -> None:
         if not self._error_handlers:
             log.error("a listener of %s failed", event.type, exc_info=error)
         for handler in tuple(self._error_handlers):

@@ -241,7 +241,7 @@ class EventHub:
             self._recheck_soon()
 
     def _recheck_soon(self) -> None:
-        if self._recheck is None and self._is_following:
+        if self._recheck is None and self._loop is not None:
             self._recheck = asyncio.get_running_loop().call_later(_RECHECK_SECONDS, self._start_recheck)
 
     def _start_recheck(self) -> None:

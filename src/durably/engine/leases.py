@@ -127,10 +127,10 @@ class LeaseKeeper:
     # --- the thread --------------------------------------------------------------------------------
 
     def _start(self) -> None:
-        if self._thread is not None or self._task is not None:
-            return
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
+        if self._thread is not None or self._task is not None:
+            return
         if sys.platform == "emscripten":
             self._task = self._loop.create_task(self._serve_in_loop())
             return

@@ -76,7 +76,7 @@ class Worker:
 
     def start(self) -> None:
         """Begin to claim and execute; does nothing when it does so already."""
-        if self._loop_task is None:
+        if self._loop_task is None or self._loop_task.done():
             self._is_stopping = False
             self._loop_task = asyncio.create_task(self._serve(), name="durably-worker")
 

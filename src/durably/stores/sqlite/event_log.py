@@ -16,12 +16,13 @@ from typing import Final
 
 from durably.core.event_codec import decode_events, encode_events
 from durably.core.events import DurablyEvent, LogWriteEvent, RunProgressEvent
-from durably.core.store import LogPage, Position, Recorded, Sink
+from durably.core.store import LogPage, Position, Recorded, Sink, Source
 from durably.stores.sqlite import statements as sql
 from durably.stores.sqlite.group_commit import GroupCommit, Transaction
 
 _FLUSH_SECONDS: Final = 0.01
 _WATCH_SECONDS: Final = 0.02
+_RETRY_SECONDS: Final = 1.0
 _ROWS_PER_READ: Final = 500
 _MAX_ANNOUNCED: Final = 20_000
 
@@ -130,9 +131,10 @@ class EventLog:
                 if self._changed is not None:
                     self._changed()
                 seen = version
-            except sqlite3.Error as error:
-                log.warning("cannot look for events of other processes: %s", error)
-                await asyncio.sleep(1)
+            except Exception:
+                # Whatever it is, going on deaf would be worse than trying again.
+                log.exception("cannot look for events of other processes, trying again")
+                await asyncio.sleep(_RETRY_SECONDS)
 
     def _data_version(self) -> tuple[str, int]:
         # Commits of its own do not change what the writing connection sees, so a change there is always
@@ -151,11 +153,12 @@ class EventLog:
         limit = _ROWS_PER_READ if before is None else before - self._delivered - 1
         rows = self._reader.execute(sql.EVENTS_AFTER, (self._delivered, limit)).fetchall()
         for row, origin, text in rows:
-            if origin == self.origin:
+            if origin == self.origin and row > self._settled:
                 # Committed by our writer's thread and about to be delivered by `committed`.
                 return False
             self._delivered = row
+            source: Source = "announced" if origin == self.origin else "elsewhere"
             self._sink(
-                [Recorded(Position(row, index), event, "elsewhere") for index, event in enumerate(decode_events(text))]
+                [Recorded(Position(row, index), event, source) for index, event in enumerate(decode_events(text))]
             )
         return before is None and len(rows) == _ROWS_PER_READ

@@ -149,6 +149,13 @@ class GroupCommit:
         if self._announced or self._waiting:
             self._schedule(asyncio.get_running_loop())
 
+    def forget_loop(self) -> None:
+        """Drop what waits on an event loop that is gone; nobody there can learn of it any more."""
+        with self.lock:
+            self._waiting = []
+            self._is_scheduled = False
+            self._in_thread = None
+
     def close(self) -> None:
         """End the writer thread. Nothing may be waiting any more."""
         if self._thread is not None:
@@ -190,10 +197,12 @@ class GroupCommit:
 
     def _take_back(self) -> None:
         batch, self._in_thread = self._in_thread, None
-        if batch is not None:
-            self._settle(batch)
-        if (self._waiting or self._announced) and self._loop is not None:
-            self._schedule(self._loop)
+        try:
+            if batch is not None:
+                self._settle(batch)
+        finally:
+            if (self._waiting or self._announced) and self._loop is not None:
+                self._schedule(self._loop)
 
     def _settle(self, batch: _Batch) -> None:
         """Tell every waiter, and then the world, what was committed."""

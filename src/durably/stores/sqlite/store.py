@@ -56,6 +56,7 @@ class SqliteStore:
         self._idle_readers: deque[sqlite3.Connection] = deque()
         self._read_threads: ThreadPoolExecutor | None = None
         self._is_closed = False
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def name(self) -> str:
@@ -218,10 +219,14 @@ class SqliteStore:
     # --- connections -------------------------------------------------------------------------------
 
     def _open(self) -> GroupCommit:
+        loop = asyncio.get_running_loop()
         if self._writer is not None:
+            if loop is not self._loop:
+                self._move_to(loop, self._writer)
             return self._writer
         if self._is_closed:
             raise StoreError(f"{self.name} was closed: make a new instance to use it again")
+        self._loop = loop
         self._write_connection = self._database.connect(writes=True)
         self._reader = self._write_connection if self._is_single else self._database.connect(writes=False)
         schema.check_version(self._reader, self.name)
@@ -235,6 +240,15 @@ class SqliteStore:
         )
         self._events.attach(self._writer, self._write_connection, self._reader)
         return self._writer
+
+    def _move_to(self, loop: asyncio.AbstractEventLoop, writer: GroupCommit) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            raise StoreError(
+                f"{self.name} is in use on another event loop: an instance belongs to one loop, make one for each"
+            )
+        self._loop = loop
+        writer.forget_loop()
+        self._events.unfollow()
 
     def _close_connections(self, writer: GroupCommit) -> None:
         self._events.unfollow()
