@@ -1,4 +1,5 @@
-import type { DurablyEvent, LogEvent } from './events.js'
+import type { DurablyEvent } from './events.js'
+import { appendLog, mergeLogs } from './logs.js'
 import { isTerminal, stageOf, type ClientRun, type LogEntry, type Progress, type RunStatus } from './runs.js'
 
 /** What both a followed run and a row of a list tell about a run, and events change. */
@@ -30,7 +31,7 @@ export function reduceRun(state: RunState, action: RunAction, maxLogs = Infinity
   switch (action.type) {
     case 'event':
       return action.event.type === 'log:write'
-        ? withLogs(state, [...state.logs, toLogEntry(action.event)], maxLogs)
+        ? withLogs(state, appendLog(state.logs, action.event), maxLogs)
         : applyEvent(state, action.event)
     case 'snapshot':
       return applySnapshot(state, action.run)
@@ -91,35 +92,6 @@ function applySnapshot(state: RunState, run: ClientRun): RunState {
 }
 
 function withLogs(state: RunState, logs: readonly LogEntry[], maxLogs: number): RunState {
+  if (logs === state.logs) return state
   return { ...state, logs: logs.length > maxLogs ? logs.slice(logs.length - maxLogs) : logs }
-}
-
-function toLogEntry(event: LogEvent): LogEntry {
-  const { timestamp = '', sequence = '' } = event
-  return {
-    // The sequence alone starts again with the server process.
-    id: `${event.runId}:${timestamp}:${sequence}`,
-    runId: event.runId,
-    stepName: event.stepName,
-    level: event.level,
-    message: event.message,
-    data: event.data ?? null,
-    timestamp,
-  }
-}
-
-// Events carry no log id: what was stored and what was seen live are the same if time and content are.
-function mergeLogs(stored: readonly LogEntry[], live: readonly LogEntry[]): readonly LogEntry[] {
-  const known = new Map<string, number>()
-  for (const log of stored) known.set(contentOf(log), (known.get(contentOf(log)) ?? 0) + 1)
-  const onlyLive = live.filter((log) => {
-    const count = known.get(contentOf(log)) ?? 0
-    known.set(contentOf(log), count - 1)
-    return count <= 0
-  })
-  return [...stored, ...onlyLive]
-}
-
-function contentOf(log: LogEntry): string {
-  return JSON.stringify([log.timestamp, log.stepName, log.level, log.message, log.data])
 }

@@ -43,7 +43,7 @@ describe('a run', () => {
     const stream = transport.stream('/subscribe')
     stream.open()
     stream.send(aLogEvent('two'))
-    stream.send(aLogEvent('three'))
+    stream.send(aLogEvent('three', 2))
     const messages = () => run.getSnapshot().logs.map(({ message }) => message)
     await vi.waitFor(() => expect(messages()).toEqual(['one', 'two', 'three']))
   })

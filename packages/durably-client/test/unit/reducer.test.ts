@@ -107,6 +107,21 @@ describe('logs', () => {
     expect(merged.map(({ message }) => message)).toEqual(['first', 'tick', 'tick', 'last'])
   })
 
+  test('a line that comes again after a reconnect is not told twice', () => {
+    const state = after(aLogEvent('a', 1), aLogEvent('b', 2))
+    expect(reduceRun(state, { type: 'event', event: aLogEvent('b', 2) })).toBe(state)
+  })
+
+  test('a stored line that arrives as an event afterwards is still one line', () => {
+    const stored = reduceRun(START, { type: 'history', logs: [aLog('tick'), aLog('tick')] })
+    const add = (state: RunState, sequence: number) =>
+      reduceRun(state, { type: 'event', event: aLogEvent('tick', sequence) })
+    const both = add(add(stored, 1), 2)
+    expect(both.logs).toHaveLength(2)
+    expect(add(both, 3).logs).toHaveLength(3)
+    expect(reduceRun(both, { type: 'history', logs: [aLog('tick'), aLog('tick')] }).logs).toEqual(both.logs)
+  })
+
   test('the same words at another time are another log', () => {
     const live = after(aLogEvent('tick'))
     const earlier = { ...aLog('tick'), timestamp: '2026-01-02T03:04:05.000Z' }

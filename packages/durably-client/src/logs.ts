@@ -1,0 +1,44 @@
+import type { LogEvent } from './events.js'
+import type { LogEntry } from './runs.js'
+
+// A line can reach us twice: as an event (again after a reconnect), and stored. Events carry no log id, so a
+// stored line and an event are the same line if time and content are; two events are, if their ids are.
+
+/** Adds a line that was seen live, unless it is there already. */
+export function appendLog(logs: readonly LogEntry[], event: LogEvent): readonly LogEntry[] {
+  const live = toLogEntry(event)
+  if (logs.some(({ id }) => id === live.id)) return logs
+  const stored = logs.findIndex((log) => !wasSeenLive(log) && isSameLine(log, live))
+  return stored < 0 ? [...logs, live] : logs.with(stored, live)
+}
+
+/** Puts stored lines in front of those seen live since, each once. */
+export function mergeLogs(stored: readonly LogEntry[], shown: readonly LogEntry[]): readonly LogEntry[] {
+  const rest = [...shown]
+  const history = stored.map((log) => {
+    const same = rest.findIndex((other) => isSameLine(log, other))
+    return same < 0 ? log : (rest.splice(same, 1)[0] ?? log)
+  })
+  return [...history, ...rest]
+}
+
+function toLogEntry(event: LogEvent): LogEntry {
+  const { runId, stepName, level, message, data = null, timestamp = '', sequence = '' } = event
+  // The sequence alone may start again with the server process.
+  const id = `${runId}:${timestamp}:${sequence}`
+  return { id, runId, stepName, level, message, data, timestamp }
+}
+
+function wasSeenLive(log: LogEntry): boolean {
+  return log.id.startsWith(`${log.runId}:`)
+}
+
+function isSameLine(a: LogEntry, b: LogEntry): boolean {
+  return (
+    a.timestamp === b.timestamp &&
+    a.message === b.message &&
+    a.level === b.level &&
+    a.stepName === b.stepName &&
+    JSON.stringify(a.data) === JSON.stringify(b.data)
+  )
+}
