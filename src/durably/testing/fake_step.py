@@ -34,38 +34,27 @@ class FakeStepCall:
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _RunFacts:
-    id: str
-    job_name: str
-    labels: dict[str, str]
-    lease_generation: int
-
-
 class _Recorder:
-    """Stands behind a fake step context where an execution stands behind a real one."""
+    """What a fake step knows of its run, and what the job did with it."""
 
-    def __init__(self, run: _RunFacts, results: Mapping[str, Any]) -> None:
-        self.run = run
-        self.controller = AbortController(run.id)
+    def __init__(
+        self, *, results: Mapping[str, Any], run_id: str, job_name: str, labels: Mapping[str, str], attempt: int
+    ) -> None:
+        self.run_id = run_id
+        self.job_name = job_name
+        self.labels = dict(labels)
+        self.attempt = attempt
+        self.controller = AbortController(run_id)
+        self.signal = self.controller.signal
         self.calls: list[FakeStepCall] = []
         self.progress_reports: list[ProgressData] = []
         self.logs: list[LogData] = []
         self._given = dict(results)
         self._completed: dict[str, Any] = {}
 
-    @property
-    def signal(self) -> AbortSignal:
-        return self.controller.signal
-
-    def progress(self, data: ProgressData) -> None:
-        self.progress_reports.append(data)
-
     def log(self, level: LogLevel, message: str, data: Any, *, has_data: bool = False) -> None:
+        """Take a log line: `StepLog` calls this as it calls an execution."""
         self.logs.append(LogData(level, str(message), data if has_data else None, _current_step.get()))
-
-    def from_any_thread(self, callback: Callable[[], None]) -> None:
-        callback()
 
     def is_known(self, name: str) -> bool:
         """Tell whether a step has its result without its function being called."""
@@ -121,9 +110,46 @@ class _Recorder:
 
 
 class _FakeContext:
-    """What both kinds of fake step offer to the test."""
+    """What a job sees of its run, told by the test, and what the test sees of the job."""
 
     _recorder: _Recorder
+
+    @property
+    def run_id(self) -> str:
+        """Return the id that the test gave."""
+        return self._recorder.run_id
+
+    @property
+    def job_name(self) -> str:
+        """Return the name that the test gave."""
+        return self._recorder.job_name
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Return the labels that the test gave."""
+        return self._recorder.labels
+
+    @property
+    def attempt(self) -> int:
+        """Return the attempt that the test gave."""
+        return self._recorder.attempt
+
+    @property
+    def signal(self) -> AbortSignal:
+        """Return what tells that `cancel` was called."""
+        return self._recorder.signal
+
+    def is_aborted(self) -> bool:
+        """Tell whether `cancel` was called."""
+        return self._recorder.signal.aborted
+
+    def throw_if_aborted(self) -> None:
+        """Raise `CancelledError` if `cancel` was called."""
+        self._recorder.signal.throw_if_aborted()
+
+    def progress(self, current: float, total: float | None = None, message: str | None = None) -> None:
+        """Remember the progress."""
+        self._recorder.progress_reports.append(ProgressData(current, total, message))
 
     @property
     def calls(self) -> list[FakeStepCall]:
@@ -171,7 +197,9 @@ class FakeStep(_FakeContext, StepContext):
         labels: Mapping[str, str] | None = None,
         attempt: int = 1,
     ) -> None:
-        self._recorder = _Recorder(_RunFacts(run_id, job_name, dict(labels or {}), attempt), results or {})
+        self._recorder = _Recorder(
+            results=results or {}, run_id=run_id, job_name=job_name, labels=labels or {}, attempt=attempt
+        )
         super().__init__(cast("Execution", self._recorder))
 
     async def run(self, name: str, fn: Callable[..., Any], /, *args: Any, returns: Any = None, **kwargs: Any) -> Any:
@@ -201,7 +229,9 @@ class FakeSyncStep(_FakeContext, SyncStepContext):
         labels: Mapping[str, str] | None = None,
         attempt: int = 1,
     ) -> None:
-        self._recorder = _Recorder(_RunFacts(run_id, job_name, dict(labels or {}), attempt), results or {})
+        self._recorder = _Recorder(
+            results=results or {}, run_id=run_id, job_name=job_name, labels=labels or {}, attempt=attempt
+        )
         super().__init__(cast("Execution", self._recorder))
 
     def run(self, name: str, fn: Callable[..., Any], /, *args: Any, returns: Any = None, **kwargs: Any) -> Any:

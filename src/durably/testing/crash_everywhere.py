@@ -1,0 +1,153 @@
+"""Run a job once for every place where its process can be lost, and say where that makes a difference."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from durably.app import create_durably
+from durably.core.errors import ValidationError
+from durably.core.jobs import InputT, JobDefinition
+from durably.settings import Seconds, positive_seconds
+from durably.stores import open_store
+from durably.testing.clock import FakeClock
+from durably.testing.crash_report import (
+    CRASH_MOMENTS,
+    CrashMoment,
+    CrashPoint,
+    CrashReport,
+    CrashResult,
+    Difference,
+    Ending,
+)
+from durably.testing.crashing import CrashingProcess
+
+_LEASE_SECONDS: Final = 30
+
+
+async def crash_everywhere(
+    job: JobDefinition[InputT, Any],
+    input: InputT | dict[str, Any],
+    *,
+    observe: Callable[[], object] | None = None,
+    reset: Callable[[], object] | None = None,
+    moments: Collection[CrashMoment] = CRASH_MOMENTS,
+    labels: Mapping[str, str] | None = None,
+    timeout: Seconds = 10,
+) -> CrashReport:
+    """Lose the process of a run at every checkpoint boundary, resume it on another, and compare.
+
+    The job runs undisturbed first, then once for every place that it came by: before its first line; before
+    the commit of each step, after it, before the next line; before the end is recorded and after it. There
+    the execution is abandoned as a kill would leave it: nothing of it runs any more, no `except`, no
+    `finally`. A second instance resumes the run, and its end is compared with the undisturbed one: status,
+    output, error, which steps ran, and what `observe` returns. A completed step that runs again is reported.
+
+    `observe` returns what the job has done to the outside world, as any value that can be copied and
+    compared; `reset` takes it back and is called before every run. Both may be async; `observe` needs
+    `reset`. `moments` chooses where to crash. `timeout` is in real seconds, for each execution.
+
+    Raises `ValidationError` when the input or an argument is refused, `TimeoutError` when a run does not
+    end. Every crash leaves a few suspended objects behind, and of a plain job one waiting thread.
+
+    >>> report = await crash_everywhere(charge, order, observe=lambda: bank.charges, reset=bank.clear)
+    >>> report.assert_no_differences()
+    """
+    _check(job, observe, reset, moments)
+    trial = _Trial(job, input, observe, reset, labels, positive_seconds("timeout", timeout))
+    first = await trial.run(None)
+    again = _result(None, await trial.run(None), first.ending)
+    crashes = [
+        _result(point, await trial.run(point), first.ending) for point in first.passed if point.moment in moments
+    ]
+    return CrashReport(job.name, first.ending, tuple([again, *crashes] if again.differences else crashes))
+
+
+@dataclass(frozen=True, slots=True)
+class _Witness:
+    """What was seen of one run."""
+
+    ending: Ending
+    passed: list[CrashPoint]
+    has_crashed: bool
+    completed_before: set[str]
+    started_again: set[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """A job, and what is needed to run it over and over."""
+
+    job: JobDefinition[Any, Any]
+    input: object
+    observe: Callable[[], object] | None
+    reset: Callable[[], object] | None
+    labels: Mapping[str, str] | None
+    timeout: float
+
+    async def run(self, crash_at: CrashPoint | None) -> _Witness:
+        """Run the job once, on a database of its own: undisturbed, or through a crash."""
+        await _called(self.reset)
+        clock = FakeClock()
+        store = open_store("sqlite://:memory:", clock)
+        client = create_durably(database=store, jobs={"job": self.job}, clock=clock, lease_duration=_LEASE_SECONDS)
+        try:
+            await client.migrate()
+            run_id = (await client.jobs.job.trigger(self.input, labels=self.labels)).id
+            process = CrashingProcess(store, clock, self.job, lease_seconds=_LEASE_SECONDS, crash_at=crash_at)
+            await process.execute(self.timeout)
+            second = CrashingProcess(store, clock, self.job, lease_seconds=_LEASE_SECONDS, resumes_after=crash_at)
+            if process.has_crashed:
+                clock.advance(seconds=_LEASE_SECONDS)
+                await second.execute(self.timeout)
+            run = await client.storage.get_run(run_id)
+        finally:
+            await client.close()
+        if run is None:
+            raise ValidationError(f"Job {self.job.name!r} deleted its own run {run_id}", field="job", value=self.job)
+        # A copy: what is observed is mostly a living list that the next reset empties.
+        observed = copy.deepcopy(await _called(self.observe))
+        calls = dict(process.started + second.started)
+        ending = Ending(str(run.status), run.output, run.error, observed, calls)
+        started_again = set(process.started) & set(second.started)
+        return _Witness(ending, process.passed, process.has_crashed, process.completed, started_again)
+
+
+def _result(point: CrashPoint | None, witness: _Witness, undisturbed: Ending) -> CrashResult:
+    in_flight = tuple(sorted(witness.started_again - witness.completed_before))
+    return CrashResult(point, witness.ending, in_flight, tuple(_differences(point, witness, undisturbed)))
+
+
+def _differences(point: CrashPoint | None, witness: _Witness, undisturbed: Ending) -> Iterator[Difference]:
+    if point is not None and not witness.has_crashed:
+        yield Difference(point, "reached", undisturbed=True, crashed=False)
+    for what in ("status", "output", "error", "observed"):
+        expected, found = getattr(undisturbed, what), getattr(witness.ending, what)
+        if expected != found:
+            yield Difference(point, what, expected, found)
+    expected_steps, found_steps = sorted(undisturbed.step_calls), sorted(witness.ending.step_calls)
+    if expected_steps != found_steps:
+        yield Difference(point, "steps", expected_steps, found_steps)
+    if repeated := sorted(witness.started_again & witness.completed_before):
+        yield Difference(point, "repeated", [], repeated)
+
+
+async def _called(function: Callable[[], object] | None) -> object:
+    result = function() if function is not None else None
+    return await result if inspect.isawaitable(result) else result
+
+
+def _check(job: object, observe: object, reset: object, moments: Collection[str]) -> None:
+    if not isinstance(job, JobDefinition):
+        raise ValidationError(f"Invalid job {job!r}: must be a job made by define_job", field="job", value=job)
+    if observe is not None and reset is None:
+        raise ValidationError(
+            "observe needs reset: without it every run would see what the runs before it did", field="reset"
+        )
+    if unknown := [moment for moment in moments if moment not in CRASH_MOMENTS]:
+        raise ValidationError(
+            f"Invalid moments {unknown!r}: must be of {', '.join(CRASH_MOMENTS)}", field="moments", value=unknown
+        )
