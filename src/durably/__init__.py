@@ -3,6 +3,8 @@
 >>> from durably import StepContext, create_durably, define_job
 """
 
+from typing import TYPE_CHECKING, Any
+
 from durably.app import Durably, create_durably
 from durably.core.errors import (
     CancelledError,
@@ -69,17 +71,29 @@ from durably.options import (
 )
 from durably.plugins import DurablyPlugin, with_log_persistence
 
+if TYPE_CHECKING:
+    from durably.http import (
+        AuthConfig,
+        CreateDurablyHandlerOptions,
+        DurablyHandler,
+        Reject,
+        create_durably_handler,
+    )
+
 __all__ = [
     "AbortSignal",
+    "AuthConfig",
     "BatchItem",
     "CancelledError",
     "ClientRun",
     "ConflictError",
+    "CreateDurablyHandlerOptions",
     "Disposition",
     "DomainEvent",
     "Durably",
     "DurablyError",
     "DurablyEvent",
+    "DurablyHandler",
     "DurablyOptions",
     "DurablyPlugin",
     "EventType",
@@ -92,6 +106,7 @@ __all__ = [
     "NotFoundError",
     "OperationalEvent",
     "ProgressData",
+    "Reject",
     "Run",
     "RunCancelEvent",
     "RunCancelledError",
@@ -129,8 +144,28 @@ __all__ = [
     "WaitForRunOptions",
     "WorkerErrorEvent",
     "create_durably",
+    "create_durably_handler",
     "define_job",
     "is_domain_event",
     "to_client_run",
     "with_log_persistence",
 ]
+
+_FROM_HTTP = frozenset(
+    {"AuthConfig", "CreateDurablyHandlerOptions", "DurablyHandler", "Reject", "create_durably_handler"}
+)
+
+
+def __getattr__(name: str) -> Any:
+    # Asked for by name only: `import durably` must not need what an extra brings.
+    if name not in _FROM_HTTP:
+        raise AttributeError(f"module 'durably' has no attribute {name!r}")
+    try:
+        from durably import http  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        if error.name is None or not error.name.startswith("starlette"):
+            raise
+        raise ModuleNotFoundError(
+            f"durably.{name} needs Starlette: install the extra durably[http]", name=error.name
+        ) from error
+    return getattr(http, name)

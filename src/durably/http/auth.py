@@ -1,0 +1,106 @@
+"""Who may do what: the hooks of an application, and the one place that calls them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, fields
+from typing import Any, Final, Generic
+
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from typing_extensions import TypeVar
+
+from durably.core.errors import ValidationError
+from durably.core.jobs import is_async_callable
+from durably.core.runs import Run, RunFilter, RunOperation, RunsSubscribeFilter
+from durably.http.problems import Reject
+from durably.options import TriggerRequest
+
+ContextT = TypeVar("ContextT", default=Any)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthConfig(Generic[ContextT]):
+    """Hooks that decide who may do what. Each is sync or async and called with positional arguments.
+
+    `authenticate(request)` returns the context, any value, that the others get first. `on_trigger(context,
+    trigger)` and `on_run_access(context, run, operation)` return nothing. `scope_runs(context, filter)` and
+    `scope_runs_subscribe(context, filter)` return the narrowed filter; without the second the first serves
+    the event stream too. A hook rejects by raising Starlette's (or FastAPI's) `HTTPException` or `Reject`.
+
+    A hook that is a plain function runs in a worker thread, so it may block.
+
+    >>> AuthConfig(authenticate=lambda request: user_of(request.cookies["session"]))
+    """
+
+    authenticate: Callable[[Request], ContextT | Awaitable[ContextT]]
+    on_trigger: Callable[[ContextT, TriggerRequest], object] | None = None
+    on_run_access: Callable[[ContextT, Run[Any], RunOperation], object] | None = None
+    scope_runs: Callable[[ContextT, RunFilter], RunFilter | Awaitable[RunFilter]] | None = None
+    scope_runs_subscribe: (
+        Callable[[ContextT, RunsSubscribeFilter], RunsSubscribeFilter | Awaitable[RunsSubscribeFilter]] | None
+    ) = None
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            hook = getattr(self, field.name)
+            if not callable(hook) and (hook is not None or field.name == "authenticate"):
+                raise ValidationError(
+                    f"Invalid auth.{field.name} {hook!r}: must be a function", field=f"auth.{field.name}", value=hook
+                )
+
+
+class Gate:
+    """Asks the hooks; without any, everybody may do everything."""
+
+    def __init__(self, auth: AuthConfig[Any] | None) -> None:
+        self._auth: Final = auth
+
+    async def authenticate(self, request: Request) -> Any:
+        """Return the context of the caller."""
+        return None if self._auth is None else await call_hook(self._auth.authenticate, request)
+
+    async def check_trigger(self, context: Any, trigger: TriggerRequest) -> None:
+        """Let `on_trigger` reject."""
+        if self._auth is not None and self._auth.on_trigger is not None:
+            await call_hook(self._auth.on_trigger, context, trigger)
+
+    async def check_access(self, context: Any, run: Run[Any], operation: RunOperation) -> None:
+        """Let `on_run_access` reject."""
+        if self._auth is not None and self._auth.on_run_access is not None:
+            await call_hook(self._auth.on_run_access, context, run, operation)
+
+    async def may_read(self, context: Any, run: Run[Any]) -> bool:
+        """Tell whether the caller may see a run, instead of rejecting."""
+        try:
+            await self.check_access(context, run, "read")
+        except (HTTPException, Reject):
+            return False
+        return True
+
+    async def scope_list(self, context: Any, wanted: RunFilter) -> RunFilter:
+        """Return the filter of a list as far as the caller may see."""
+        if self._auth is None or self._auth.scope_runs is None:
+            return wanted
+        scoped: RunFilter = await call_hook(self._auth.scope_runs, context, wanted)
+        return scoped
+
+    async def scope_stream(self, context: Any, wanted: RunsSubscribeFilter) -> RunsSubscribeFilter:
+        """Return the filter of an event stream as far as the caller may see."""
+        if self._auth is None:
+            return wanted
+        hook = self._auth.scope_runs_subscribe or self._auth.scope_runs
+        if hook is None:
+            return wanted
+        scoped: RunsSubscribeFilter = await call_hook(hook, context, wanted)
+        return scoped
+
+
+async def call_hook(hook: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a hook of the application: an async one here, a plain one where it may block."""
+    if is_async_callable(hook):
+        return await hook(*arguments)
+    result = await run_in_threadpool(hook, *arguments)
+    return await result if inspect.isawaitable(result) else result

@@ -1,0 +1,148 @@
+"""One client's event stream: from the log to text, throttled, with a heartbeat, and able to be continued."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from durably.core.events import TERMINAL_EVENTS, DurablyEvent, RunEvent, RunProgressEvent
+from durably.core.store import Position, Recorded
+from durably.engine.event_hub import EventFeed
+from durably.http.cursor import Cursor, sequence_at
+from durably.http.throttle import ProgressThrottle
+
+HEARTBEAT_SECONDS: Final = 15.0
+
+
+class LogGapError(Exception):
+    """The log was cleaned before this reader came to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """An event that stands for the state; `is_whole` with the last of them, when the client has it all."""
+
+    event: RunEvent
+    is_whole: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What of the log a stream carries, and how: `wants` picks, `encode` writes an event and its sequence."""
+
+    wants: Callable[[RunEvent], bool]
+    encode: Callable[[DurablyEvent, int], str]
+    ends_with_run: bool
+
+
+class EventStream:
+    """What one client is sent: `opening`, which leads from `start` up to `here`, then what `feed` brings.
+
+    The client's pace is the reader's pace: while nobody takes the next frame, nothing piles up here.
+    """
+
+    def __init__(
+        self,
+        feed: EventFeed,
+        selection: Selection,
+        throttle_seconds: float,
+        *,
+        opening: AsyncIterator[Replay | Recorded],
+        start: Position,
+        here: Position,
+    ) -> None:
+        self._feed = feed
+        self._selection = selection
+        self._throttle = ProgressThrottle(throttle_seconds)
+        self._opening = opening
+        self._sent = start
+        self._here = here
+        self._has_ended = False
+
+    def close(self) -> None:
+        """Leave the hub."""
+        self._feed.close()
+
+    async def frames(self) -> AsyncIterator[str]:
+        """Yield the text of the stream, frame by frame, until it ends.
+
+        A gap in the log ends it too: a client that comes again is told the state, so that is all there is to do.
+        """
+        yield ": connected\n\n"
+        try:
+            async for entry in self._opening:
+                for frame in self._replay(entry) if isinstance(entry, Replay) else self._take(entry):
+                    yield frame
+                if self._has_ended:
+                    return
+            self._sent = max(self._sent, self._here)
+            # So that a client that has heard of nothing yet can go on from here as well.
+            yield self._mark()
+            async for frame in self._live():
+                yield frame
+        except LogGapError:
+            return
+
+    async def _live(self) -> AsyncIterator[str]:
+        time = asyncio.get_running_loop().time
+        next_heartbeat = time() + HEARTBEAT_SECONDS
+        while not self._has_ended:
+            for progress in self._throttle.due(time()):
+                yield self._frame(progress)
+            if time() >= next_heartbeat:
+                next_heartbeat = time() + HEARTBEAT_SECONDS
+                yield f": heartbeat\n{self._mark()}"
+            next_due = self._throttle.next_due
+            try:
+                async with asyncio.timeout_at(next_heartbeat if next_due is None else min(next_due, next_heartbeat)):
+                    recorded = await anext(self._feed)
+            except TimeoutError:
+                recorded = None
+            except StopAsyncIteration:
+                return
+            if not self._feed.gapless:
+                raise LogGapError
+            if recorded is not None:
+                for frame in self._take(recorded):
+                    yield frame
+
+    def _take(self, recorded: Recorded) -> Iterator[str]:
+        event = recorded.event
+        is_wanted = isinstance(event, RunEvent) and self._selection.wants(event)
+        if is_wanted and isinstance(event, TERMINAL_EVENTS):
+            held = self._throttle.end(event.run_id)
+            if held is not None:
+                # Under the position before the end: a client that gets no further is still told the end.
+                yield self._frame(held)
+            self._has_ended = self._selection.ends_with_run
+        self._sent = max(self._sent, recorded.position)
+        if is_wanted and not self._holds_back(recorded):
+            yield self._frame(recorded)
+
+    def _holds_back(self, recorded: Recorded) -> bool:
+        event = recorded.event
+        if not isinstance(event, RunProgressEvent):
+            return False
+        return not self._throttle.admits(event.run_id, recorded, asyncio.get_running_loop().time())
+
+    def _replay(self, replay: Replay) -> Iterator[str]:
+        self._has_ended = self._selection.ends_with_run and isinstance(replay.event, TERMINAL_EVENTS)
+        data = f"data: {self._selection.encode(replay.event, 0)}\n\n"
+        if replay.is_whole:
+            self._sent = max(self._sent, self._here)
+            yield f"id: {self._cursor()}\n{data}"
+        else:
+            # Half of a state is nothing to go on from: an empty id makes the client begin again.
+            yield f"id:\n{data}"
+
+    def _frame(self, recorded: Recorded) -> str:
+        data = self._selection.encode(recorded.event, sequence_at(recorded.position))
+        return f"id: {self._cursor()}\ndata: {data}\n\n"
+
+    def _mark(self) -> str:
+        return f"id: {self._cursor()}\n\n"
+
+    def _cursor(self) -> Cursor:
+        return Cursor(self._sent, self._throttle.held_since)

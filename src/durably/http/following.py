@@ -1,0 +1,131 @@
+"""What a client that opens a stream is sent first: the state, or what it missed since it was here last."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final
+
+from durably.app import Durably
+from durably.core.events import TERMINAL_EVENTS, RunDeleteEvent, RunEvent, RunProgressEvent
+from durably.core.runs import Run
+from durably.core.store import Position, Recorded, Store
+from durably.engine.replay import replay_of
+from durably.engine.system_clock import SystemClock
+from durably.http.codec import ALL_RUNS_EVENTS, RUN_STREAM_EVENTS, all_runs_event, run_stream_event
+from durably.http.cursor import Cursor
+from durably.http.event_stream import EventStream, LogGapError, Replay, Selection
+
+_PAGE: Final = 500
+_NO_RUN: Final = ""
+
+_clock: Final = SystemClock()
+
+Opening = Callable[[Run[Any] | None, Position, Cursor | None], AsyncIterator[Replay | Recorded]]
+
+
+async def follow_one_run(durably: Durably, run: Run[Any], last: Cursor | None, throttle_seconds: float) -> EventStream:
+    """Open the stream of a run: its state and what follows, or all that came after `last`."""
+    store = durably.storage
+
+    async def opening(now: Run[Any] | None, here: Position, last: Cursor | None) -> AsyncIterator[Replay | Recorded]:
+        if last is not None:
+            async for recorded in _missed(store, run.id, last, here):
+                yield recorded
+            if now is not None and not now.is_terminal:
+                return
+            # The reader stops at the event that ended the run. Having come here, the client had it before.
+        for replay in _state(run, now):
+            yield replay
+
+    selection = Selection(lambda event: event.type in RUN_STREAM_EVENTS, run_stream_event, ends_with_run=True)
+    return await _open(durably, run.id, selection, opening, last, throttle_seconds)
+
+
+async def follow_all_runs(
+    durably: Durably, matches: Callable[[RunEvent], bool], last: Cursor | None, throttle_seconds: float
+) -> EventStream:
+    """Open the stream of all runs that match: from now on, or all that came after `last`.
+
+    Where the log no longer reaches back to `last` the stream begins now: a client asks for its list again
+    whenever a stream opens.
+    """
+
+    async def opening(_: Run[Any] | None, here: Position, last: Cursor | None) -> AsyncIterator[Replay | Recorded]:
+        if last is not None:
+            async for recorded in _missed(durably.storage, None, last, here):
+                yield recorded
+
+    def wants(event: RunEvent) -> bool:
+        return event.type in ALL_RUNS_EVENTS and matches(event)
+
+    selection = Selection(wants, all_runs_event, ends_with_run=False)
+    return await _open(durably, None, selection, opening, last, throttle_seconds)
+
+
+async def _open(
+    durably: Durably,
+    run_id: str | None,
+    selection: Selection,
+    opening: Opening,
+    last: Cursor | None,
+    throttle_seconds: float,
+) -> EventStream:
+    # The feed first: what happens from now on waits in it while the past is looked up.
+    feed = await durably.open_feed(run_id)
+    try:
+        run, here = await durably.storage.snapshot(run_id or _NO_RUN)
+        feed.start_after(here)
+        if last is not None and not await _reaches_back(durably.storage, last, here):
+            last = None
+    except BaseException:
+        feed.close()
+        raise
+    return EventStream(
+        feed,
+        selection,
+        throttle_seconds,
+        opening=opening(run, here, last),
+        start=here if last is None else last.position,
+        here=here,
+    )
+
+
+async def _reaches_back(store: Store, last: Cursor, here: Position) -> bool:
+    # A position beyond the end is one of another database.
+    return last.position <= here and (await store.events_after(last.start, 1)).is_gapless
+
+
+async def _missed(store: Store, run_id: str | None, last: Cursor, here: Position) -> AsyncIterator[Recorded]:
+    """Yield what a client has not been sent: all after its position, and before it what was held back."""
+    held: dict[str, Recorded] = {}
+    position = last.start
+    while position < here:
+        page = await store.events_after(position, _PAGE)
+        if not page.is_gapless:
+            raise LogGapError
+        if not page.events:
+            break
+        for recorded in page.events:
+            event = recorded.event
+            if not isinstance(event, RunEvent) or run_id not in (None, event.run_id) or recorded.position > here:
+                continue
+            if recorded.position > last.position:
+                yield recorded
+            elif isinstance(event, RunProgressEvent):
+                held[event.run_id] = recorded
+            elif isinstance(event, TERMINAL_EVENTS):
+                held.pop(event.run_id, None)
+        position = page.events[-1].position
+        # A long way is no reason to keep everybody else waiting.
+        await asyncio.sleep(0)
+
+
+def _state(run: Run[Any], now: Run[Any] | None) -> list[Replay]:
+    if now is None:
+        events: list[RunEvent] = [
+            RunDeleteEvent(timestamp=_clock.now(), run_id=run.id, job_name=run.job_name, labels=run.labels)
+        ]
+    else:
+        events = [event for event in replay_of(now, _clock.now()) if isinstance(event, RunEvent)]
+    return [Replay(event, is_whole=event is events[-1]) for event in events]

@@ -1,0 +1,163 @@
+"""The handler: lets a request in, finds its endpoint, and turns whatever happens into a response."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+from typing_extensions import TypedDict
+
+from durably.app import Durably
+from durably.http.auth import AuthConfig, Gate, call_hook
+from durably.http.problems import not_found, response_to
+from durably.http.routes import ROUTES, Call
+from durably.settings import Seconds, positive_seconds, refuse
+
+_MAX_BODY_SIZE: Final = 1_048_576
+_SSE_THROTTLE: Final = 0.1
+
+
+class CreateDurablyHandlerOptions(TypedDict, total=False):
+    """What `create_durably_handler` takes beside the instance."""
+
+    sse_throttle: Seconds
+    on_request: Callable[..., object] | None
+    auth: AuthConfig[Any] | None
+    max_body_size: int
+
+
+def create_durably_handler(
+    durably: Durably,
+    *,
+    sse_throttle: Seconds = _SSE_THROTTLE,
+    on_request: Callable[..., object] | None = None,
+    auth: AuthConfig[Any] | None = None,
+    max_body_size: int = _MAX_BODY_SIZE,
+) -> DurablyHandler:
+    """Make the handler that serves an instance over HTTP, to Durably's clients and React hooks.
+
+    `sse_throttle`: seconds between two progress events of a run on one stream; 0 sends all of them.
+    `on_request`: called before each request that was authenticated, with the request if it takes one.
+    `auth`: who may do what; without it everybody may do everything. `max_body_size`: bytes that a request
+    may bring.
+
+    Raises `ValidationError` naming the argument, its value and what is allowed.
+
+    >>> app.mount("/api/durably", create_durably_handler(durably))
+    """
+    if not isinstance(durably, Durably):
+        raise refuse("durably", durably, "an instance made by create_durably")
+    if auth is not None and not isinstance(auth, AuthConfig):
+        raise refuse("auth", auth, "an AuthConfig")
+    if on_request is not None and not callable(on_request):
+        raise refuse("on_request", on_request, "a function")
+    if isinstance(max_body_size, bool) or not isinstance(max_body_size, int) or max_body_size < 1:
+        raise refuse("max_body_size", max_body_size, "a number of bytes above 0")
+    is_off = sse_throttle in (0, timedelta(0))
+    return DurablyHandler(
+        durably,
+        Gate(auth),
+        on_request,
+        sse_throttle=0.0 if is_off else positive_seconds("sse_throttle", sse_throttle),
+        max_body_size=max_body_size,
+    )
+
+
+class DurablyHandler:
+    """Serves an instance over HTTP. Made by `create_durably_handler`.
+
+    An ASGI application: mount it, or serve it alone; then the server's start and end are those of the
+    instance, its worker included. `handle` answers single requests inside a route of one's own.
+    """
+
+    def __init__(
+        self,
+        durably: Durably,
+        gate: Gate,
+        on_request: Callable[..., object] | None,
+        *,
+        sse_throttle: float,
+        max_body_size: int,
+    ) -> None:
+        self._durably = durably
+        self._gate = gate
+        self._on_request = on_request
+        self._takes_request = on_request is not None and _takes_argument(on_request)
+        self._sse_throttle = sse_throttle
+        self._max_body_size = max_body_size
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve as an ASGI application."""
+        match scope["type"]:
+            case "http":
+                request = Request(scope, receive)
+                response = await self._answer(request, _path_below(scope["path"], scope.get("root_path", "")))
+                await response(scope, receive, send)
+            case "lifespan":
+                await self._live(receive, send)
+            case "websocket":
+                await send({"type": "websocket.close", "code": 1000})
+
+    async def handle(self, request: Request, base_path: str) -> Response:
+        """Return the response to a request whose path lies below `base_path`.
+
+        >>> @app.route("/api/durably/{path:path}", methods=["GET", "POST", "DELETE"])
+        ... async def durably_route(request: Request) -> Response:
+        ...     return await handler.handle(request, "/api/durably")
+        """
+        path = _path_below(request.scope["path"], request.scope.get("root_path", ""))
+        for below in (request.scope["path"], path):
+            if below.startswith(f"{base_path.rstrip('/')}/"):
+                return await self._answer(request, _path_below(below, base_path.rstrip("/")))
+        return await self._answer(request, "")
+
+    async def _answer(self, request: Request, path: str) -> Response:
+        try:
+            context = await self._gate.authenticate(request)
+            if self._on_request is not None:
+                await call_hook(self._on_request, *[request] * self._takes_request)
+            route = ROUTES.get((request.method, path))
+            if route is None:
+                return not_found()
+            call = Call(request, context, self._durably, self._gate, self._sse_throttle, self._max_body_size)
+            return await route(call)
+        except Exception as error:  # noqa: BLE001 - every error has its response
+            return response_to(error)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            await self._durably.init()
+        except Exception as error:
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            raise
+        await send({"type": "lifespan.startup.complete"})
+        try:
+            await receive()
+        finally:
+            await self._durably.stop()
+            await self._durably.close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+def _path_below(path: str, base: str) -> str:
+    """Return the part of a path behind `base`; servers differ in whether the path holds it."""
+    if base and (path == base or path.startswith(f"{base}/")):
+        return path[len(base) :]
+    return path
+
+
+def _takes_argument(function: Callable[..., object]) -> bool:
+    return any(
+        parameter.kind is parameter.VAR_POSITIONAL
+        or (
+            parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+            and parameter.default is parameter.empty
+        )
+        for parameter in inspect.signature(function).parameters.values()
+    )

@@ -1,0 +1,218 @@
+"""One function per endpoint. Each has been let in already and decides what is asked of the instance."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydantic import PydanticUserError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from durably.app import Durably
+from durably.core.errors import ConflictError, NotFoundError
+from durably.core.events import RunEvent
+from durably.core.json_values import Codec
+from durably.core.runs import Run, RunOperation, RunsSubscribeFilter
+from durably.engine.enqueue import TriggerOrder
+from durably.engine.queries import run_query
+from durably.handles import JobHandle
+from durably.http.auth import Gate
+from durably.http.codec import encode, log_to_wire, run_to_wire, step_to_wire, trigger_from_wire
+from durably.http.cursor import Cursor
+from durably.http.following import follow_all_runs, follow_one_run
+from durably.http.openapi import OPENAPI
+from durably.http.problems import BadRequest, json_response
+from durably.http.request_data import json_body, last_event_id_of, run_filter_of, run_id_of, stream_filter_of
+from durably.http.responses import EventStreamResponse
+
+_NEUTRAL_CONFLICT: Final = "The trigger conflicts with another run"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request that was let in: who asks, and what there is to answer with."""
+
+    request: Request
+    context: Any
+    durably: Durably
+    gate: Gate
+    sse_throttle: float
+    max_body_size: int
+
+    async def run(self, operation: RunOperation) -> Run[Any]:
+        """Return the run that the query names, if the caller may do this with it."""
+        run_id = run_id_of(self.request)
+        run = await self.durably.get_run(run_id)
+        if run is None:
+            raise NotFoundError("run", run_id)
+        await self.gate.check_access(self.context, run, operation)
+        return run
+
+
+async def trigger(call: Call) -> Response:
+    """`POST /trigger`."""
+    body = await json_body(call.request, call.max_body_size)
+    job = _job_of(call.durably, body)
+    await call.gate.check_trigger(call.context, trigger_from_wire(body))
+    _check_trigger(body)
+    order = TriggerOrder(
+        body["input"], body.get("idempotencyKey"), body.get("concurrencyKey"), body.get("coalesce"), body.get("labels")
+    )
+    try:
+        (triggered,) = await call.durably.enqueue(job.definition, [order])
+    except ConflictError as conflict:
+        await _hide_unseen(call, conflict)
+        raise
+    if triggered.disposition != "created" and not await call.gate.may_read(call.context, triggered):
+        raise BadRequest(_NEUTRAL_CONFLICT, 409)
+    return json_response({"runId": triggered.id, "disposition": triggered.disposition})
+
+
+async def list_runs(call: Call) -> Response:
+    """`GET /runs`."""
+    scoped = await call.gate.scope_list(call.context, run_filter_of(call.request))
+    return json_response([run_to_wire(run) for run in await call.durably.get_runs(**scoped)])
+
+
+async def get_run(call: Call) -> Response:
+    """`GET /run`."""
+    return json_response(run_to_wire(await call.run("read")))
+
+
+async def get_steps(call: Call) -> Response:
+    """`GET /steps`."""
+    run = await call.run("steps")
+    return json_response([step_to_wire(step) for step in await call.durably.get_steps(run.id)])
+
+
+async def get_logs(call: Call) -> Response:
+    """`GET /logs`: what a run did in detail, as its steps are, so the same right opens it."""
+    run = await call.run("steps")
+    return json_response([log_to_wire(log) for log in await call.durably.get_logs(run.id)])
+
+
+async def get_jobs(call: Call) -> Response:
+    """`GET /jobs`: names and the JSON Schemas of what goes in and comes out, null for anything."""
+    definitions = {handle.name: handle.definition for handle in call.durably.jobs.values()}
+    return json_response(
+        [
+            {
+                "name": name,
+                "inputSchema": _schema(definition.input, "validation"),
+                "outputSchema": _schema(definition.output, "serialization"),
+            }
+            for name, definition in definitions.items()
+        ]
+    )
+
+
+async def retrigger(call: Call) -> Response:
+    """`POST /retrigger`."""
+    run = await call.run("retrigger")
+    try:
+        fresh = await call.durably.retrigger(run.id)
+    except ConflictError as conflict:
+        await _hide_unseen(call, conflict)
+        raise
+    return json_response({"success": True, "runId": fresh.id})
+
+
+async def cancel(call: Call) -> Response:
+    """`POST /cancel`."""
+    run = await call.run("cancel")
+    await call.durably.cancel(run.id)
+    return json_response({"success": True})
+
+
+async def delete_run(call: Call) -> Response:
+    """`DELETE /run`."""
+    run = await call.run("delete")
+    await call.durably.delete_run(run.id)
+    return json_response({"success": True})
+
+
+async def subscribe(call: Call) -> Response:
+    """`GET /subscribe`: the event stream of one run."""
+    run = await call.run("subscribe")
+    last = Cursor.of(last_event_id_of(call.request))
+    return EventStreamResponse(lambda: follow_one_run(call.durably, run, last, call.sse_throttle))
+
+
+async def subscribe_runs(call: Call) -> Response:
+    """`GET /runs/subscribe`: the event stream of all runs that match."""
+    scoped = await call.gate.scope_stream(call.context, stream_filter_of(call.request))
+    matches = _matcher(scoped)
+    last = Cursor.of(last_event_id_of(call.request))
+    return EventStreamResponse(lambda: follow_all_runs(call.durably, matches, last, call.sse_throttle))
+
+
+async def openapi(call: Call) -> Response:
+    """`GET /openapi.json`."""
+    return json_response(OPENAPI)
+
+
+ROUTES: Final[dict[tuple[str, str], Callable[[Call], Awaitable[Response]]]] = {
+    ("POST", "/trigger"): trigger,
+    ("GET", "/runs"): list_runs,
+    ("GET", "/run"): get_run,
+    ("DELETE", "/run"): delete_run,
+    ("GET", "/steps"): get_steps,
+    ("GET", "/logs"): get_logs,
+    ("GET", "/jobs"): get_jobs,
+    ("POST", "/retrigger"): retrigger,
+    ("POST", "/cancel"): cancel,
+    ("GET", "/subscribe"): subscribe,
+    ("GET", "/runs/subscribe"): subscribe_runs,
+    ("GET", "/openapi.json"): openapi,
+}
+
+
+def _job_of(durably: Durably, body: Any) -> JobHandle[Any, Any]:
+    name = body.get("jobName") if isinstance(body, dict) else None
+    if not isinstance(name, str) or not name:
+        raise BadRequest("jobName is required")
+    job = durably.get_job(name)
+    if job is None:
+        raise NotFoundError("job", name)
+    return job
+
+
+def _check_trigger(body: dict[str, Any]) -> None:
+    if "coalesce" in body and body["coalesce"] != "skip":
+        given = body["coalesce"]
+        shown = given if isinstance(given, str) else encode(given)
+        raise BadRequest(f"Invalid coalesce value: '{shown}'. Valid values: 'skip'")
+    if "coalesce" in body and body.get("concurrencyKey") is None:
+        raise BadRequest("coalesce requires concurrencyKey")
+    if "input" not in body:
+        raise BadRequest("input is required")
+
+
+async def _hide_unseen(call: Call, conflict: ConflictError) -> None:
+    """Say nothing of a run that stands in the way when the caller may not see it."""
+    if conflict.run_id is None:
+        return
+    run = await call.durably.get_run(conflict.run_id)
+    if run is not None and not await call.gate.may_read(call.context, run):
+        raise BadRequest(_NEUTRAL_CONFLICT, 409) from conflict
+
+
+def _matcher(scoped: RunsSubscribeFilter) -> Callable[[RunEvent], bool]:
+    query = run_query(job_name=scoped.get("job_name"), labels=scoped.get("labels"))
+
+    def matches(event: RunEvent) -> bool:
+        if query.job_names and event.job_name not in query.job_names:
+            return False
+        return all(event.labels.get(key) == value for key, value in query.labels)
+
+    return matches
+
+
+def _schema(codec: Codec[Any] | None, mode: str) -> dict[str, Any] | None:
+    try:
+        return None if codec is None else codec.json_schema(mode) or None
+    except PydanticUserError:
+        # Some types that Pydantic validates have no JSON Schema.
+        return None
