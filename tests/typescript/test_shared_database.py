@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 
 from durably import AbortSignal, RunStatus, StepContext, define_job, with_log_persistence
 from durably.core.errors import RunCancelledError, RunFailedError
-from tests.conftest import Events, Gate, OpenDurably, until
+from tests.conftest import Events, Gate, OpenDurably
 from tests.typescript.conftest import StartTypeScript
 
 
@@ -274,7 +274,8 @@ class TestTypeScriptCancels:
         subscription = python.subscribe(run.id)
         first = asyncio.ensure_future(anext(subscription))
         waiting = asyncio.ensure_future(python.wait_for_run(run.id))
-        await until(lambda: _is_followed(python))
+        # The other program's answer lets both come to their waiting.
+        await typescript.do("getRun", run.id)
 
         await typescript.do("cancel", run.id)
 
@@ -318,7 +319,7 @@ class TestTypeScriptExecutes:
         typescript = await start_typescript()
         triggered = await python.jobs.import_csv.trigger({"filename": "a.csv"})
         waiting = asyncio.ensure_future(python.wait_for_run(triggered.id))
-        await until(lambda: _is_followed(python))
+        await typescript.do("getRun", triggered.id)
 
         assert await typescript.do("processOne")
 
@@ -354,8 +355,3 @@ class TestTypeScriptExecutes:
         assert await python.process_until_idle() == 0
 
         assert (await typescript.do("getRun", triggered["id"]))["status"] == "pending"
-
-
-async def _is_followed(durably) -> bool:
-    hub = durably._hub
-    return bool(hub._is_following and (hub._waiting or hub._run_feeds))
