@@ -161,6 +161,18 @@ def place(what: str, path: tuple[int | str, ...]) -> str:
     return what + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
 
 
+def is_storable(text: str) -> bool:
+    """Tell whether every database can hold `text` as it is: no NUL, no lone surrogate."""
+    if "\x00" in text:
+        return False
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def storable(text: str) -> str:
+    """Return `text` with what databases cannot hold replaced: for messages, which must not be lost."""
+    return text if is_storable(text) else text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+
+
 def _storable(text: str, what: str) -> str:
     # A lone surrogate passes through JSON but no database driver can write it as UTF-8.
     if not text.isascii():

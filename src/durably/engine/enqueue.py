@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 from durably.core.clock import Clock
 from durably.core.errors import ConflictError, NotFoundError, ValidationError
 from durably.core.jobs import JobDefinition
-from durably.core.json_values import Codec
+from durably.core.json_values import Codec, is_storable
 from durably.core.runs import ALLOWED_FROM, Run, TriggerResult
 from durably.core.store import NewRun, Store
 from durably.core.ulid import new_ulid
@@ -127,7 +127,7 @@ def check_labels(labels: object) -> dict[str, str]:
                 field="labels",
                 value=key,
             )
-        if not isinstance(value, str) or not _is_storable(value):
+        if not isinstance(value, str) or not is_storable(value):
             raise ValidationError(
                 f"Invalid label {key!r}: {value!r} must be text (without NUL)", field=f"labels.{key}", value=value
             )
@@ -144,11 +144,5 @@ def _check_coalesce(order: TriggerOrder) -> None:
 
 
 def _check_key(name: str, key: object) -> None:
-    if not isinstance(key, str) or not key or not _is_storable(key):
+    if not isinstance(key, str) or not key or not is_storable(key):
         raise ValidationError(f"Invalid {name} {key!r}: must be text that is not empty", field=name, value=key)
-
-
-def _is_storable(text: str) -> bool:
-    if "\x00" in text:
-        return False
-    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)

@@ -26,7 +26,7 @@ from durably.core.events import (
     StepStartEvent,
     WorkerErrorEvent,
 )
-from durably.core.json_values import Codec, decode_json, encode_json, encode_leniently
+from durably.core.json_values import Codec, decode_json, encode_json, encode_leniently, is_storable, storable
 from durably.core.logs import LogLevel
 from durably.core.runs import RunStatus
 from durably.core.store import StepRecord, Store
@@ -129,12 +129,21 @@ class Execution:
                 del tasks[task]
         return await self.complete_step(begun, value)
 
+    async def await_step(self, name: str, work: Awaitable[Any]) -> Any:
+        """Await what a plain job's step gave to the event loop, so that it can be interrupted there."""
+        task = _this_task()
+        self.lease.tasks[task] = name
+        try:
+            return await self._interruption.guard_step(task, work)
+        finally:
+            del self.lease.tasks[task]
+
     async def begin_step(self, name: str, function: Callable[..., Any], returns: Any) -> Replayed | StartedStep:
         """Return the stored result of a step, or note that it starts."""
         self._check_held()
-        if not isinstance(name, str) or not name:
+        if not isinstance(name, str) or not name or not is_storable(name):
             raise ValidationError(
-                f"Invalid step name {name!r}: must be text that is not empty", field="name", value=name
+                f"Invalid step name {name!r}: must be text (without NUL) that is not empty", field="name", value=name
             )
         codec = result_codec(function, returns)
         while name in self._running:
@@ -157,7 +166,7 @@ class Execution:
         if self.signal.aborted:
             raise self._cancelled(step)
         try:
-            output_json = _encoded(step, value)
+            value, output_json = _encoded(step, value)
         except DurablyError as error:
             await self.fail_step(step, error)
             raise
@@ -292,7 +301,7 @@ class Execution:
             **self._about,
             step_name=step_name,
             level=level,
-            message=str(message),
+            message=storable(str(message)),
             data_json=encode_leniently(data) if has_data else None,
         )
         self.from_any_thread(lambda: self._hub.announce(event))
@@ -336,20 +345,25 @@ def describe(error: BaseException) -> str:
     >>> describe(ValueError("no such row"))
     'no such row'
     """
-    message = str(error)
+    try:
+        message = str(error)
+    except Exception:  # noqa: BLE001 - an error that cannot even say what it is has failed the run all the same
+        message = ""
     if not message or isinstance(error, KeyError):
         # A KeyError's message is nothing but the missing key.
         message = f"{type(error).__name__}: {message}" if message else type(error).__name__
-    return message.encode("utf-8", "replace").decode("utf-8")
+    return storable(message)
 
 
-def _encoded(step: StartedStep, value: Any) -> str | None:
+def _encoded(step: StartedStep, value: Any) -> tuple[Any, str | None]:
+    """Return the result of a step as the job sees it, now and after a resume, and as it is stored."""
     what = f"result of step {step.name!r}"
     if value is None:
-        return None
+        return None, None
     if step.codec is None:
-        return encode_json(value, what)
-    return step.codec.encode(step.codec.validate(value, what), what)
+        return value, encode_json(value, what)
+    value = step.codec.validate(value, what)
+    return value, step.codec.encode(value, what)
 
 
 def _decoded(name: str, text: str | None, codec: Codec[Any] | None) -> Any:

@@ -70,8 +70,9 @@ class Executor:
         try:
             output = await execution.perform(lambda: self._call(job, execution))
         except asyncio.CancelledError as cancelled:
-            if not execution.signal.aborted:
+            if not execution.signal.aborted and _is_being_cancelled():
                 raise
+            # Else the job awaited something that was cancelled: an error like any other.
             error = cancelled
         except (Exception, DurablyError, SystemExit, BaseExceptionGroup) as raised:  # noqa: BLE001 - it is the outcome
             error = raised
@@ -126,6 +127,11 @@ class Executor:
         self._hub.announce(
             WorkerErrorEvent(timestamp=self._clock.now(), error=message, context="execution", run_id=run.id)
         )
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _ended_from_outside(execution: Execution) -> Outcome | None:

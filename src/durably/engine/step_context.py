@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, ParamSpec, TypeVar, overload
 
-from durably.core.jobs import is_async_callable
+from durably.core.errors import LeaseLostError
 from durably.core.runs import ProgressData
 from durably.engine.abort import AbortSignal
 from durably.engine.execution import Execution, Replayed
@@ -155,7 +155,7 @@ class SyncStepContext(_BaseContext):
             kwargs = {**kwargs, "signal": execution.signal}
         leave = execution.enter_step(name)
         try:
-            value = self._call(fn, args, kwargs)
+            value = self._call(name, fn, args, kwargs)
         except BaseException as error:
             self._on_loop(execution.fail_step(begun, error))
             raise
@@ -163,18 +163,19 @@ class SyncStepContext(_BaseContext):
             leave()
         return self._on_loop(execution.complete_step(begun, value))
 
-    def _call(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if is_async_callable(fn):
-            return self._on_loop(fn(*args, **kwargs))
+    def _call(self, name: str, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         result = fn(*args, **kwargs)
-        return self._on_loop(result) if isinstance(result, Awaitable) else result
+        return self._on_loop(self._execution.await_step(name, result)) if isinstance(result, Awaitable) else result
 
-    def _on_loop(self, work: Awaitable[T]) -> T:
-        return asyncio.run_coroutine_threadsafe(_settle(work), self._execution.loop).result()
-
-
-async def _settle(work: Awaitable[T]) -> T:
-    return await work
+    def _on_loop(self, work: Coroutine[Any, Any, T]) -> T:
+        try:
+            return asyncio.run_coroutine_threadsafe(work, self._execution.loop).result()
+        except RuntimeError:
+            if not self._execution.loop.is_closed():
+                raise
+            # This process gave the run up while its thread was busy.
+            work.close()
+            raise LeaseLostError(self.run_id) from None
 
 
 def context_for(execution: Execution, *, is_async: bool) -> StepContext | SyncStepContext:

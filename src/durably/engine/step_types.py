@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import lru_cache
+from types import CodeType
 from typing import Any
 
 from durably.core.jobs import innermost
@@ -16,7 +17,8 @@ def result_codec(function: Callable[..., Any], returns: Any) -> Codec[Any] | Non
     if returns is not None:
         return _codec(returns)
     function = innermost(function)
-    annotation = getattr(function, "__annotations__", {}).get("return")
+    # Some callables, as mocks, have None there.
+    annotation = (getattr(function, "__annotations__", None) or {}).get("return")
     if annotation is None:
         return None
     if isinstance(annotation, str):
@@ -27,7 +29,7 @@ def result_codec(function: Callable[..., Any], returns: Any) -> Codec[Any] | Non
 def takes_signal(function: Callable[..., Any]) -> bool:
     """Tell whether `function` has a parameter named `signal`."""
     code = getattr(function, "__code__", None)
-    if code is not None:
+    if isinstance(code, CodeType):
         return "signal" in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
     try:
         return "signal" in inspect.signature(function).parameters
@@ -51,6 +53,9 @@ def _codec_of_text(annotation: str, function: Callable[..., Any]) -> Codec[Any] 
     names = getattr(function, "__globals__", {})
     closure = inspect.getclosurevars(function).nonlocals if hasattr(function, "__closure__") else {}
     try:
-        return _codec(eval(annotation, dict(names), dict(closure)))  # noqa: S307 - the user's own annotation
-    except (NameError, SyntaxError, TypeError):
+        resolved: Any = annotation
+        while isinstance(resolved, str):
+            resolved = eval(resolved, dict(names), dict(closure))  # noqa: S307 - the user's own annotation
+        return _codec(resolved)
+    except (NameError, SyntaxError, TypeError, AttributeError):
         return None

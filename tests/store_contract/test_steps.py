@@ -1,0 +1,634 @@
+"""S1 to S4, S8: checkpoints, and what a resume makes of them."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any
+from unittest.mock import AsyncMock, MagicMock
+
+import pytest
+from pydantic import BaseModel
+
+from durably import (
+    Durably,
+    Run,
+    RunFailedError,
+    RunStatus,
+    StepContext,
+    SyncStepContext,
+    ValidationError,
+    define_job,
+    with_log_persistence,
+)
+from tests.conftest import PATIENCE_SECONDS, Events, Gate, OpenDurably
+
+
+class Interruption:
+    """A job that stands still in its first execution, is given back, and goes on in its second."""
+
+    def __init__(self) -> None:
+        self.gate = Gate()
+        self.executions = 0
+
+    async def here(self) -> None:
+        """Stand still the first time."""
+        self.executions += 1
+        if self.executions == 1:
+            await self.gate.pass_through()
+
+    async def resume(self, durably: Durably, run_id: str) -> Run[Any]:
+        """Give the run back where it stands, execute it again, and return it as it ended."""
+        await durably.start()
+        await self.gate.reached()
+        await durably.stop(timeout=0)
+        given_back = await durably.get_run(run_id)
+        assert given_back is not None
+        assert (given_back.status, given_back.lease_owner, given_back.lease_expires_at) == ("pending", None, None)
+        assert await durably.process_one()
+        run = await durably.get_run(run_id)
+        assert run is not None
+        return run
+
+
+class TestCheckpoints:
+    async def test_a_step_returns_after_its_result_is_stored(self, open_durably: OpenDurably) -> None:
+        """S1: the next line runs when the result is durably committed, and the run counts it."""
+        seen = []
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> None:
+            assert await step.run("one", lambda: {"n": 1}) == {"n": 1}
+            seen.append((await durably.get_steps(step.run_id), await durably.get_run(step.run_id)))
+
+        durably = await open_durably(job, start=True)
+        await durably.jobs.job.trigger_and_wait(None, timeout=PATIENCE_SECONDS)
+
+        ((steps, run),) = seen
+        (stored,) = steps
+        assert (stored.name, stored.index, stored.status, stored.output, stored.error) == (
+            "one", 0, "completed", {"n": 1}, None,
+        )  # fmt: skip
+        assert stored.run_id == run.id
+        assert stored.started_at <= stored.completed_at
+        assert (run.completed_step_count, run.current_step_index) == (1, 1)
+
+    async def test_arguments_reach_the_step_and_a_signal_the_one_that_asks(self, open_durably: OpenDurably) -> None:
+        """`run(name, fn, *args, **kwargs)`; `fn` gets the signal as keyword `signal` if it has such a parameter."""
+
+        def plain(a: int, *, b: int) -> int:
+            return a + b
+
+        async def asking(a: int, signal: Any) -> bool:
+            return signal.aborted
+
+        class Callable_:
+            async def __call__(self, a: int) -> int:
+                return a
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> Any:
+            return [
+                await step.run("plain", plain, 1, b=2),
+                await step.run("asking", asking, 1),
+                await step.run("partial", functools.partial(plain, 3), b=4),
+                await step.run("object", Callable_(), 5),
+                await step.run("builtin", max, 6, 7),
+                await step.run("mock", MagicMock(return_value=8), 1),
+                await step.run("async mock", AsyncMock(return_value=9)),
+            ]
+
+        durably = await open_durably(job, start=True)
+
+        result = await durably.jobs.job.trigger_and_wait(None, timeout=PATIENCE_SECONDS)
+        assert result.output == [3, False, 7, 5, 7, 8, 9]
+
+    async def test_a_plain_step_runs_in_a_thread_and_an_async_one_on_the_loop(self, open_durably: OpenDurably) -> None:
+        """Plain functions never run on the event loop."""
+        threads: dict[str, int] = {}
+
+        def note(name: str) -> None:
+            threads[name] = threading.get_ident()
+
+        async def note_async() -> None:
+            note("async step")
+
+        @define_job(name="async")
+        async def async_job(step: StepContext, input: Any) -> None:
+            note("async job")
+            await step.run("plain", note, "plain step")
+            await step.run("async", note_async)
+
+        @define_job(name="plain")
+        def plain_job(step: SyncStepContext, input: Any) -> str:
+            note("plain job")
+            step.run("plain", note, "plain step of a plain job")
+            step.run("async", note_async)
+            return step.job_name
+
+        durably = await open_durably(async_job, plain_job, start=True)
+        loop_thread = threading.get_ident()
+
+        await durably.get_job(async_job).trigger_and_wait(None, timeout=PATIENCE_SECONDS)
+        assert threads["async job"] == threads["async step"] == loop_thread
+        assert threads["plain step"] != loop_thread
+
+        result = await durably.jobs.plain.trigger_and_wait(None, timeout=PATIENCE_SECONDS)
+        assert result.output == "plain"
+        assert threads["plain job"] == threads["plain step of a plain job"] != loop_thread
+        assert threads["async step"] == loop_thread
+
+    @pytest.mark.parametrize("name", ["", None, 5, "\ud800", "a\x00b"], ids=repr)
+    async def test_a_bad_step_name_is_refused(self, open_durably: OpenDurably, name: Any) -> None:
+        """A step needs a name that can be stored; nothing else is harmed."""
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> str:
+            with pytest.raises(ValidationError, match="step name"):
+                await step.run(name, lambda: 1)
+            return await step.run("good", lambda: "unharmed")
+
+        durably = await open_durably(job, start=True)
+
+        assert (await durably.jobs.job.trigger_and_wait(None, timeout=PATIENCE_SECONDS)).output == "unharmed"
+
+    @pytest.mark.parametrize("result", [{1, 2}, b"x", object(), float("nan"), "\ud800"], ids=repr)
+    async def test_a_result_that_json_cannot_carry_fails_the_step_by_name(
+        self, open_durably: OpenDurably, result: Any
+    ) -> None:
+        """S3: a result that could not be replayed is an error at once, not after a crash."""
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> Any:
+            return await step.run("odd", lambda: result)
+
+        durably = await open_durably(job, start=True)
+        events = Events(durably)
+
+        with pytest.raises(RunFailedError, match="step 'odd'"):
+            await durably.jobs.job.trigger_and_wait(None, timeout=PATIENCE_SECONDS)
+        assert "step 'odd'" in (await events.until("step:fail")).error
+        assert (await events.until("run:fail")).failed_step_name == "odd"
+
+
+class TestResume:
+    async def test_a_completed_step_is_never_executed_again(self, open_durably: OpenDurably) -> None:
+        """S2: on resume `run` returns the stored value; S8: the index goes on where the steps do."""
+        executed: list[str] = []
+        interruption = Interruption()
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> Any:
+            one = await step.run("one", lambda: executed.append("one") or {"n": [1]})
+            two = await step.run("two", lambda: executed.append("two"))
+            await interruption.here()
+            three = await step.run("three", lambda: executed.append("three") or 3)
+            return [step.attempt, one, two, three]
+
+        durably = await open_durably(job, preserve_steps=True)
+        run = await durably.jobs.job.trigger(None)
+        ended = await interruption.resume(durably, run.id)
+
+        assert ended.output == [2, {"n": [1]}, None, 3]
+        assert executed == ["one", "two", "three"]
+        steps = await durably.get_steps(run.id)
+        assert [(step.name, step.index) for step in steps] == [("one", 0), ("two", 1), ("three", 2)]
+        assert (ended.completed_step_count, ended.current_step_index, ended.lease_generation) == (3, 3, 2)
+        assert ended.started_at is not None
+        assert ended.started_at <= steps[0].started_at
+
+    @pytest.mark.two_processes
+    async def test_another_process_resumes_from_the_checkpoints(self, open_durably: OpenDurably) -> None:
+        """S2, L4: checkpoints belong to the run, not to the process."""
+        executed: list[str] = []
+        interruption = Interruption()
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> Any:
+            results = [await step.run(f"step-{n}", lambda n=n: executed.append(f"{n}") or n) for n in range(50)]
+            await interruption.here()
+            return sum(results)
+
+        first, second = await open_durably(job, start=True), await open_durably(job)
+        run = await first.jobs.job.trigger(None)
+        await interruption.gate.reached()
+        await first.stop(timeout=0)
+
+        assert await second.process_one()
+        ended = await first.wait_for_run(run.id, timeout=PATIENCE_SECONDS)
+        assert ended.output == sum(range(50))
+        assert len(executed) == 50
+
+    async def test_a_failed_step_can_run_again_after_a_resume(self, open_durably: OpenDurably) -> None:
+        """S3: under the same name; the failure stays on record."""
+        attempts: list[int] = []
+        interruption = Interruption()
+
+        def flaky() -> str:
+            attempts.append(1)
+            if len(attempts) == 1:
+                raise ConnectionError("first try")
+            return "second try"
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> Any:
+            try:
+                return await step.run("flaky", flaky)
+            except ConnectionError:
+                await interruption.here()
+                raise
+
+        durably = await open_durably(job, preserve_steps=True)
+        run = await durably.jobs.job.trigger(None)
+        ended = await interruption.resume(durably, run.id)
+
+        assert (ended.status, ended.output) == (RunStatus.COMPLETED, "second try")
+        assert [(step.status, step.error) for step in await durably.get_steps(run.id)] == [
+            ("failed", "first try"),
+            ("completed", None),
+        ]
+        assert ended.completed_step_count == 1
+
+    async def test_a_failed_step_can_be_tried_again_by_the_job(self, open_durably: OpenDurably) -> None:
+        """S3: the exception goes on to the job, which may catch it and try again."""
+        attempts: list[int] = []
+
+        async def flaky() -> int:
+            attempts.append(1)
+            if len(attempts) < 3:
+                raise ConnectionError(f"try {len(attempts)}")
+            return len(attempts)
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> Any:
+            while True:
+                try:
+                    return await step.run("flaky", flaky)
+                except ConnectionError as error:
+                    step.log.warning(str(error))
+
+        durably = await open_durably(job, start=True, preserve_steps=True)
+        result = await durably.jobs.job.trigger_and_wait(None, timeout=PATIENCE_SECONDS)
+
+        assert result.output == 3
+        assert [step.error for step in await durably.get_steps(result.id)] == ["try 1", "try 2", None]
+
+    @pytest.mark.parametrize(
+        ("error", "message"),
+        [
+            (ValueError("no such row"), "no such row"),
+            (KeyError("name"), "KeyError: 'name'"),
+            (RuntimeError(), "RuntimeError"),
+            (ValueError("\ud800"), "?"),
+            (ValueError("nul \x00"), "nul \ufffd"),
+            (TimeoutError("step"), "step"),
+        ],
+        ids=repr,
+    )
+    async def test_a_step_that_raises_fails_the_run_with_its_message(
+        self, open_durably: OpenDurably, error: Exception, message: str
+    ) -> None:
+        """S3: recorded as failed with its error; a job that does not catch it fails with that message."""
+
+        def fail() -> None:
+            raise error
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> None:
+            await step.run("bad", fail)
+
+        durably = await open_durably(job, start=True, preserve_steps=True)
+        events = Events(durably)
+        with pytest.raises(RunFailedError) as failed:
+            await durably.jobs.job.trigger_and_wait(None, timeout=PATIENCE_SECONDS)
+
+        run = failed.value.run
+        assert (run.error, run.output) == (message, None)
+        assert [(step.status, step.error) for step in await durably.get_steps(run.id)] == [("failed", message)]
+        assert (await events.until("run:fail")).failed_step_name == "bad"
+        assert (await events.until("step:fail")).error == message
+
+    async def test_an_error_of_the_job_itself_names_no_step(self, open_durably: OpenDurably) -> None:
+        """S3: `failed_step_name` is empty when no step caused it."""
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> None:
+            try:
+                await step.run("bad", lambda: 1 / 0)
+            except ZeroDivisionError:
+                raise ValueError("something else") from None
+
+        durably = await open_durably(job, start=True)
+        events = Events(durably)
+        with pytest.raises(RunFailedError, match="something else"):
+            await durably.jobs.job.trigger_and_wait(None, timeout=PATIENCE_SECONDS)
+
+        assert (await events.until("run:fail")).failed_step_name == ""
+
+    @pytest.mark.parametrize("error", [SystemExit(3), asyncio.CancelledError()], ids=repr)
+    async def test_whatever_the_job_raises_ends_the_run(self, open_durably: OpenDurably, error: BaseException) -> None:
+        """R1: a run never hangs because of the kind of its error, as an await on something cancelled."""
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> None:
+            raise error
+
+        durably = await open_durably(job)
+        run = await durably.jobs.job.trigger(None)
+        await durably.process_one()
+
+        found = await durably.get_run(run.id)
+        assert found is not None
+        assert (found.status, bool(found.error)) == (RunStatus.FAILED, True)
+
+    async def test_an_error_without_a_readable_message_fails_the_run_too(self, open_durably: OpenDurably) -> None:
+        """R1: not even an error whose text cannot be had."""
+
+        class UnspeakableError(Exception):
+            def __str__(self) -> str:
+                raise RuntimeError
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> None:
+            raise UnspeakableError
+
+        durably = await open_durably(job)
+        run = await durably.jobs.job.trigger(None)
+        await durably.process_one()
+
+        found = await durably.get_run(run.id)
+        assert found is not None
+        assert (found.status, found.error) == (RunStatus.FAILED, "UnspeakableError")
+
+
+class Row(BaseModel):
+    day: date
+    amount: int
+
+
+@dataclass
+class Point:
+    x: int
+    y: int
+
+
+async def a_model() -> Row:
+    return Row(day=date(2026, 1, 2), amount=3)
+
+
+def some_models() -> list[Row]:
+    return [Row(day=date(2026, 1, 2), amount=3)]
+
+
+def a_dataclass() -> Point:
+    return Point(1, 2)
+
+
+def an_instant() -> datetime:
+    return datetime(2026, 1, 2, 3, 4, 5, 678900, tzinfo=UTC)
+
+
+def a_tuple() -> tuple[int, str]:
+    return (1, "a")
+
+
+def by_number() -> dict[int, str]:
+    return {1: "a"}
+
+
+def a_local_annotation() -> Point:
+    return Point(3, 4)
+
+
+def untyped() -> Any:
+    return {"x": 5, "y": "6"}
+
+
+class TestTypedResults:
+    @pytest.mark.parametrize(
+        ("function", "options", "expected"),
+        [
+            (a_model, {}, Row(day=date(2026, 1, 2), amount=3)),
+            (some_models, {}, [Row(day=date(2026, 1, 2), amount=3)]),
+            (a_dataclass, {}, Point(1, 2)),
+            (an_instant, {}, datetime(2026, 1, 2, 3, 4, 5, 678900, tzinfo=UTC)),
+            (a_tuple, {}, (1, "a")),
+            (by_number, {}, {1: "a"}),
+            (a_local_annotation, {}, Point(3, 4)),
+            (functools.partial(a_dataclass), {}, Point(1, 2)),
+            (untyped, {"returns": Point}, Point(5, 6)),
+            (untyped, {}, {"x": 5, "y": "6"}),
+            (lambda: (1, [2]), {"returns": tuple[int, list[int]]}, (1, [2])),
+        ],
+        ids=["model", "list", "dataclass", "instant", "tuple", "dict", "text", "partial", "returns", "none", "lambda"],
+    )
+    async def test_both_executions_see_the_same_type(
+        self, open_durably: OpenDurably, function: Callable[..., Any], options: dict[str, Any], expected: Any
+    ) -> None:
+        """S2: the decoded value is validated into the annotation, or `returns`, of the step."""
+        seen: list[Any] = []
+        interruption = Interruption()
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> None:
+            seen.append(await step.run("typed", function, **options))
+            await interruption.here()
+
+        durably = await open_durably(job)
+        run = await durably.jobs.job.trigger(None)
+        await interruption.resume(durably, run.id)
+
+        assert seen == [expected, expected]
+        assert type(seen[0]) is type(seen[1]) is type(expected)
+
+    async def test_a_result_that_is_not_of_its_type_fails_the_step(self, open_durably: OpenDurably) -> None:
+        """S2: what a resume could not validate is an error in the first execution already."""
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> None:
+            await step.run("typed", lambda: "text", returns=int)
+
+        durably = await open_durably(job, start=True)
+        with pytest.raises(RunFailedError, match=r"result of step 'typed'.*integer"):
+            await durably.jobs.job.trigger_and_wait(None, timeout=PATIENCE_SECONDS)
+
+    async def test_a_plain_job_resumes_like_an_async_one(self, open_durably: OpenDurably) -> None:
+        """S2: the same for `SyncStepContext`."""
+        executed: list[str] = []
+        interruption = Interruption()
+
+        @define_job(name="job")
+        def job(step: SyncStepContext, input: Any) -> Any:
+            point = step.run("one", lambda: executed.append("one") or {"x": 1, "y": 2}, returns=Point)
+            step.run("two", interruption.here)
+            return [point.x, step.attempt]
+
+        durably = await open_durably(job)
+        run = await durably.jobs.job.trigger(None)
+        ended = await interruption.resume(durably, run.id)
+
+        assert ended.output == [1, 2]
+        assert executed == ["one"]
+
+
+class TestDuplicateNames:
+    async def test_the_second_use_of_a_name_returns_the_first_result_and_warns(
+        self, open_durably: OpenDurably, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """S2: it is a mistake nearly always: a warning names the step, and the run's log has it."""
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> Any:
+            return [await step.run("same", lambda: 1), await step.run("same", lambda: 2)]
+
+        durably = await open_durably(job, start=True)
+        durably.use(with_log_persistence())
+        result = await durably.jobs.job.trigger_and_wait(None, timeout=PATIENCE_SECONDS)
+        await durably.stop()
+
+        assert result.output == [1, 1]
+        assert "step 'same' was used twice" in caplog.text
+        (line,) = await durably.get_logs(result.id)
+        assert (line.level, "step 'same'" in line.message) == ("warn", True)
+
+    async def test_the_same_name_side_by_side_executes_once(self, open_durably: OpenDurably) -> None:
+        """S2: also when the second use comes while the first is under way."""
+        executed: list[int] = []
+
+        async def work(n: int) -> int:
+            executed.append(n)
+            await asyncio.sleep(0.01)
+            return n
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> Any:
+            return await asyncio.gather(*[step.run("same", work, n) for n in range(3)])
+
+        durably = await open_durably(job, start=True, preserve_steps=True)
+        result = await durably.jobs.job.trigger_and_wait(None, timeout=PATIENCE_SECONDS)
+
+        assert result.output == [0, 0, 0]
+        assert executed == [0]
+        assert len(await durably.get_steps(result.id)) == 1
+
+    async def test_after_a_resume_a_name_used_twice_warns_too(
+        self, open_durably: OpenDurably, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """S2: the replay of the first use is a use."""
+        interruption = Interruption()
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> Any:
+            first = await step.run("same", lambda: 1)
+            await interruption.here()
+            return [first, await step.run("same", lambda: 2)]
+
+        durably = await open_durably(job)
+        run = await durably.jobs.job.trigger(None)
+        ended = await interruption.resume(durably, run.id)
+
+        assert ended.output == [1, 1]
+        assert "step 'same' was used twice" in caplog.text
+
+    async def test_a_failing_twin_lets_the_other_try(self, open_durably: OpenDurably) -> None:
+        """S3: who waited for a step that failed executes its own."""
+
+        async def fail() -> None:
+            await asyncio.sleep(0.01)
+            raise ValueError("first")
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> Any:
+            failed, second = await asyncio.gather(
+                step.run("same", fail), step.run("same", lambda: "second"), return_exceptions=True
+            )
+            return [repr(failed), second]
+
+        durably = await open_durably(job, start=True)
+        result = await durably.jobs.job.trigger_and_wait(None, timeout=PATIENCE_SECONDS)
+        assert result.output == ["ValueError('first')", "second"]
+
+
+class TestStepsSideBySide:
+    async def test_each_has_its_own_index_and_its_own_log(self, open_durably: OpenDurably) -> None:
+        """S8: the index is given when the step starts, whoever ends first."""
+        second_ended = asyncio.Event()
+
+        async def slow(step: StepContext) -> str:
+            step.log.info("slow begins")
+            await second_ended.wait()
+            step.log.info("slow ends")
+            return "slow"
+
+        def fast(step: StepContext) -> str:
+            step.log.info("fast in its thread")
+            return "fast"
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> Any:
+            async def then_release() -> str:
+                result = await step.run("fast", fast, step)
+                second_ended.set()
+                return result
+
+            results = await asyncio.gather(step.run("slow", slow, step), then_release())
+            step.log.info("after both")
+            return results
+
+        durably = await open_durably(job, start=True, preserve_steps=True)
+        durably.use(with_log_persistence())
+        result = await durably.jobs.job.trigger_and_wait(None, timeout=PATIENCE_SECONDS)
+        await durably.stop()
+
+        assert result.output == ["slow", "fast"]
+        assert [(step.name, step.index) for step in await durably.get_steps(result.id)] == [("slow", 0), ("fast", 1)]
+        assert {(line.message, line.step_name) for line in await durably.get_logs(result.id)} == {
+            ("slow begins", "slow"),
+            ("slow ends", "slow"),
+            ("fast in its thread", "fast"),
+            ("after both", None),
+        }
+        run = await durably.get_run(result.id)
+        assert run is not None
+        assert (run.current_step_index, run.completed_step_count) == (2, 2)
+
+    async def test_one_that_fails_does_not_undo_the_others(self, open_durably: OpenDurably) -> None:
+        """S3: with a task group the job fails with what the group raised; finished siblings stay on record."""
+
+        async def fail() -> None:
+            raise ValueError("broken")
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> Any:
+            await step.run("before", lambda: 1)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(step.run("bad", fail))
+
+        durably = await open_durably(job, start=True, preserve_steps=True)
+        with pytest.raises(RunFailedError) as failed:
+            await durably.jobs.job.trigger_and_wait(None, timeout=PATIENCE_SECONDS)
+
+        assert "unhandled errors in a TaskGroup" in str(failed.value)
+        steps = await durably.get_steps(failed.value.run.id)
+        assert [(step.name, step.status) for step in steps] == [("before", "completed"), ("bad", "failed")]
+
+    async def test_a_timeout_around_a_step_is_the_jobs_to_handle(self, open_durably: OpenDurably) -> None:
+        """S3: a step that was interrupted by the job itself is recorded as nothing and can run again."""
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> Any:
+            try:
+                async with asyncio.timeout(0.01):
+                    await step.run("slow", asyncio.Event().wait)
+            except TimeoutError:
+                return await step.run("slow", lambda: "quick this time")
+
+        durably = await open_durably(job, start=True, preserve_steps=True)
+        result = await durably.jobs.job.trigger_and_wait(None, timeout=PATIENCE_SECONDS)
+
+        assert result.output == "quick this time"
+        assert [step.status for step in await durably.get_steps(result.id)] == ["completed"]
