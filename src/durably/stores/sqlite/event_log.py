@@ -17,11 +17,14 @@ from typing import Final
 from durably.core.event_codec import decode_events, encode_events
 from durably.core.events import DurablyEvent, LogWriteEvent, RunProgressEvent
 from durably.core.store import LogPage, Position, Recorded, Sink, Source
+from durably.stores.sql import sqlite_queries as queries
 from durably.stores.sqlite import statements as sql
 from durably.stores.sqlite.group_commit import GroupCommit, Transaction
 
 _FLUSH_SECONDS: Final = 0.01
-_WATCH_SECONDS: Final = 0.02
+_WATCH_SECONDS: Final = 0.025
+_ACTIVE_WATCH_SECONDS: Final = 0.01
+_ACTIVE_SECONDS: Final = 1.0
 _RETRY_SECONDS: Final = 1.0
 _ROWS_PER_READ: Final = 500
 _MAX_ANNOUNCED: Final = 20_000
@@ -39,7 +42,9 @@ class EventLog:
         self._delivered = 0
         self._settled = 0
         self._flush: asyncio.TimerHandle | None = None
-        self._watch: asyncio.Task[None] | None = None
+        self._watch: asyncio.TimerHandle | None = None
+        self._seen: tuple[str, int] | None = None
+        self._last_change = 0.0
         self._writer: GroupCommit
         self._write_connection: sqlite3.Connection
         self._reader: sqlite3.Connection
@@ -85,9 +90,10 @@ class EventLog:
         """Begin to deliver what follows the returned row; `watch` tells that other processes may write too."""
         self._sink = sink
         self._changed = changed
-        (self._delivered,) = self._reader.execute(sql.LAST_EVENT_ROW).fetchone()
+        (self._delivered,) = self._reader.execute(queries.LAST_EVENT_ROW).fetchone()
         if watch:
-            self._watch = asyncio.create_task(self._watch_for_others(), name="durably-sqlite-watch")
+            loop = asyncio.get_running_loop()
+            self._watch = loop.call_later(_WATCH_SECONDS, self._look, loop)
         return self._delivered
 
     def unfollow(self) -> None:
@@ -102,9 +108,9 @@ class EventLog:
 
     def after(self, position: Position, limit: int) -> LogPage:
         """Return events that follow `position`, whole rows, until there are `limit`."""
-        (first,) = self._reader.execute(sql.FIRST_EVENT_ROW).fetchone()
+        (first,) = self._reader.execute(queries.FIRST_EVENT_ROW).fetchone()
         events: list[Recorded] = []
-        for row, _, text in self._reader.execute(sql.EVENTS_AFTER, (position.row - 1, _ROWS_PER_READ)):
+        for row, _, text in self._reader.execute(queries.EVENTS_AFTER, (position.row - 1, _ROWS_PER_READ)):
             events += [
                 Recorded(Position(row, index), event, "elsewhere")
                 for index, event in enumerate(decode_events(text))
@@ -118,23 +124,27 @@ class EventLog:
         self._flush = None
         self._writer.flush_soon()
 
-    async def _watch_for_others(self) -> None:
-        seen: tuple[str, int] | None = None
-        while True:
-            await asyncio.sleep(_WATCH_SECONDS)
-            try:
-                version = self._data_version()
-                if version == seen:
-                    continue
-                while self._deliver_foreign():
-                    await asyncio.sleep(0)
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Look whether another process wrote something; often while one does, seldom otherwise."""
+        seconds = _WATCH_SECONDS
+        try:
+            version = self._data_version()
+            if version != self._seen:
+                self._seen = version
+                self._last_change = loop.time()
+                if self._deliver_foreign():
+                    # There is more: the others get a turn in between.
+                    self._seen, seconds = None, 0.0
                 if self._changed is not None:
                     self._changed()
-                seen = version
-            except Exception:
-                # Whatever it is, going on deaf would be worse than trying again.
-                log.exception("cannot look for events of other processes, trying again")
-                await asyncio.sleep(_RETRY_SECONDS)
+        except Exception:
+            # Whatever it is, going on deaf would be worse than trying again.
+            log.exception("cannot look for events of other processes, trying again")
+            seconds = _RETRY_SECONDS
+        if seconds and loop.time() - self._last_change < _ACTIVE_SECONDS:
+            seconds = _ACTIVE_WATCH_SECONDS
+        if self._sink is not None:
+            self._watch = loop.call_later(seconds, self._look, loop)
 
     def _data_version(self) -> tuple[str, int]:
         # Commits of its own do not change what the writing connection sees, so a change there is always
@@ -151,7 +161,7 @@ class EventLog:
         if self._sink is None:
             return False
         limit = _ROWS_PER_READ if before is None else before - self._delivered - 1
-        rows = self._reader.execute(sql.EVENTS_AFTER, (self._delivered, limit)).fetchall()
+        rows = self._reader.execute(queries.EVENTS_AFTER, (self._delivered, limit)).fetchall()
         for row, origin, text in rows:
             if origin == self.origin and row > self._settled:
                 # Committed by our writer's thread and about to be delivered by `committed`.

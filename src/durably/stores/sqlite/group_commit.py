@@ -26,11 +26,14 @@ from durably.stores.sqlite.database import CommitMode, Database
 
 T = TypeVar("T")
 
-_SLOW_COMMIT_SECONDS: Final = 0.002
-_FAST_COMMIT_SECONDS: Final = 0.001
+_SLOW_COMMIT_SECONDS: Final = 0.001
+_FAST_COMMIT_SECONDS: Final = 0.0005
 _PACE_WEIGHT: Final = 0.1
 _LOCK_TRIES_PAUSE_SECONDS: Final = 0.001
 _LOCK_SECONDS: Final = 10.0
+_PAGES_PER_COMMIT: Final = 5
+_CHANGES_PER_PAGE: Final = 4
+_PAGES_PER_CHECKPOINT: Final = 1_000
 
 log = logging.getLogger("durably.sqlite")
 
@@ -97,6 +100,32 @@ class CommitPace:
         return self._in_place
 
 
+class _CheckpointSchedule:
+    """When to move the write-ahead log into the database.
+
+    SQLite would do it by itself inside some unlucky commit, on the event loop, with several flushes.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        self._connection = connection
+        self._changes = connection.total_changes
+        self._pages = 0
+
+    def saw_commit(self) -> None:
+        """Take note of a commit: about how many pages the log has grown by."""
+        changes = self._connection.total_changes
+        self._pages += _PAGES_PER_COMMIT + (changes - self._changes) // _CHANGES_PER_PAGE
+        self._changes = changes
+
+    def is_due(self) -> bool:
+        """Tell, once each time, that the log has grown enough."""
+        if self._pages < _PAGES_PER_CHECKPOINT:
+            return False
+        self._pages = 0
+        return True
+
+
 class GroupCommit:
     """The one writer of a database in this process."""
 
@@ -121,7 +150,8 @@ class GroupCommit:
         self._announced: list[DurablyEvent] = []
         self._is_scheduled = False
         self._in_thread: _Batch | None = None
-        self._handed_over: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
+        self._handed_over: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._checkpoints = _CheckpointSchedule(connection) if threads else None
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self.lock = threading.Lock()
@@ -187,13 +217,18 @@ class GroupCommit:
         finally:
             self.lock.release()
         self._settle(batch)
+        if self._checkpoints is not None and self._checkpoints.is_due():
+            self._do_in_thread(self._checkpoint)
 
     def _hand_over(self, batch: _Batch) -> None:
         self._in_thread = batch
+        self._do_in_thread(lambda: self._commit_apart(batch))
+
+    def _do_in_thread(self, work: Callable[[], None]) -> None:
         if self._thread is None:
             self._thread = threading.Thread(target=self._serve, name="durably-sqlite-writer", daemon=True)
             self._thread.start()
-        self._handed_over.put(batch)
+        self._handed_over.put(work)
 
     def _take_back(self) -> None:
         batch, self._in_thread = self._in_thread, None
@@ -225,12 +260,25 @@ class GroupCommit:
     # --- in whichever thread commits ---------------------------------------------------------------
 
     def _serve(self) -> None:
-        while (batch := self._handed_over.get()) is not None:
-            with self.lock:
-                self._commit(batch, wait_for_lock=True)
-            loop = self._loop
-            if loop is not None and not loop.is_closed():
-                loop.call_soon_threadsafe(self._take_back)
+        while (work := self._handed_over.get()) is not None:
+            work()
+
+    def _commit_apart(self, batch: _Batch) -> None:
+        with self.lock:
+            self._commit(batch, wait_for_lock=True)
+        loop = self._loop
+        if loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(self._take_back)
+        if self._checkpoints is not None and self._checkpoints.is_due():
+            self._checkpoint()
+
+    def _checkpoint(self) -> None:
+        with self.lock:
+            try:
+                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            except sqlite3.Error as error:
+                # Nothing is lost by it: the write-ahead log holds everything until the next one succeeds.
+                log.warning("%s: %s", self._database.name, error)
 
     def _commit(self, batch: _Batch, *, wait_for_lock: bool) -> None:
         """Run a batch in one transaction; its errors are kept in it, except `_BusyError` when not waiting."""
@@ -264,6 +312,8 @@ class GroupCommit:
         started = time.perf_counter()
         self._connection.execute("COMMIT")
         self._pace.saw(time.perf_counter() - started)
+        if self._checkpoints is not None:
+            self._checkpoints.saw_commit()
 
     def _begin(self, *, wait_for_lock: bool) -> None:
         deadline = time.monotonic() + _LOCK_SECONDS

@@ -18,16 +18,6 @@ INSERT_LABEL: Final = """
 INSERT INTO durably_run_labels (run_id, key, value) VALUES (?, ?, ?)
 """
 
-RUN_BY_IDEMPOTENCY_KEY: Final = f"""
--- The run that a job's idempotency key stands for.
-SELECT {RUN_COLUMNS} FROM durably_runs WHERE job_name = ? AND idempotency_key = ?
-"""
-
-PENDING_BY_CONCURRENCY_KEY: Final = f"""
--- The one run of a job and key that waits.
-SELECT {RUN_COLUMNS} FROM durably_runs WHERE job_name = ? AND concurrency_key = ? AND status = 'pending'
-"""
-
 # --- claim -----------------------------------------------------------------------------------------
 
 EXPIRED_RUNS: Final = """
@@ -163,65 +153,11 @@ DELETE_RUN_PARTS: Final = (
     "DELETE FROM durably_runs WHERE id = ?",
 )
 
-PURGEABLE_RUNS: Final = """
--- The terminal runs that ended first; one index range per status, so that the limit ends the search.
-SELECT id, job_name, labels FROM (
-  SELECT * FROM (SELECT id, job_name, labels, completed_at FROM durably_runs
-                 WHERE status = 'completed' AND completed_at < ?1 ORDER BY completed_at LIMIT ?2)
-  UNION ALL
-  SELECT * FROM (SELECT id, job_name, labels, completed_at FROM durably_runs
-                 WHERE status = 'failed' AND completed_at < ?1 ORDER BY completed_at LIMIT ?2)
-  UNION ALL
-  SELECT * FROM (SELECT id, job_name, labels, completed_at FROM durably_runs
-                 WHERE status = 'cancelled' AND completed_at < ?1 ORDER BY completed_at LIMIT ?2)
-)
-ORDER BY completed_at, id
-LIMIT ?2
-"""
-
-# --- reads -----------------------------------------------------------------------------------------
-
-RUN_BY_ID: Final = f"SELECT {RUN_COLUMNS} FROM durably_runs WHERE id = ?"
-
-ENDED_AMONG: Final = """
--- Those of some runs that nobody will execute any more.
-SELECT value FROM json_each(?) AS wanted
-WHERE NOT EXISTS (
-  SELECT 1 FROM durably_runs WHERE durably_runs.id = wanted.value AND status IN ('pending', 'leased')
-)
-"""
-
-STEPS_OF_RUN: Final = f"""
-SELECT {STEP_COLUMNS} FROM durably_steps WHERE run_id = ? ORDER BY "index", started_at, id
-"""
-
-LOGS_OF_RUN: Final = f"SELECT {LOG_COLUMNS} FROM durably_logs WHERE run_id = ? ORDER BY created_at, id"
-
-CHECKPOINTS_OF_RUN: Final = """
--- Everything a resume needs, in one read.
-SELECT name, output FROM durably_steps WHERE run_id = ? AND status = 'completed'
-"""
-
 # --- events ----------------------------------------------------------------------------------------
 
 INSERT_EVENTS: Final = """
 -- Everything that one transaction has to tell, as one row.
 INSERT INTO durably_events (origin, events, created_at) VALUES (?, ?, ?)
-"""
-
-LAST_EVENT_ROW: Final = "SELECT COALESCE(MAX(position), 0) FROM durably_events"
-
-FIRST_EVENT_ROW: Final = "SELECT COALESCE(MIN(position), 0) FROM durably_events"
-
-EVENTS_AFTER: Final = """
-SELECT position, origin, events FROM durably_events WHERE position > ? ORDER BY position LIMIT ?
-"""
-
-RECENT_EVENTS_OF_RUN: Final = """
--- The newest rows that speak of a run, among the newest rows.
-SELECT position, events FROM durably_events
-WHERE position > ? - 500 AND position <= ? AND instr(events, ?)
-ORDER BY position DESC LIMIT 20
 """
 
 TRIM_EVENTS: Final = """

@@ -23,6 +23,7 @@ from durably.core.logs import Log
 from durably.core.outcomes import Completed, Failed
 from durably.core.runs import ALLOWED_FROM, Run, RunStatus, TriggerResult
 from durably.core.store import Claimed, NewRun, StepRecord
+from durably.stores.sql import sqlite_queries as queries
 from durably.stores.sql.rows import labels_from_text, result_from_row, row_of_new, run_from_new, run_from_row
 from durably.stores.sqlite import statements as sql
 from durably.stores.sqlite.group_commit import Transaction
@@ -69,12 +70,12 @@ def _insert(transaction: Transaction, runs: Sequence[NewRun]) -> None:
 
 def _find_existing(transaction: Transaction, new: NewRun) -> TriggerResult[Any] | None:
     if new.idempotency_key is not None:
-        row = transaction.execute(sql.RUN_BY_IDEMPOTENCY_KEY, (new.job_name, new.idempotency_key)).fetchone()
+        row = transaction.execute(queries.RUN_BY_IDEMPOTENCY_KEY, (new.job_name, new.idempotency_key)).fetchone()
         if row is not None:
             return result_from_row(row, "idempotent")
     if new.concurrency_key is None:
         return None
-    row = transaction.execute(sql.PENDING_BY_CONCURRENCY_KEY, (new.job_name, new.concurrency_key)).fetchone()
+    row = transaction.execute(queries.PENDING_BY_CONCURRENCY_KEY, (new.job_name, new.concurrency_key)).fetchone()
     if row is None:
         return None
     kept = run_from_row(row)
@@ -184,7 +185,7 @@ def release(transaction: Transaction, claims: Sequence[Claim], *, preserve_steps
         if transaction.execute(sql.PENDING_RIVAL, (claim.run_id,)).fetchone() is None:
             transaction.execute(sql.RELEASE_RUN, (transaction.now, claim.run_id, claim.generation))
             continue
-        row = transaction.execute(sql.RUN_BY_ID, (claim.run_id,)).fetchone()
+        row = transaction.execute(queries.RUN_BY_ID, (claim.run_id,)).fetchone()
         if row[3] == "leased" and row[14] == claim.generation:
             _fail_replaced(transaction, claim.run_id, row[1], row[6], preserve_steps=preserve_steps)
 
@@ -278,7 +279,7 @@ def delete_run(transaction: Transaction, run_id: str) -> None:
 
 def purge_runs(transaction: Transaction, completed_before: datetime, limit: int) -> int:
     """Delete the terminal runs that ended first."""
-    rows = transaction.execute(sql.PURGEABLE_RUNS, (to_text(completed_before), limit)).fetchall()
+    rows = transaction.execute(queries.PURGEABLE_RUNS, (to_text(completed_before), limit)).fetchall()
     for run_id, job_name, labels in rows:
         _delete(transaction, run_id, job_name, labels_from_text(labels))
     return len(rows)
@@ -309,7 +310,7 @@ def trim_events(transaction: Transaction, older_than: datetime, keep_rows: int, 
 
 
 def _must_find(transaction: Transaction, run_id: str) -> Run[Any]:
-    row = transaction.execute(sql.RUN_BY_ID, (run_id,)).fetchone()
+    row = transaction.execute(queries.RUN_BY_ID, (run_id,)).fetchone()
     if row is None:
         raise NotFoundError("run", run_id)
     return run_from_row(row)

@@ -1,0 +1,142 @@
+"""What is read in SQLite's dialect (3.39), the same in a file and over the network."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from durably.core.store import RunQuery
+from durably.stores.sql.rows import LOG_COLUMNS, RUN_COLUMNS, STEP_COLUMNS
+
+_NO_LIMIT: Final = -1
+
+# --- runs ------------------------------------------------------------------------------------------
+
+RUN_BY_IDEMPOTENCY_KEY: Final = f"""
+-- The run that a job's idempotency key stands for.
+SELECT {RUN_COLUMNS} FROM durably_runs WHERE job_name = ? AND idempotency_key = ?
+"""
+
+PENDING_BY_CONCURRENCY_KEY: Final = f"""
+-- The one run of a job and key that waits.
+SELECT {RUN_COLUMNS} FROM durably_runs WHERE job_name = ? AND concurrency_key = ? AND status = 'pending'
+"""
+
+PURGEABLE_RUNS: Final = """
+-- The terminal runs that ended first; one index range per status, so that the limit ends the search.
+SELECT id, job_name, labels FROM (
+  SELECT * FROM (SELECT id, job_name, labels, completed_at FROM durably_runs
+                 WHERE status = 'completed' AND completed_at < ?1 ORDER BY completed_at LIMIT ?2)
+  UNION ALL
+  SELECT * FROM (SELECT id, job_name, labels, completed_at FROM durably_runs
+                 WHERE status = 'failed' AND completed_at < ?1 ORDER BY completed_at LIMIT ?2)
+  UNION ALL
+  SELECT * FROM (SELECT id, job_name, labels, completed_at FROM durably_runs
+                 WHERE status = 'cancelled' AND completed_at < ?1 ORDER BY completed_at LIMIT ?2)
+)
+ORDER BY completed_at, id
+LIMIT ?2
+"""
+
+RUN_BY_ID: Final = f"SELECT {RUN_COLUMNS} FROM durably_runs WHERE id = ?"
+
+ENDED_AMONG: Final = """
+-- Those of some runs that nobody will execute any more.
+SELECT value FROM json_each(?) AS wanted
+WHERE NOT EXISTS (
+  SELECT 1 FROM durably_runs WHERE durably_runs.id = wanted.value AND status IN ('pending', 'leased')
+)
+"""
+
+STEPS_OF_RUN: Final = f"""
+SELECT {STEP_COLUMNS} FROM durably_steps WHERE run_id = ? ORDER BY "index", started_at, id
+"""
+
+LOGS_OF_RUN: Final = f"SELECT {LOG_COLUMNS} FROM durably_logs WHERE run_id = ? ORDER BY created_at, id"
+
+CHECKPOINTS_OF_RUN: Final = """
+-- Everything a resume needs, in one read.
+SELECT name, output FROM durably_steps WHERE run_id = ? AND status = 'completed'
+"""
+
+# --- events ---------------------------------------------------------------------------------------
+
+LAST_EVENT_ROW: Final = "SELECT COALESCE(MAX(position), 0) FROM durably_events"
+
+FIRST_EVENT_ROW: Final = "SELECT COALESCE(MIN(position), 0) FROM durably_events"
+
+EVENTS_AFTER: Final = """
+SELECT position, origin, events FROM durably_events WHERE position > ? ORDER BY position LIMIT ?
+"""
+
+RECENT_EVENTS_OF_RUN: Final = """
+-- The newest rows that speak of a run, among the newest rows.
+SELECT position, events FROM durably_events
+WHERE position > ? - 500 AND position <= ? AND instr(events, ?)
+ORDER BY position DESC LIMIT 20
+"""
+
+# --- lists ----------------------------------------------------------------------------------------
+
+
+def list_statement(query: RunQuery) -> tuple[str, list[Any]]:
+    """Return a statement whose work depends on the page asked for, not on how many runs are stored.
+
+    Each combination of one job, one status and the first label is a range of an index that is ordered by
+    creation. The newest of every range are looked up, and the page is cut out of their union.
+    """
+    limit = _NO_LIMIT if query.limit is None else query.limit
+    if not (query.job_names or query.statuses or query.labels):
+        return (
+            f"SELECT {RUN_COLUMNS} FROM durably_runs ORDER BY created_at DESC, id DESC LIMIT ? OFFSET ?",
+            [limit, query.offset],
+        )
+    reach = _NO_LIMIT if query.limit is None else query.limit + query.offset
+    newest = _newest_by_label(query, reach) if query.labels else _newest_by_range(query, reach)
+    statement, parameters = newest
+    listing = f"SELECT {RUN_COLUMNS} FROM durably_runs WHERE id IN ({statement})"
+    return f"{listing} ORDER BY created_at DESC, id DESC LIMIT ? OFFSET ?", [*parameters, limit, query.offset]
+
+
+def _newest_by_range(query: RunQuery, reach: int) -> tuple[str, list[Any]]:
+    sources, conditions, parameters = [], [], []
+    if query.job_names:
+        sources.append("json_each(?) AS job")
+        conditions.append("newest.job_name = job.value")
+        parameters.append(_array(query.job_names))
+    if query.statuses:
+        sources.append("json_each(?) AS status")
+        conditions.append("newest.status = status.value")
+        parameters.append(_array(query.statuses))
+    statement = f"""
+    SELECT run.id FROM {" CROSS JOIN ".join(sources)} CROSS JOIN durably_runs AS run
+    WHERE run.id IN (
+      SELECT newest.id FROM durably_runs AS newest WHERE {" AND ".join(conditions)}
+      ORDER BY newest.created_at DESC, newest.id DESC LIMIT ?
+    )"""
+    return statement, [*parameters, reach]
+
+
+def _newest_by_label(query: RunQuery, reach: int) -> tuple[str, list[Any]]:
+    (key, value), *others = query.labels
+    conditions, parameters = ["label.key = ?", "label.value = ?"], [key, value]
+    for other in others:
+        conditions.append(
+            "EXISTS (SELECT 1 FROM durably_run_labels AS also"
+            " WHERE also.run_id = label.run_id AND also.key = ? AND also.value = ?)"
+        )
+        parameters += other
+    for column, wanted in (("job_name", query.job_names), ("status", query.statuses)):
+        if wanted:
+            conditions.append(f"run.{column} IN (SELECT value FROM json_each(?))")
+            parameters.append(_array(wanted))
+    statement = f"""
+    SELECT label.run_id FROM durably_run_labels AS label INDEXED BY idx_durably_run_labels_newest
+    CROSS JOIN durably_runs AS run ON run.id = label.run_id
+    WHERE {" AND ".join(conditions)}
+    ORDER BY label.run_id DESC LIMIT ?"""
+    return statement, [*parameters, reach]
+
+
+def _array(values: tuple[Any, ...]) -> str:
+    return json.dumps(list(values))
