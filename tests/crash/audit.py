@@ -1,0 +1,137 @@
+"""What must be true after every death, and in the end: told from the database, the side file and the event log."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from durably import Durably, Run, create_durably
+from durably.core.store import Position
+from tests.crash.ledger import read_ledger
+
+Place = tuple[str, str]
+"""A step of a run."""
+
+
+class Audit:
+    """Compares what the processes did with what the database holds. Every rule has a sentence for its breach."""
+
+    def __init__(self, database: str) -> None:
+        self.database = database
+        self.acknowledged: set[str] = set()
+        self.executions = 0
+        self._results: dict[Place, str] = {}
+        self._seen: dict[str, int] = {}
+        self._events: Counter[tuple[str, ...]] = Counter()
+        self._position = Position(0)
+
+    async def after_death(self, ledger: Path) -> list[Run[Any]]:
+        """Check everything that must hold at any time; return all runs. `ledger` may have been read before."""
+        new_lines = self._new_lines(ledger)
+        async with reading(self.database) as durably:
+            runs = await durably.get_runs()
+            stored = await _completed_steps(durably, runs)
+            await self._read_events(durably)
+        self._check_ledger(new_lines, stored)
+        lost = self.acknowledged - {run.id for run in runs}
+        assert not lost, f"acknowledged runs are gone: {lost}"
+        for run in runs:
+            count = sum(1 for run_id, _ in stored if run_id == run.id)
+            assert run.completed_step_count == count, (
+                f"{run.id} counts {run.completed_step_count} steps and has {count}"
+            )
+        self._results |= stored
+        check_integrity(self.database)
+        return runs
+
+    async def at_the_end(self, ledger: Path, steps_of: dict[str, int] | int) -> None:
+        """Check that every run has completed, with every step once and the results that the job saw."""
+        for run in await self.after_death(ledger):
+            steps = steps_of if isinstance(steps_of, int) else steps_of[run.id]
+            assert run.status == "completed", f"{run.id} is {run.status}: {run.error}"
+            tokens = [self._results[run.id, f"step-{i}"][:16] for i in range(steps)]
+            assert run.output == tokens, f"{run.id} returned {run.output}, its steps are {tokens}"
+            self._check_events(run, steps)
+
+    def _check_ledger(self, lines: list[list[str]], stored: dict[Place, str]) -> None:
+        """S1: a line after a step means that its result is stored. S2: what was stored once never ran again."""
+        known = dict(self._results)
+        for line in lines:
+            match line:
+                case ["ran", run_id, name, attempt]:
+                    self.executions += 1
+                    assert (run_id, name) not in known, (
+                        f"completed step ran again in attempt {attempt}: {run_id} {name}"
+                    )
+                case ["returned", run_id, name, token]:
+                    result = stored.get((run_id, name))
+                    assert result is not None, f"a step returned but is not stored: {run_id} {name}"
+                    assert result[:16] == token, f"a step returned {token}, stored is {result[:16]}: {run_id} {name}"
+                    known[run_id, name] = result
+        for place, result in self._results.items():
+            assert stored.get(place) == result, f"a stored result is gone or another: {place}"
+
+    def _check_events(self, run: Run[Any], steps: int) -> None:
+        """An event is stored with what it tells of: there is one of each, however often the run was tried."""
+        told = {key[1:]: count for key, count in self._events.items() if key[0] == run.id}
+        expected = {("run:trigger",): 1, ("run:leased",): run.lease_generation, ("run:complete",): 1}
+        expected |= {("step:complete", f"step-{i}"): 1 for i in range(steps)}
+        assert told == expected, f"{run.id} told {told}, expected {expected}"
+
+    async def _read_events(self, durably: Durably) -> None:
+        while (page := await durably.storage.events_after(self._position, 1000)).events:
+            assert page.is_gapless
+            for recorded in page.events:
+                event = recorded.event
+                if event.type in ("run:trigger", "run:leased", "run:complete", "run:fail", "run:cancel"):
+                    self._events[event.run_id, event.type] += 1
+                elif event.type == "step:complete":
+                    self._events[event.run_id, event.type, event.step_name] += 1
+            self._position = page.events[-1].position
+
+    def _new_lines(self, ledger: Path) -> list[list[str]]:
+        lines = read_ledger(ledger)
+        seen = self._seen.get(str(ledger), 0)
+        self._seen[str(ledger)] = len(lines)
+        return lines[seen:]
+
+
+def reading(database: str) -> Any:
+    """Open an instance that executes nothing, for a moment."""
+    return _Reading(create_durably(database=database))
+
+
+class _Reading:
+    def __init__(self, durably: Durably) -> None:
+        self._durably = durably
+
+    async def __aenter__(self) -> Durably:
+        return self._durably
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._durably.close()
+
+
+def check_integrity(database: str) -> None:
+    """Let SQLite look for damage; other databases do not need a test to tell."""
+    if not database.startswith("sqlite:///"):
+        return
+    connection = sqlite3.connect(database.removeprefix("sqlite:///"))
+    try:
+        found = connection.execute("PRAGMA integrity_check").fetchall()
+        assert found == [("ok",)], f"the database is damaged: {found}"
+        assert not connection.execute("PRAGMA foreign_key_check").fetchall()
+    finally:
+        connection.close()
+
+
+async def _completed_steps(durably: Durably, runs: list[Run[Any]]) -> dict[Place, str]:
+    stored: dict[Place, str] = {}
+    for run in runs:
+        for step in await durably.get_steps(run.id):
+            if step.status == "completed":
+                assert (run.id, step.name) not in stored, f"two results of one step: {run.id} {step.name}"
+                stored[run.id, step.name] = step.output
+    return stored
