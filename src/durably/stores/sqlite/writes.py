@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any
 
 from durably.core.clock import to_text
-from durably.core.errors import ConflictError, NotFoundError
+from durably.core.errors import NotFoundError
 from durably.core.events import (
     DurablyEvent,
     RunCancelEvent,
@@ -21,14 +21,13 @@ from durably.core.events import (
 from durably.core.leases import Claim
 from durably.core.logs import Log
 from durably.core.outcomes import Completed, Failed
-from durably.core.runs import ALLOWED_FROM, Run, RunStatus, TriggerResult
+from durably.core.runs import ALLOWED_FROM, Run, TriggerResult
 from durably.core.store import Claimed, NewRun, StepRecord
 from durably.stores.sql import sqlite_queries as queries
 from durably.stores.sql.rows import labels_from_text, result_from_row, row_of_new, run_from_new, run_from_row
+from durably.stores.sql.rules import EXPIRED_AND_REPLACED, cancel_conflict, delete_conflict, pending_conflict
 from durably.stores.sqlite import statements as sql
 from durably.stores.sqlite.group_commit import Transaction
-
-EXPIRED_AND_REPLACED: Final = "Lease expired; pending run already exists"
 
 
 def enqueue(transaction: Transaction, runs: Sequence[NewRun]) -> list[TriggerResult[Any]]:
@@ -92,18 +91,6 @@ def _find_existing(transaction: Transaction, new: NewRun) -> TriggerResult[Any] 
         )
     )
     return result_from_row(row, "coalesced")
-
-
-def pending_conflict(pending: Run[Any]) -> ConflictError:
-    """Return the error for a second pending run of a job and key."""
-    return ConflictError(
-        f"A pending run already exists for concurrency key {json.dumps(pending.concurrency_key, ensure_ascii=False)} "
-        f'in job "{pending.job_name}". Use coalesce="skip" to return the existing run instead.',
-        operation="trigger",
-        run_id=pending.id,
-        job_name=pending.job_name,
-        concurrency_key=pending.concurrency_key,
-    )
 
 
 def claim(
@@ -258,8 +245,7 @@ def cancel(transaction: Transaction, run_id: str, *, preserve_steps: bool) -> Ru
     """End a pending or leased run from outside."""
     run = _must_find(transaction, run_id)
     if run.status not in ALLOWED_FROM["cancel"]:
-        already = "already " if run.status is RunStatus.CANCELLED else ""
-        raise ConflictError(f"Cannot cancel {already}{run.status} run: {run_id}", operation="cancel", run_id=run_id)
+        raise cancel_conflict(run)
     transaction.execute(sql.CANCEL_RUN, (transaction.now, transaction.now, run_id))
     if not preserve_steps:
         transaction.execute(sql.DELETE_STEPS, (run_id,))
@@ -273,7 +259,7 @@ def delete_run(transaction: Transaction, run_id: str) -> None:
     """Delete a terminal run and all that belongs to it."""
     run = _must_find(transaction, run_id)
     if run.status not in ALLOWED_FROM["delete"]:
-        raise ConflictError(f"Cannot delete {run.status} run: {run_id}", operation="delete", run_id=run_id)
+        raise delete_conflict(run)
     _delete(transaction, run_id, run.job_name, run.labels)
 
 

@@ -1,0 +1,34 @@
+"""What every SQL store refuses, in the same words."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from durably.core.errors import ConflictError
+from durably.core.runs import Run, RunStatus
+
+EXPIRED_AND_REPLACED: Final = "Lease expired; pending run already exists"
+
+
+def pending_conflict(pending: Run[Any]) -> ConflictError:
+    """Return the error for a second pending run of a job and key."""
+    return ConflictError(
+        f"A pending run already exists for concurrency key {json.dumps(pending.concurrency_key, ensure_ascii=False)} "
+        f'in job "{pending.job_name}". Use coalesce="skip" to return the existing run instead.',
+        operation="trigger",
+        run_id=pending.id,
+        job_name=pending.job_name,
+        concurrency_key=pending.concurrency_key,
+    )
+
+
+def cancel_conflict(run: Run[Any]) -> ConflictError:
+    """Return the error for cancelling a run that has ended."""
+    already = "already " if run.status is RunStatus.CANCELLED else ""
+    return ConflictError(f"Cannot cancel {already}{run.status} run: {run.id}", operation="cancel", run_id=run.id)
+
+
+def delete_conflict(run: Run[Any]) -> ConflictError:
+    """Return the error for deleting a run that has not ended."""
+    return ConflictError(f"Cannot delete {run.status} run: {run.id}", operation="delete", run_id=run.id)
