@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
-from pydantic import BeforeValidator, TypeAdapter
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS flights (
@@ -63,6 +63,16 @@ def read_batches(path: str, size: int) -> Iterator[list[Row]]:
             yield batch
 
 
+def parse(rows: Sequence[Row], first: int) -> list[Flight]:
+    """Return the flights of rows, `first` being the number of the first. Raises `ValueError` naming row and column."""
+    try:
+        return _FLIGHTS.validate_python(rows)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        row, column = wrong["loc"]
+        raise ValueError(f"row {first + int(row)}, {Flight._fields[int(column)]}: {wrong['msg']}") from error
+
+
 def create_tables(database: str) -> None:
     """Create the tables where they are missing."""
     with closing(sqlite3.connect(database, timeout=30)) as connection:
@@ -74,7 +84,7 @@ def write_flights(database: str, batch: int, attempt: int, first: int, rows: Seq
 
     A batch that is written again, after a crash before its checkpoint, goes over the rows it wrote before.
     """
-    flights = [(first + index, *flight) for index, flight in enumerate(_FLIGHTS.validate_python(rows))]
+    flights = [(number, *flight) for number, flight in enumerate(parse(rows, first), start=first)]
     with closing(sqlite3.connect(database, timeout=30)) as connection, connection:
         connection.executemany(INSERT_FLIGHT, flights)
         connection.execute("INSERT INTO batches VALUES (?, ?, ?)", (batch, attempt, len(flights)))

@@ -5,12 +5,13 @@ python import_flights.py flights.csv flights.db
 
 import asyncio
 import sys
+from pathlib import Path
 
 from flights import create_tables, delays_by_carrier, read_batches, write_flights
 from pydantic import BaseModel
 from rich.progress import Progress
 
-from durably import SyncStepContext, create_durably, define_job
+from durably import RunFailedError, SyncStepContext, create_durably, define_job
 
 
 class ImportFlights(BaseModel):
@@ -34,6 +35,11 @@ def import_flights(step: SyncStepContext, input: ImportFlights) -> int:
     return done
 
 
+def import_of(csv: str) -> str:
+    """Return what every start asks for by the same name, until the file has changed."""
+    return f"{csv} of {Path(csv).stat().st_mtime}"
+
+
 async def main(csv: str, database: str, batch_size: int = 1000) -> None:
     durably = create_durably(
         database=f"sqlite:///{database}",
@@ -46,7 +52,7 @@ async def main(csv: str, database: str, batch_size: int = 1000) -> None:
         async with durably:
             result = await durably.jobs.import_flights.trigger_and_wait(
                 ImportFlights(csv=csv, database=database, batch_size=batch_size),
-                idempotency_key=csv,  # every start asks for the same run, it is made once
+                idempotency_key=import_of(csv),
                 on_progress=lambda now: bar.update(task, completed=now.current, total=now.total),
             )
             bar.update(task, completed=result.output, total=result.output)
@@ -57,4 +63,9 @@ async def main(csv: str, database: str, batch_size: int = 1000) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:3], *map(int, sys.argv[3:])))
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
+    try:
+        asyncio.run(main(*sys.argv[1:3], *map(int, sys.argv[3:])))
+    except RunFailedError as error:
+        sys.exit(f"The import failed: {error}")

@@ -1,0 +1,132 @@
+"""The import of the examples: real rows, odd ones among them, and a worker that is killed half-way."""
+
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLE = ROOT / "examples" / "import_csv"
+SLICE = Path(__file__).with_name("flights.csv")
+
+
+def run(*command: object) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, *map(str, command)]
+    return subprocess.run(words, capture_output=True, text=True, timeout=100, check=False)
+
+
+def select(database: Path, query: str) -> list[Any]:
+    with closing(sqlite3.connect(database)) as connection:
+        return connection.execute(query).fetchall()
+
+
+def without_bar(output: str) -> Sequence[str]:
+    return [line for line in output.splitlines() if not line.startswith("Importing")]
+
+
+def test_a_slice_is_imported_with_its_gaps_and_odd_times(tmp_path: Path) -> None:
+    """NA becomes NULL, 2400 midnight, and a flight that never left still counts."""
+    database = tmp_path / "flights.db"
+
+    finished = run(EXAMPLE / "import_flights.py", SLICE, database, 10)
+
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.endswith("OO        2  +51.0 minutes late on average\n")
+    assert select(database, "SELECT count(*), max(row) FROM flights") == [(45, 44)]
+    assert select(database, "SELECT count(*) FROM flights WHERE departed IS NULL") == [(6,)]
+    assert select(database, "SELECT count(*) FROM flights WHERE departed NOTNULL AND arrival_delay IS NULL") == [(3,)]
+    assert select(database, "SELECT departed FROM flights WHERE departed < '00:10' ORDER BY 1") == [
+        ("00:00",),
+        ("00:00",),
+        ("00:02",),
+        ("00:08",),
+    ]
+    assert select(database, "SELECT count(*) FROM batches WHERE attempt = 1") == [(5,)]
+
+
+def test_a_second_start_finds_the_run_that_ended(tmp_path: Path) -> None:
+    """R6: the same key gives the same run: nothing is imported again, the answer is the same."""
+    database = tmp_path / "flights.db"
+    first = run(EXAMPLE / "import_flights.py", SLICE, database, 10)
+
+    second = run(EXAMPLE / "import_flights.py", SLICE, database, 10)
+
+    assert second.returncode == 0, second.stderr
+    assert without_bar(second.stdout) == without_bar(first.stdout)
+    assert select(database, "SELECT count(*) FROM batches") == [(5,)]
+
+
+def test_a_row_that_is_no_flight_is_named(tmp_path: Path) -> None:
+    """The batches before a bad row stay, its own is not written at all; a mended file is imported."""
+    lines = SLICE.read_text().splitlines()
+    lines[15] = lines[15].replace("2013,1,1", "2013,January,1")
+    broken = tmp_path / "broken.csv"
+    broken.write_text("\n".join(lines))
+    database = tmp_path / "flights.db"
+
+    finished = run(EXAMPLE / "import_flights.py", broken, database, 10)
+
+    assert finished.returncode == 1
+    assert finished.stderr.startswith("The import failed: row 14, month: Input should be a valid integer")
+    assert select(database, "SELECT count(*) FROM flights") == [(10,)]
+
+    broken.write_text(SLICE.read_text())
+
+    assert run(EXAMPLE / "import_flights.py", broken, database, 10).returncode == 0
+    assert select(database, "SELECT count(*) FROM flights") == [(45,)]
+
+
+@pytest.fixture
+def long_file(tmp_path: Path) -> Path:
+    """The slice, again and again: long enough to be killed in the middle."""
+    header, *rows = SLICE.read_text().splitlines()
+    file = tmp_path / "long.csv"
+    file.write_text("\n".join([header, *(rows * 600)]) + "\n")
+    return file
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="kills with SIGKILL, which this system does not have")
+def test_the_demo_kills_a_worker_and_loses_nothing(long_file: Path) -> None:
+    """S2: what was finished before the kill is not executed again; at most the step in flight is."""
+    finished = run(EXAMPLE / "demo.py", "--csv", long_file, "--batch-size", 50, "--kill-at", 0.1)
+
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    told = {
+        key.strip(): int(number.replace(",", ""))
+        for key, number in re.findall(r"│ (.+?) │ +([\d,]+) │", finished.stdout)
+    }
+    assert told["rows in the file"] == told["rows in the table, each once"] == 27_000
+    first, second = told["steps executed in life 1"], told["steps executed in life 2"]
+    twice = told["steps executed twice (at most the one in flight)"]
+    assert first >= 54
+    assert second > 0
+    assert first + second == 540 + twice
+    assert twice <= 1
+
+
+def test_the_demo_leaves_nothing_behind(long_file: Path, tmp_path: Path) -> None:
+    """Its database lives in a folder that is gone with it."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    words = [
+        sys.executable,
+        str(EXAMPLE / "demo.py"),
+        "--csv",
+        str(long_file),
+        "--batch-size",
+        "50",
+        "--kill-at",
+        "0.1",
+    ]
+
+    subprocess.run(words, env={**os.environ, "TMPDIR": str(folder)}, capture_output=True, timeout=100, check=True)
+
+    assert list(folder.iterdir()) == []
