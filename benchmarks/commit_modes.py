@@ -1,4 +1,4 @@
-"""`python -m benchmarks.commit_modes`: where to commit: on the event loop, on a thread, or where it was measured cheaper.
+"""`python -m benchmarks.commit_modes`: where to commit, on the event loop or on a thread.
 
 Compares `?commit=in-place`, `?commit=thread` and `?commit=auto` on the disk as it is and on disks whose flushes
 take some milliseconds, and rewrites its section of RESULTS.md. docs/adr/0002-where-to-commit.md rests on it.
@@ -48,21 +48,26 @@ its 99th percentile: what another request of the same program would have waited.
 
 
 @dataclass(frozen=True)
-class Disk:
-    """A disk to measure on."""
-
-    name: str
-    query: str
-    environment: dict[str, str]
-
-
-@dataclass(frozen=True)
 class Effort:
     """How much one process does: less on slow disks, so that none takes minutes."""
 
     steps: int
     runs: int
     samples: int
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A disk to measure on."""
+
+    name: str
+    query: str
+    environment: dict[str, str]
+    effort: Effort
+
+
+_FAST: Final = Effort(1000, 100, 100)
+_SLOW: Final = Effort(300, 20, 40)
 
 
 # --- in a process of its own ---------------------------------------------------------------------
@@ -132,10 +137,9 @@ def compare(directory: Path, disks: list[Disk], repetitions: int) -> list[tuple[
 
 def _in_child(directory: Path, disk: Disk, mode: str) -> dict[str, float]:
     query = f"commit={mode}" + (f"&{disk.query}" if disk.query else "")
-    effort = Effort(300, 20, 40) if disk.environment else Effort(1000, 100, 100)
     command = [sys.executable, "-m", "benchmarks.commit_modes", "--directory", str(directory), "--child", query]
     finished = subprocess.run(
-        [*command, str(effort.steps), str(effort.runs), str(effort.samples)],
+        [*command, str(disk.effort.steps), str(disk.effort.runs), str(disk.effort.samples)],
         cwd=Path(__file__).parent.parent,
         env={**os.environ, **disk.environment},
         stdout=subprocess.PIPE,
@@ -163,11 +167,11 @@ def _row(disk: Disk, mode: str, found: list[dict[str, float]]) -> tuple[str, ...
 
 
 def _disks(shim: Path | None) -> list[Disk]:
-    disks = [Disk("as it is", "", {}), Disk("as it is, NORMAL", "synchronous=normal", {})]
+    disks = [Disk("as it is", "", {}, _FAST), Disk("as it is, NORMAL", "synchronous=normal", {}, _FAST)]
     if shim is not None:
-        disks += [Disk(f"+{delay} ms a flush", "", slow(shim, delay)) for delay in (1, 2, 5, 10)]
-        disks.append(Disk("+10 ms a flush, NORMAL", "synchronous=normal", slow(shim, 10)))
-        disks.append(Disk("slow at first", "", slow(shim, 10, flushes=40)))
+        disks += [Disk(f"+{delay} ms a flush", "", slow(shim, delay), _SLOW) for delay in (1, 2, 5, 10)]
+        disks.append(Disk("+10 ms a flush, NORMAL", "synchronous=normal", slow(shim, 10), _FAST))
+        disks.append(Disk("slow at first", "", slow(shim, 10, flushes=40), _FAST))
     return disks
 
 

@@ -35,8 +35,8 @@ def same_process(directory: Path, count: int, repetitions: int) -> Iterator[Line
         ratios = samples([each.median / one for each, one in zip(found, commits, strict=True)])
         worst = samples([each.quantile(0.99) for each in found])
         yield Line(
-            f"W5 idle worker, same process: {what}, p50 (p99 {worst.show('ms')})",
-            medians.show("ms"),
+            f"W5 idle worker, same process: {what}, p50",
+            f"{medians.show('ms')}; p99 {worst.show('ms')}",
             f"one commit {commit.show('ms')}; after the same pause of {number(_PAUSE, 'ms')} ms "
             f"{number(idle_commit.median, 'ms')} ms",
             ratios.show("x"),
