@@ -75,7 +75,9 @@ _SHAPES: Final = {name: _Shape(event_class) for name, event_class in EVENT_CLASS
 
 def encode_events(events: Iterable[DurablyEvent]) -> str:
     """Return `events` as one JSON text."""
-    return "[" + ",".join([_SHAPES[event.type].encode(event) for event in events]) + "]"
+    text = "[" + ",".join([_SHAPES[event.type].encode(event) for event in events]) + "]"
+    # One message with a lone surrogate, as a file name can hold, must not stop every event and commit after it.
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 def decode_events(text: str) -> list[DurablyEvent]:

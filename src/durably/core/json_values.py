@@ -72,8 +72,24 @@ def encode_leniently(value: object) -> str:
     try:
         return _storable(_encode(value), "data")
     except Exception:  # noqa: BLE001 - a log line must not fail the job, whatever object it was given
-        plain = _finite(to_jsonable_python(value, fallback=repr, serialize_unknown=True, inf_nan_mode="strings"))
+        pass
+    try:
+        plain = _finite(to_jsonable_python(value, fallback=text_of, serialize_unknown=True, inf_nan_mode="strings"))
         return _encode(plain).encode("utf-8", "replace").decode("utf-8")
+    except Exception:  # noqa: BLE001 - the same; what has no end or no readable parts is stored as one text
+        return _encode(text_of(value))
+
+
+def text_of(value: object) -> str:
+    """Return the text form of any object, storable; its type where even that cannot be had.
+
+    >>> text_of(ValueError("broken"))
+    "ValueError('broken')"
+    """
+    try:
+        return storable(repr(value))
+    except Exception:  # noqa: BLE001 - a broken __repr__, or nesting without end
+        return f"<{type(value).__name__}>"
 
 
 class Codec(Generic[T]):

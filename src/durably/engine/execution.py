@@ -26,7 +26,7 @@ from durably.core.events import (
     StepStartEvent,
     WorkerErrorEvent,
 )
-from durably.core.json_values import Codec, decode_json, encode_json, encode_leniently, is_storable, storable
+from durably.core.json_values import Codec, decode_json, encode_json, encode_leniently, is_storable, storable, text_of
 from durably.core.logs import LogLevel
 from durably.core.runs import RunStatus
 from durably.core.store import StepRecord, Store
@@ -301,7 +301,7 @@ class Execution:
             **self._about,
             step_name=step_name,
             level=level,
-            message=storable(str(message)),
+            message=storable(message) if isinstance(message, str) else text_of(message),
             data_json=encode_leniently(data) if has_data else None,
         )
         self.from_any_thread(lambda: self._hub.announce(event))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from typing import Any, Final
 
 from durably.core.clock import Clock
 from durably.core.errors import StoreError
 from durably.core.events import RunProgressEvent
-from durably.core.json_values import encode_leniently
+from durably.core.json_values import encode_leniently, storable, text_of
 from durably.core.runs import ProgressData
 from durably.core.store import Store
 from durably.engine.event_hub import EventHub
@@ -18,6 +19,26 @@ from durably.engine.leases import HeldLease
 _STORE_SECONDS: Final = 0.2
 
 log = logging.getLogger("durably")
+
+
+def progress_of(current: object, total: object, message: object) -> ProgressData | None:
+    """Return what was reported as it can be stored; None where `current` is no finite number."""
+    reached = _number(current)
+    if reached is None:
+        return None
+    text = message if message is None or isinstance(message, str) else text_of(message)
+    return ProgressData(reached, _number(total), None if text is None else storable(text))
+
+
+def _number(value: Any) -> float | None:
+    """Return a finite number: Python's own as it is, others (a Decimal, NumPy's) as a float."""
+    try:
+        as_float = float(value)
+    except Exception:  # noqa: BLE001 - progress must not fail the job, whatever object it was given
+        return None
+    if not math.isfinite(as_float) or isinstance(value, str):
+        return None
+    return value if type(value) in (int, float) else as_float
 
 
 class ProgressKeeper:

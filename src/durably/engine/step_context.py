@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, ParamSpec, TypeVar, overload
 
 from durably.core.errors import LeaseLostError
-from durably.core.runs import ProgressData
+from durably.core.json_values import text_of
 from durably.engine.abort import AbortSignal
 from durably.engine.execution import Execution, Replayed
+from durably.engine.progress import progress_of
 from durably.engine.step_types import takes_signal
 
 T = TypeVar("T")
 P = ParamSpec("P")
 
 _NO_DATA: Final = object()
+
+log = logging.getLogger("durably")
 
 
 class StepLog:
@@ -84,7 +88,10 @@ class _BaseContext:
 
         >>> step.progress(3, 10, "three of ten")
         """
-        data = ProgressData(current, total, message)
+        data = progress_of(current, total, message)
+        if data is None:
+            log.warning("progress of run %s is ignored: %s is not a finite number", self.run_id, text_of(current))
+            return
         self._execution.from_any_thread(lambda: self._execution.progress.report(data))
 
 

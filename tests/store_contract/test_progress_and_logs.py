@@ -1,0 +1,391 @@
+"""S7, P1: progress and logs never block, never fail the job, and lose nothing that counts."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from durably import (
+    Durably,
+    LogData,
+    ProgressData,
+    StepContext,
+    SyncStepContext,
+    ValidationError,
+    define_job,
+    with_log_persistence,
+)
+from tests.conftest import PATIENCE_SECONDS, Events, Gate, OpenDurably, until
+
+
+@define_job(name="plain")
+async def plain(step: StepContext, input: Any) -> Any:
+    return input
+
+
+async def is_unharmed(durably: Durably) -> bool:
+    """Tell whether runs still begin and end."""
+    result = await durably.jobs.plain.trigger_and_wait("unharmed", timeout=PATIENCE_SECONDS)
+    return result.output == "unharmed"
+
+
+class TestProgress:
+    async def test_the_last_value_before_the_end_is_always_stored(self, open_durably: OpenDurably) -> None:
+        """S7: however often it is called."""
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> None:
+            for n in range(1, 1001):
+                step.progress(n, 1000, f"row {n}")
+
+        durably = await open_durably(job, start=True)
+        events = Events(durably)
+        result = await durably.jobs.job.trigger_and_wait(None, timeout=PATIENCE_SECONDS)
+
+        run = await durably.get_run(result.id)
+        assert run is not None
+        assert run.progress == ProgressData(1000, 1000, "row 1000")
+        told = events.of("run:progress")
+        assert [event.progress.current for event in told] == list(range(1, 1001))
+        assert {(event.run_id, event.job_name) for event in told} == {(run.id, "job")}
+
+    async def test_a_checkpoint_stores_the_progress_with_it(self, open_durably: OpenDurably) -> None:
+        """S7: what was not given stays None."""
+        seen = []
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> None:
+            step.progress(1)
+            await step.run("one", lambda: 1)
+            run = await durably.get_run(step.run_id)
+            seen.append(run.progress if run is not None else None)
+
+        durably = await open_durably(job, start=True)
+        await durably.jobs.job.trigger_and_wait(None, timeout=PATIENCE_SECONDS)
+        assert seen == [ProgressData(1, None, None)]
+
+    async def test_progress_between_checkpoints_is_stored_soon(self, open_durably: OpenDurably) -> None:
+        """S7: a few times per second, so that others can see it while the job is at it."""
+        gate = Gate()
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> None:
+            step.progress(1)
+            step.progress(2)
+            await gate.pass_through()
+
+        durably = await open_durably(job, start=True)
+        run = await durably.jobs.job.trigger(None)
+        await gate.reached()
+
+        async def is_stored() -> bool:
+            found = await durably.get_run(run.id)
+            return found is not None and found.progress == ProgressData(2)
+
+        assert await until(is_stored)
+        gate.open()
+
+    async def test_a_failed_run_keeps_its_last_progress(self, open_durably: OpenDurably) -> None:
+        """S7: the last value before the end, whichever end."""
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> None:
+            step.progress(7, 9)
+            raise ValueError("broken")
+
+        durably = await open_durably(job)
+        run = await durably.jobs.job.trigger(None)
+        await durably.process_one()
+
+        found = await durably.get_run(run.id)
+        assert found is not None
+        assert found.progress == ProgressData(7, 9)
+
+    async def test_a_plain_job_reports_from_its_thread(self, open_durably: OpenDurably) -> None:
+        """S7: in order, from any thread."""
+
+        @define_job(name="job")
+        def job(step: SyncStepContext, input: Any) -> None:
+            for n in range(100):
+                step.progress(n)
+                step.log.info(f"{n}")
+
+        durably = await open_durably(job, start=True)
+        events = Events(durably)
+        result = await durably.jobs.job.trigger_and_wait(None, timeout=PATIENCE_SECONDS)
+
+        assert [event.progress.current for event in events.of("run:progress")] == list(range(100))
+        assert [event.message for event in events.of("log:write")] == [str(n) for n in range(100)]
+        run = await durably.get_run(result.id)
+        assert run is not None
+        assert run.progress == ProgressData(99)
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            (float("nan"),),
+            (1, float("inf")),
+            ("three",),
+            (None,),
+            (object(), object(), object()),
+            (Decimal("1.5"), Decimal(3)),
+            (10**400,),
+            (1, 2, "\ud800 \x00"),
+            (1, 2, 3),
+        ],
+        ids=repr,
+    )
+    async def test_no_progress_fails_the_job_or_anybody_else(
+        self, open_durably: OpenDurably, arguments: tuple[Any, ...]
+    ) -> None:
+        """S7: whatever is given, the job goes on and so does every other run of the process."""
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> str:
+            step.progress(*arguments)
+            await step.run("one", lambda: 1)
+            step.progress(5, 5)
+            return "done"
+
+        durably = await open_durably(job, plain, start=True)
+
+        result = await durably.jobs.job.trigger_and_wait(None, timeout=PATIENCE_SECONDS)
+        run = await durably.get_run(result.id)
+        assert run is not None
+        assert (run.output, run.progress) == ("done", ProgressData(5, 5))
+        assert await is_unharmed(durably)
+
+
+class Thing(BaseModel):
+    name: str
+
+
+class Unspeakable:
+    def __repr__(self) -> str:
+        raise RuntimeError
+
+    __str__ = __repr__
+
+
+class TestLogs:
+    async def test_log_lines_are_stored_in_order_with_their_data(self, open_durably: OpenDurably) -> None:
+        """P1: level, message, data, step, and all are stored when the instance has stopped."""
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> None:
+            step.log.info("first")
+            step.log.warning("second", {"n": [1, None]})
+            await step.run("one", lambda: step.log.error("third", None))
+
+        durably = await open_durably(job, start=True)
+        durably.use(with_log_persistence())
+        events = Events(durably)
+        result = await durably.jobs.job.trigger_and_wait(None, timeout=PATIENCE_SECONDS)
+        await durably.stop()
+
+        lines = await durably.get_logs(result.id)
+        assert [(line.level, line.message, line.data, line.step_name) for line in lines] == [
+            ("info", "first", None, None),
+            ("warn", "second", {"n": [1, None]}, None),
+            ("error", "third", None, "one"),
+        ]
+        assert {line.run_id for line in lines} == {result.id}
+        assert [line.created_at for line in lines] == sorted(line.created_at for line in lines)
+        assert [(e.level, e.message, e.data, e.data_json, e.step_name) for e in events.of("log:write")] == [
+            ("info", "first", None, None, None),
+            ("warn", "second", {"n": [1, None]}, '{"n":[1,null]}', None),
+            ("error", "third", None, "null", "one"),
+        ]
+
+    @pytest.mark.parametrize(
+        ("data", "stored"),
+        [
+            ("text", "text"),
+            (0, 0),
+            (float("nan"), "nan"),
+            ([float("inf"), 1], ["inf", 1]),
+            ({1}, [1]),
+            ((1, 2), [1, 2]),
+            ({1: "a"}, {"1": "a"}),
+            (b"bytes", "bytes"),
+            (Thing(name="a"), {"name": "a"}),
+            (datetime(2026, 1, 2, tzinfo=UTC), "2026-01-02T00:00:00Z"),
+            (ValueError("broken"), "ValueError('broken')"),
+            ("\ud800", "?"),
+            ("\x00", "\x00"),
+        ],
+        ids=repr,
+    )
+    async def test_any_data_can_be_logged(self, open_durably: OpenDurably, data: Any, stored: Any) -> None:
+        """S7: what JSON cannot carry is stored as its text."""
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> None:
+            step.log.info("with data", data)
+
+        durably = await open_durably(job, start=True)
+        durably.use(with_log_persistence())
+        result = await durably.jobs.job.trigger_and_wait(None, timeout=PATIENCE_SECONDS)
+        await durably.stop()
+
+        (line,) = await durably.get_logs(result.id)
+        assert line.data == stored
+
+    @pytest.mark.parametrize("odd", ["endless", "unspeakable", "deep", "bytes", "message", "no text"])
+    async def test_no_log_line_fails_the_job_or_anybody_else(self, open_durably: OpenDurably, odd: str) -> None:
+        """S7: neither the job nor the log of other lines nor any other run."""
+        endless: list[Any] = []
+        endless.append(endless)
+        deep: list[Any] = []
+        for _ in range(100_000):
+            deep = [deep]
+        calls: dict[str, tuple[Any, ...]] = {
+            "endless": ("m", endless),
+            "unspeakable": ("m", {"a": Unspeakable()}),
+            "deep": ("m", deep),
+            "bytes": ("m", b"\xff\xfe"),
+            "message": ("file \udcff \x00",),
+            "no text": (Unspeakable(),),
+        }
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> None:
+            step.log.info(*calls[odd])
+            await step.run("one", lambda: 1)
+            step.log.info("after")
+
+        durably = await open_durably(job, plain, start=True)
+        durably.use(with_log_persistence())
+        result = await durably.jobs.job.trigger_and_wait(None, timeout=PATIENCE_SECONDS)
+        assert await is_unharmed(durably)
+        await durably.stop()
+
+        lines = await durably.get_logs(result.id)
+        assert len(lines) == 2
+        assert lines[1].message == "after"
+
+    async def test_without_the_plugin_nothing_is_stored(self, open_durably: OpenDurably) -> None:
+        """P1: storing logs is the plugin's doing; the events are there without it."""
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> None:
+            step.log.info("only told")
+
+        durably = await open_durably(job, start=True)
+        events = Events(durably)
+        result = await durably.jobs.job.trigger_and_wait(None, timeout=PATIENCE_SECONDS)
+        await durably.stop()
+
+        assert await durably.get_logs(result.id) == []
+        assert [event.message for event in events.of("log:write")] == ["only told"]
+
+    @pytest.mark.two_processes
+    async def test_lines_are_stored_once_with_the_plugin_in_two_processes(self, open_durably: OpenDurably) -> None:
+        """P1: the process that executes the run stores its lines."""
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> None:
+            step.log.info("once")
+
+        one, two = await open_durably(job, start=True), await open_durably(job, start=True)
+        for durably in (one, two):
+            durably.use(with_log_persistence())
+        told = Events(two)
+        ids = [(await one.jobs.job.trigger_and_wait(None, timeout=PATIENCE_SECONDS)).id for _ in range(5)]
+        await told.until("run:complete", 5)
+        await one.stop()
+        await two.stop()
+
+        assert [len(await one.get_logs(run_id)) for run_id in ids] == [1] * 5
+
+
+class TestPlugins:
+    async def test_use_installs_and_returns_the_instance(self, open_durably: OpenDurably) -> None:
+        """P1: `use(plugin)` calls `plugin.install(durably)`; one with `flush` is awaited on stop."""
+        calls: list[Any] = []
+
+        class Plugin:
+            def install(self, durably: Durably) -> None:
+                calls.append(durably)
+
+            async def flush(self) -> None:
+                await asyncio.sleep(0)
+                calls.append("flushed")
+
+        durably = await open_durably(plain)
+        assert durably.use(Plugin()) is durably
+        await durably.stop()
+
+        assert calls == [durably, "flushed"]
+
+    async def test_what_is_no_plugin_is_refused(self, open_durably: OpenDurably) -> None:
+        """P1: with an error that says what a plugin is."""
+        durably = await open_durably(plain)
+
+        with pytest.raises(ValidationError, match="install"):
+            durably.use(object())  # type: ignore[arg-type]
+
+
+class TestCallbacks:
+    async def test_trigger_and_wait_reports_everything_from_the_start(self, open_durably: OpenDurably) -> None:
+        """R11: `on_progress` and `on_log`, sync or async, in order, nothing missed."""
+        progress: list[ProgressData] = []
+        lines: list[LogData] = []
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> None:
+            for n in range(50):
+                step.progress(n)
+                step.log.info(f"{n}", n)
+            await step.run("one", lambda: step.log.warning("in a step"))
+
+        async def on_log(line: LogData) -> None:
+            await asyncio.sleep(0)
+            lines.append(line)
+
+        durably = await open_durably(job, start=True)
+        await durably.jobs.job.trigger_and_wait(
+            None, timeout=PATIENCE_SECONDS, on_progress=progress.append, on_log=on_log
+        )
+
+        assert progress == [ProgressData(n) for n in range(50)]
+        assert lines == [
+            *[LogData("info", f"{n}", n, None) for n in range(50)],
+            LogData("warn", "in a step", None, "one"),
+        ]
+
+    @pytest.mark.two_processes
+    async def test_wait_for_run_reports_what_another_process_executes(self, open_durably: OpenDurably) -> None:
+        """R11, E4: the latest progress first, then what follows."""
+        gate = Gate()
+        progress: list[float] = []
+        begun = asyncio.Event()
+
+        def on_progress(data: ProgressData) -> None:
+            progress.append(data.current)
+            begun.set()
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> None:
+            step.progress(1)
+            step.progress(2)
+            await step.run("one", gate.pass_through)
+            step.progress(3)
+
+        here, there = await open_durably(job), await open_durably(job, start=True)
+        run = await here.jobs.job.trigger(None)
+        await gate.reached()
+        waiting = asyncio.create_task(here.wait_for_run(run.id, timeout=PATIENCE_SECONDS, on_progress=on_progress))
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await begun.wait()
+        gate.open()
+        await waiting
+
+        assert progress[-2:] == [2, 3]
+        assert progress == sorted(set(progress))
+        await there.stop()
