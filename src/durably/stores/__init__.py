@@ -28,6 +28,8 @@ def open_store(database: str | Path | Store, clock: Clock) -> Store:
         case "sqlite":
             path, _, query = database.removeprefix("sqlite://").partition("?")
             return _open_sqlite(path if path == ":memory:" else _file_of(database, path), clock, query)
+        case "postgresql" | "postgres":
+            return _open_postgres(database, clock)
         case _:
             raise ValidationError(
                 f"Invalid database {database!r}: expected one of {_FORMS}", field="database", value=database
@@ -38,6 +40,20 @@ def _open_sqlite(path: str, clock: Clock, query: str) -> Store:
     from durably.stores.sqlite import open_sqlite  # noqa: PLC0415 - a driver is imported only by those who use it
 
     return open_sqlite(path, clock, query)
+
+
+def _open_postgres(url: str, clock: Clock) -> Store:
+    try:
+        import asyncpg  # noqa: F401, PLC0415 - asked for here, so that the message can say what to install
+    except ImportError as error:
+        raise ValidationError(
+            "PostgreSQL needs a driver that is not installed: pip install durably[postgres]",
+            field="database",
+            value="postgresql",
+        ) from error
+    from durably.stores.postgres import open_postgres  # noqa: PLC0415 - a driver is imported only by those who use it
+
+    return open_postgres(url, clock)
 
 
 def _file_of(url: str, path: str) -> str:

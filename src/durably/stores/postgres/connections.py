@@ -1,0 +1,160 @@
+"""Connections to one database: a small pool, and a time limit on every statement.
+
+Nothing here depends on what a server session remembers, so a transaction pooler may stand in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+
+import asyncpg
+
+from durably.core.errors import StoreError
+from durably.stores.postgres.errors import LOST, explain
+from durably.stores.postgres.options import PostgresOptions
+
+if TYPE_CHECKING:
+    Connection: TypeAlias = asyncpg.Connection[asyncpg.Record]
+else:
+    Connection = asyncpg.Connection
+
+T = TypeVar("T")
+
+_TABLES: Final = re.compile(r"\bdurably_(?=runs|run_labels|steps|logs|events|schema_versions)")
+_CLOSE_SECONDS: Final = 2.0
+
+
+class Server:
+    """One database on a server, or on several of which one is the primary."""
+
+    def __init__(self, options: PostgresOptions) -> None:
+        self.options = options
+        self.name = options.name
+        self.schema = options.schema
+        self._qualified: dict[str, str] = {}
+
+    async def connect(self, *, direct: bool = False) -> Connection:
+        """Open a connection. Raises the driver's errors."""
+        arguments = self.options.arguments(direct=direct)
+        if "server_settings" in arguments:
+            arguments["server_settings"] = self._tuned(arguments["server_settings"])
+        try:
+            connection: Connection = await asyncpg.connect(**arguments)
+        except (ValueError, asyncpg.ClientConfigurationError) as error:
+            raise StoreError(f"{self.name} cannot be connected to: {error}") from error
+        return connection
+
+    def qualified(self, statement: str) -> str:
+        """Return a statement with our tables in the schema of the URL."""
+        if self.schema is None:
+            return statement
+        if statement not in self._qualified:
+            prefix = quoted(self.schema) + ".durably_"
+            self._qualified[statement] = _TABLES.sub(lambda _: prefix, statement)
+        return self._qualified[statement]
+
+    async def fetch(self, connection: Connection, statement: str, *values: Any) -> Sequence[Any]:
+        """Return the rows of a statement. Raises the driver's errors; a late answer ends the connection."""
+        limit = asyncio.get_running_loop().call_later(self.options.command_seconds, connection.terminate)
+        try:
+            return await connection.fetch(self.qualified(statement), *values)
+        except asyncio.CancelledError:
+            # The driver would open another connection to ask for the cancellation, and wait for it unboundedly.
+            connection.terminate()
+            raise
+        except asyncpg.InterfaceError as error:
+            if connection.is_closed():
+                raise ConnectionResetError(str(error)) from error
+            raise
+        finally:
+            limit.cancel()
+
+    def explain(self, error: BaseException) -> BaseException:
+        """Return our error for one of the driver's."""
+        return explain(error, self.name)
+
+    def _tuned(self, settings: dict[str, str]) -> dict[str, str]:
+        return {
+            # Plans are made once per connection, perhaps while the tables are empty, and must stay right when
+            # they have grown: every look-up of ours has an index.
+            "enable_seqscan": "off",
+            "jit": "off",
+            # What a lost client has left behind must not hold locks for long.
+            "statement_timeout": str(round(self.options.command_seconds * 1000)),
+            "idle_in_transaction_session_timeout": str(round(self.options.command_seconds * 1000)),
+            **settings,
+        }
+
+
+class Pool:
+    """Connections that are used one statement at a time; the one used last is used next."""
+
+    def __init__(self, server: Server, size: int) -> None:
+        self._server = server
+        self._free = asyncio.Semaphore(size)
+        self._idle: list[Connection] = []
+        self._is_closed = False
+
+    async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """Return what `work` makes of a connection. Raises the driver's errors."""
+        async with self._free:
+            connection = await self._take()
+            try:
+                return await work(connection)
+            except LOST:
+                # After a restart of the server all of them are dead.
+                self._drop_idle()
+                connection.terminate()
+                raise
+            finally:
+                if self._is_closed:
+                    connection.terminate()
+                elif not connection.is_closed():
+                    self._idle.append(connection)
+
+    async def fetch(self, statement: str, *values: Any) -> Sequence[Any]:
+        """Return the rows of a statement that only reads. Raises our errors."""
+        try:
+            try:
+                return await self.run(lambda connection: self._server.fetch(connection, statement, *values))
+            except LOST:
+                return await self.run(lambda connection: self._server.fetch(connection, statement, *values))
+        except Exception as error:
+            raise self._server.explain(error) from error
+
+    async def close(self) -> None:
+        """Close what is idle now, and the others when they come back."""
+        self._is_closed = True
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            await close(connection)
+
+    async def _take(self) -> Connection:
+        if self._is_closed:
+            raise StoreError(f"{self._server.name} was closed: make a new instance to use it again")
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.is_closed():
+                return connection
+        return await self._server.connect()
+
+    def _drop_idle(self) -> None:
+        for connection in self._idle:
+            connection.terminate()
+        self._idle.clear()
+
+
+async def close(connection: Connection) -> None:
+    """Take leave of the server if it answers soon, else just go."""
+    try:
+        await connection.close(timeout=_CLOSE_SECONDS)
+    except (*LOST, asyncpg.PostgresError, asyncpg.InterfaceError):
+        connection.terminate()
+
+
+def quoted(identifier: str) -> str:
+    """Return a name as SQL quotes it."""
+    return '"' + identifier.replace('"', '""') + '"'

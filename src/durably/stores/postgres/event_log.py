@@ -1,0 +1,257 @@
+"""The log of events: written with the commits they tell of, read by every process on the database.
+
+A row holds what one transaction has to tell. Its position comes from a sequence, so rows become visible out
+of order when several transactions commit at the same time. A reader therefore delivers a row only when it
+has every row before it. Where one is missing, the transaction that took its position is either under way,
+and then it still holds the lock on the table that every insert takes and that ends after all see the row;
+or it was rolled back, and the position stays empty. See docs/adr/0006-postgresql-driver.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from durably.core.event_codec import decode_events
+from durably.core.events import DurablyEvent
+from durably.core.store import LogPage, Position, Recorded, Sink
+from durably.stores.postgres import statements as sql
+from durably.stores.postgres.connections import Connection, Pool, Server, quoted
+from durably.stores.postgres.hints import Hints, channel_of
+from durably.stores.postgres.marks import Marks
+
+_ROWS_PER_READ: Final = 500
+_LISTENING_SECONDS: Final = 1.0
+_POLLING_SECONDS: Final = 0.05
+_GAP_SECONDS: Final = 0.002
+_FIRST_PAUSE_SECONDS: Final = 0.05
+_LONGEST_PAUSE_SECONDS: Final = 2.0
+_COMMITTED_TYPES: Final = frozenset(
+    [
+        "run:trigger",
+        "run:coalesced",
+        "run:complete",
+        "run:fail",
+        "run:cancel",
+        "run:delete",
+        "run:leased",
+        "step:complete",
+        "step:fail",
+    ]
+)
+
+log = logging.getLogger("durably.postgres")
+
+Fetch = Callable[..., Any]
+
+
+class EventLog:
+    """Delivers every event of the database to one sink, in the order of the log."""
+
+    def __init__(self, server: Server, pool: Pool, marks: Marks, hints: Hints) -> None:
+        self._hints = hints
+        self._server = server
+        self._pool = pool
+        self._marks = marks
+        self._channel = channel_of(server.schema)
+        self._table = "durably_events" if server.schema is None else f"{quoted(server.schema)}.durably_events"
+        self._sink: Sink | None = None
+        self._changed: Callable[[], None] = lambda: None
+        self._delivered = 0
+        self._ahead: dict[int, list[Recorded]] = {}
+        self._watch: asyncio.Task[None] | None = None
+        self._look = asyncio.Event()
+
+    def committed(self, row: int, announced: Sequence[DurablyEvent], events: Sequence[DurablyEvent]) -> None:
+        """Deliver a row of our own, after those that stand before it, and wake the other processes."""
+        self._hints.give()
+        if self._sink is None or row <= self._delivered:
+            return
+        count = len(announced)
+        recorded = [Recorded(Position(row, index), event, "announced") for index, event in enumerate(announced)]
+        recorded += [Recorded(Position(row, count + index), event, "committed") for index, event in enumerate(events)]
+        self._ahead[row] = recorded
+        self._deliver(0)
+        if self._ahead:
+            self._look.set()
+
+    async def follow(self, sink: Sink, changed: Callable[[], None]) -> int:
+        """Begin to deliver what follows the returned row."""
+        self._delivered = await self._settled(self._pool.fetch)
+        self._ahead.clear()
+        self._sink, self._changed = sink, changed
+        self._watch = asyncio.create_task(self._keep_watching(), name="durably-postgres-watch")
+        return self._delivered
+
+    def unfollow(self) -> None:
+        """Stop delivering."""
+        self._sink = None
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+
+    async def known_end(self) -> int:
+        """Return a row up to which nothing can appear in the log any more."""
+        return self._delivered if self._sink is not None else await self._settled(self._pool.fetch)
+
+    async def after(self, position: Position, limit: int) -> LogPage:
+        """Return events that follow `position`, whole rows, until there are `limit`."""
+        end = await self.known_end()
+        (first,) = await self._pool.fetch(sql.FIRST_EVENT_ROW)
+        events: list[Recorded] = []
+        for row in await self._pool.fetch(sql.EVENTS_AFTER, position.row - 1, _ROWS_PER_READ):
+            if row["position"] > end or len(events) >= limit:
+                break
+            events += [recorded for recorded in _recorded(row, "elsewhere") if recorded.position > position]
+        return LogPage(events, is_gapless=first["position"] <= position.row + 1)
+
+    def look_soon(self) -> None:
+        """Look whether rows have arrived."""
+        self._look.set()
+
+    # --- watching ----------------------------------------------------------------------------------
+
+    async def _keep_watching(self) -> None:
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            connection: Connection | None = None
+            try:
+                connection = await self._server.connect(direct=True)
+                if self._server.options.can_listen:
+                    await connection.add_listener(self._channel, self._notified)
+                await self._resume(connection)
+                pause = _FIRST_PAUSE_SECONDS
+                await self._watch_on(connection)
+            except Exception as error:  # noqa: BLE001 - the watch goes on as soon as it can
+                log.warning("cannot look for events of other processes, trying again: %s", self._server.explain(error))
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+            finally:
+                if connection is not None:
+                    connection.terminate()
+
+    async def _watch_on(self, connection: Connection) -> None:
+        listens = self._server.options.can_listen
+        wait_seconds = _LISTENING_SECONDS if listens else _POLLING_SECONDS
+        loop = asyncio.get_running_loop()
+        told_at = loop.time()
+        while True:
+            self._look.clear()
+            await self._catch_up(connection)
+            waiting = loop.call_later(wait_seconds, self._look.set)
+            await self._look.wait()
+            waiting.cancel()
+            if loop.time() - told_at >= _LISTENING_SECONDS:
+                # Programs that share the database but write no events are noticed by this alone.
+                told_at = loop.time()
+                self._changed()
+
+    def _notified(self, connection: Any, pid: int, channel: str, payload: object) -> None:
+        if payload != self._marks.origin:
+            self._look.set()
+
+    async def _resume(self, connection: Connection) -> None:
+        last = await self._last_given(self._fetch_by(connection))
+        if last < self._delivered:
+            log.warning(
+                "%s has forgotten events (positions %d to %d): a standby without them took over",
+                self._server.name,
+                last + 1,
+                self._delivered,
+            )
+            self._delivered = last
+            self._ahead.clear()
+
+    async def _catch_up(self, connection: Connection) -> None:
+        fetch = self._fetch_by(connection)
+        while True:
+            rows = await fetch(sql.EVENTS_AFTER, self._delivered, _ROWS_PER_READ)
+            self._take(rows)
+            self._deliver(0)
+            if self._ahead:
+                await self._pass_gap(fetch)
+            elif len(rows) < _ROWS_PER_READ:
+                return
+
+    async def _pass_gap(self, fetch: Fetch) -> None:
+        """Wait until whoever took a missing position has ended, and go on without those that never came."""
+        last = max(self._ahead)
+        under_way = await self._writers(fetch)
+        while under_way and self._ahead:
+            await asyncio.sleep(_GAP_SECONDS)
+            under_way &= await self._writers(fetch)
+        if not self._ahead:
+            return
+        rows = await fetch(sql.EVENTS_AFTER, self._delivered, _ROWS_PER_READ)
+        if len(rows) == _ROWS_PER_READ:
+            last = min(last, rows[-1]["position"])
+        unsettled = self._take(rows)
+        self._deliver(min([last, *(position - 1 for position in unsettled)]))
+        if unsettled:
+            # Committed by this process, which has not got the answer yet and will deliver them itself.
+            await asyncio.sleep(_GAP_SECONDS)
+
+    def _take(self, rows: Sequence[Any]) -> list[int]:
+        """Keep rows until their turn comes; return those of our own whose write is still under way."""
+        unsettled = []
+        for row in rows:
+            position = row["position"]
+            if position <= self._delivered or position in self._ahead:
+                continue
+            if row["origin"] != self._marks.origin:
+                self._ahead[position] = _recorded(row, "elsewhere")
+            elif row["number"] in self._marks.under_way:
+                unsettled.append(position)
+            else:
+                # Its answer was lost, and the database was away for longer than anyone waited.
+                self._ahead[position] = _recorded(row, None)
+        return unsettled
+
+    def _deliver(self, empty_up_to: int) -> None:
+        """Deliver what is next, again and again; positions up to `empty_up_to` that are missing never come."""
+        while self._ahead:
+            following = self._delivered + 1
+            if following not in self._ahead:
+                following = min(self._ahead)
+                if following - 1 > empty_up_to:
+                    break
+            recorded = self._ahead.pop(following)
+            self._delivered = following
+            if self._sink is not None:
+                self._sink(recorded)
+        self._delivered = max(self._delivered, empty_up_to)
+
+    # --- where the log ends ------------------------------------------------------------------------
+
+    async def _settled(self, fetch: Fetch) -> int:
+        """Return the last position given so far, once nobody who may have got it or one before is under way."""
+        last = await self._last_given(fetch)
+        under_way = await self._writers(fetch)
+        while under_way:
+            await asyncio.sleep(_GAP_SECONDS)
+            under_way &= await self._writers(fetch)
+        return last
+
+    async def _last_given(self, fetch: Fetch) -> int:
+        (row,) = await fetch(sql.LAST_GIVEN_POSITION)
+        last: int = row["position"]
+        return last
+
+    async def _writers(self, fetch: Fetch) -> set[str]:
+        return {row["id"] for row in await fetch(sql.WRITERS_UNDER_WAY, self._table)}
+
+    def _fetch_by(self, connection: Connection) -> Fetch:
+        return lambda statement, *values: self._server.fetch(connection, statement, *values)
+
+
+def _recorded(row: Any, source: str | None) -> list[Recorded]:
+    return [
+        Recorded(
+            Position(row["position"], index),
+            event,
+            source or ("committed" if event.type in _COMMITTED_TYPES else "announced"),  # type: ignore[arg-type] # one of the three
+        )
+        for index, event in enumerate(decode_events(row["events"]))
+    ]

@@ -1,0 +1,71 @@
+"""Waking other processes: NOTIFY, after the commit and on its own.
+
+A NOTIFY inside a transaction makes its commit wait for the commits of all others that notify. So the hint is
+sent once the commit is done, at most every few milliseconds. Nothing depends on it: who misses it looks a
+little later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from typing import Final
+
+from durably.core.errors import StoreError
+from durably.stores.postgres import statements as sql
+from durably.stores.postgres.connections import Pool
+
+_EVERY_SECONDS: Final = 0.01
+
+log = logging.getLogger("durably.postgres")
+
+
+def channel_of(schema: str | None) -> str:
+    """Return the channel of the tables in a schema; channels belong to a whole database."""
+    if schema is None:
+        return "durably"
+    return f"durably_{hashlib.blake2s(schema.encode(), digest_size=8).hexdigest()}"
+
+
+class Hints:
+    """Tells the other processes that there is something new."""
+
+    def __init__(self, pool: Pool, origin: str, schema: str | None) -> None:
+        self._pool = pool
+        self._origin = origin
+        self._channel = channel_of(schema)
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._sent_at = 0.0
+
+    def give(self) -> None:
+        """Send a hint now, or soon if one was sent just before."""
+        if self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_at(max(loop.time(), self._sent_at + _EVERY_SECONDS), self._begin)
+
+    async def close(self) -> None:
+        """Send what is due and end."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._begin()
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    def _begin(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._sent_at = loop.time()
+        if self._task is not None:
+            self._timer = loop.call_later(_EVERY_SECONDS, self._begin)
+            return
+        self._timer = None
+        self._task = loop.create_task(self._send(), name="durably-postgres-hint")
+
+    async def _send(self) -> None:
+        try:
+            await self._pool.fetch(sql.NOTIFY, self._channel, self._origin)
+        except StoreError as error:
+            log.debug("other processes could not be woken, they will look by themselves: %s", error)
+        finally:
+            self._task = None

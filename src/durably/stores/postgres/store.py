@@ -1,0 +1,298 @@
+"""The PostgreSQL store: any number of machines share a database."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Final
+
+from durably.core.clock import Clock, to_text
+from durably.core.errors import StoreError
+from durably.core.event_codec import decode_events
+from durably.core.events import DurablyEvent, LogWriteEvent, RunProgressEvent
+from durably.core.leases import Claim
+from durably.core.logs import Log
+from durably.core.outcomes import Completed, Failed
+from durably.core.runs import ProgressData, Run, RunStatus, TriggerResult
+from durably.core.steps import Step
+from durably.core.store import Claimed, LogPage, NewRun, Position, RunQuery, Sink, StepRecord
+from durably.stores.postgres import schema
+from durably.stores.postgres import statements as sql
+from durably.stores.postgres.batch import Batch
+from durably.stores.postgres.connections import Pool, Server, close
+from durably.stores.postgres.enqueueing import is_keyed, trigger_event
+from durably.stores.postgres.event_log import EventLog
+from durably.stores.postgres.group_commit import GroupCommit, Outcome, is_duplicate
+from durably.stores.postgres.hints import Hints
+from durably.stores.postgres.listing import list_statement
+from durably.stores.postgres.marks import Marks
+from durably.stores.postgres.options import PostgresOptions
+from durably.stores.postgres.renewer import PostgresLeaseRenewer
+from durably.stores.postgres.writes import Writes
+from durably.stores.sql.rows import log_from_row, run_from_new, run_from_row, step_from_row
+
+_CONNECTIONS_OF_THEIR_OWN: Final = 2
+_FLUSH_SECONDS: Final = 0.01
+_MAX_ANNOUNCED: Final = 20_000
+_EVENTS_KEPT_SECONDS: Final = 600.0
+_EVENT_ROWS_KEPT: Final = 100_000
+_ROWS_PER_TRIM: Final = 2_000
+_SNAPSHOT_SECONDS: Final = 2.0
+_SNAPSHOT_PAUSE_SECONDS: Final = 0.002
+
+
+class PostgresStore:
+    """Holds runs in a PostgreSQL database. Made by `open_store`."""
+
+    def __init__(self, options: PostgresOptions, clock: Clock) -> None:
+        self.preserve_steps = False
+        self._clock = clock
+        self._server = Server(options)
+        # The watch over the event log and the renewal of leases have a connection each.
+        self._pool = Pool(self._server, options.pool_size - _CONNECTIONS_OF_THEIR_OWN)
+        self._marks = Marks(self._server, self._pool)
+        self._hints = Hints(self._pool, self._marks.origin, options.schema)
+        self._events = EventLog(self._server, self._pool, self._marks, self._hints)
+        self._writer = GroupCommit(self._server, self._marks, self._events, lambda: self.preserve_steps)
+        self._writes = Writes(self._server, self._pool, self._marks, self._events, clock)
+        self._flush: asyncio.TimerHandle | None = None
+        self._is_closed = False
+
+    @property
+    def name(self) -> str:
+        """Return the database as messages name it, without secrets."""
+        return self._server.name
+
+    async def migrate(self) -> None:
+        """Bring the schema up to date; idempotent, safe from many processes at once."""
+        if self._is_closed:
+            raise StoreError(f"{self.name} was closed: make a new instance to use it again")
+        try:
+            connection = await self._server.connect(direct=True)
+            try:
+                await schema.migrate(self._server, connection)
+            finally:
+                await close(connection)
+        except Exception as error:
+            raise self._server.explain(error) from error
+
+    async def close(self) -> None:
+        """Write what is still buffered and close every connection."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._cancel_flush()
+        try:
+            await self._writer.drain()
+            await self._hints.close()
+        finally:
+            self._events.unfollow()
+            await self._pool.close()
+
+    # --- runs ------------------------------------------------------------------------------------
+
+    async def enqueue(self, runs: Sequence[NewRun]) -> list[TriggerResult[Any]]:
+        """Store all `runs` or none, by the rules of idempotency and concurrency keys."""
+        keyed = any(is_keyed(new) for new in runs)
+        if keyed and len(runs) > 1:
+            return await self._writes.enqueue(runs)
+        now = self._clock.now()
+
+        def unit(batch: Batch) -> Callable[[Outcome], bool]:
+            batch.may_exist = batch.may_exist or keyed
+            for new in runs:
+                batch.add_run(new, trigger_event(new, now))
+            return lambda outcome: not keyed or runs[0].id in outcome.created
+
+        if await self._writer.run(unit):
+            return [run_from_new(new) for new in runs]
+        return await self._writes.enqueue(runs)
+
+    async def get_run(self, run_id: str) -> Run[Any] | None:
+        """Return a run, or None."""
+        rows = await self._pool.fetch(sql.RUN_BY_ID, run_id)
+        return run_from_row(rows[0]) if rows else None
+
+    async def get_runs(self, query: RunQuery) -> list[Run[Any]]:
+        """Return runs, newest first."""
+        statement, values = list_statement(query)
+        return [run_from_row(row) for row in await self._pool.fetch(statement, *values)]
+
+    async def get_steps(self, run_id: str) -> list[Step]:
+        """Return the stored steps of a run by index."""
+        return [step_from_row(row) for row in await self._pool.fetch(sql.STEPS_OF_RUN, run_id)]
+
+    async def get_logs(self, run_id: str) -> list[Log]:
+        """Return the stored log lines of a run, oldest first."""
+        return [log_from_row(row) for row in await self._pool.fetch(sql.LOGS_OF_RUN, run_id)]
+
+    async def which_ended(self, run_ids: Collection[str]) -> list[str]:
+        """Return those of `run_ids` whose run has ended or is gone, in one read."""
+        return [row["id"] for row in await self._pool.fetch(sql.WHICH_ENDED, list(run_ids))]
+
+    async def cancel(self, run_id: str) -> Run[Any]:
+        """Cancel a pending or leased run and return it as it is now."""
+        return await self._writes.cancel(run_id, preserve_steps=self.preserve_steps)
+
+    async def delete_run(self, run_id: str) -> None:
+        """Delete a terminal run with its steps, logs and labels."""
+        await self._writes.delete_run(run_id)
+
+    async def purge_runs(self, completed_before: datetime, limit: int) -> int:
+        """Delete up to `limit` terminal runs that completed before then, oldest first; return how many."""
+        return await self._writes.purge_runs(to_text(completed_before), limit)
+
+    # --- execution -------------------------------------------------------------------------------
+
+    async def claim(self, owner: str, job_names: Sequence[str], limit: int, lease_seconds: float) -> list[Claimed]:
+        """Claim up to `limit` runs of these jobs, oldest first; expired leases count as pending."""
+        return await self._writes.claim(owner, job_names, limit, lease_seconds, preserve_steps=self.preserve_steps)
+
+    def lease_renewer(self) -> PostgresLeaseRenewer:
+        """Return what renews leases; it is used and closed by one thread of the caller's."""
+        return PostgresLeaseRenewer(self._server)
+
+    async def release(self, claims: Sequence[Claim]) -> None:
+        """Give runs that are still held back to pending."""
+        if claims:
+            await self._writes.release(claims, preserve_steps=self.preserve_steps)
+
+    async def load_checkpoints(self, run_id: str) -> dict[str, str | None]:
+        """Return the JSON text of every completed step of a run by name, in one read."""
+        return dict(await self._pool.fetch(sql.CHECKPOINTS_OF_RUN, run_id))
+
+    async def record_step(self, claim: Claim, step: StepRecord, progress_json: str | None, event: DurablyEvent) -> bool:
+        """Fenced: store a finished step, and the latest progress where it is not stored yet."""
+
+        def unit(batch: Batch) -> Callable[[Outcome], bool]:
+            place = batch.add_step(claim, step, progress_json, event)
+            return lambda outcome: place in outcome.held
+
+        try:
+            return await self._writer.run(unit)
+        except StoreError as error:
+            if is_duplicate(error) and await self._pool.fetch(sql.STEPS_BY_ID, [step.id]):
+                # An earlier call, reported as in doubt when the database went away, was committed after all.
+                run = await self.get_run(claim.run_id)
+                return run is not None and (run.status, run.lease_generation) == (RunStatus.LEASED, claim.generation)
+            raise
+
+    async def save_progress(self, claim: Claim, progress_json: str) -> bool:
+        """Fenced: store the latest progress."""
+
+        def unit(batch: Batch) -> Callable[[Outcome], bool]:
+            place = batch.add_progress(claim, progress_json)
+            return lambda outcome: place in outcome.held
+
+        return await self._writer.run(unit)
+
+    async def finish(
+        self, claim: Claim, outcome: Completed | Failed, progress_json: str | None, event: DurablyEvent
+    ) -> bool:
+        """Fenced: end the run, and delete its steps unless they are preserved."""
+
+        def unit(batch: Batch) -> Callable[[Outcome], bool]:
+            place = batch.add_end(claim, outcome, progress_json, event)
+            return lambda result: place in result.held
+
+        return await self._writer.run(unit) or await self._writes.has_finished(claim, outcome)
+
+    async def append_logs(self, logs: Sequence[Log], data_json: Sequence[str | None]) -> None:
+        """Store log lines of runs that still exist."""
+
+        def unit(batch: Batch) -> Callable[[Outcome], None]:
+            for log, data in zip(logs, data_json, strict=True):
+                batch.add_log(log, data)
+            return _nothing
+
+        await self._writer.run(unit)
+
+    # --- upkeep ----------------------------------------------------------------------------------
+
+    async def recover_expired(self) -> int:
+        """Put runs whose lease has expired back to pending, or fail them; return how many were touched."""
+        return await self._writes.recover_expired(preserve_steps=self.preserve_steps)
+
+    async def maintain(self, *, idle: bool) -> None:
+        """Clean the event log."""
+        while True:
+            (row,) = await self._pool.fetch(sql.TRIM_EVENTS, _EVENTS_KEPT_SECONDS, _EVENT_ROWS_KEPT, _ROWS_PER_TRIM)
+            if row["count"] < _ROWS_PER_TRIM:
+                return
+
+    # --- events ----------------------------------------------------------------------------------
+
+    def announce(self, event: DurablyEvent) -> None:
+        """Add an event to the log soon, after those announced before it; never blocks, never fails."""
+        if self._writer.announced >= _MAX_ANNOUNCED and isinstance(event, RunProgressEvent | LogWriteEvent):
+            return
+        self._writer.announce(event)
+        if self._flush is None and not self._is_closed:
+            self._flush = asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self._flush_announced)
+
+    async def follow(self, sink: Sink, changed: Callable[[], None]) -> Position:
+        """Call `sink` with every event after the returned position, once it is in the log, in its order."""
+        return _end_of(await self._events.follow(sink, changed))
+
+    def unfollow(self) -> None:
+        """Stop calling the sink."""
+        self._events.unfollow()
+
+    async def events_after(self, position: Position, limit: int) -> LogPage:
+        """Return up to `limit` events after `position`, oldest first."""
+        return await self._events.after(position, limit)
+
+    async def snapshot(self, run_id: str) -> tuple[Run[Any] | None, Position]:
+        """Return a run, its latest progress included, and the position up to which that is the truth."""
+        run, row = await self._exact_snapshot(run_id)
+        if run is not None and run.status is RunStatus.LEASED:
+            progress = await self._latest_progress(run_id, row)
+            run = run if progress is None else replace(run, progress=progress)
+        return run, _end_of(row)
+
+    async def _exact_snapshot(self, run_id: str) -> tuple[Run[Any] | None, int]:
+        deadline = time.monotonic() + _SNAPSHOT_SECONDS
+        while True:
+            end = await self._events.known_end()
+            (row,) = await self._pool.fetch(sql.SNAPSHOT, run_id, end)
+            for position in row["later"]:
+                if position != end + 1:
+                    break
+                end = position
+            is_exact = row["last_about"] is None or row["last_about"] <= end
+            if is_exact or time.monotonic() >= deadline:
+                return (None if row["id"] is None else run_from_row(row)), end
+            # The run has changed behind a position that is still missing: say nothing until that is clear.
+            self._events.look_soon()
+            await asyncio.sleep(_SNAPSHOT_PAUSE_SECONDS)
+
+    async def _latest_progress(self, run_id: str, row: int) -> ProgressData | None:
+        # The stored progress is written a few times a second only; the log knows what came since.
+        for recent in await self._pool.fetch(sql.RECENT_EVENTS_OF_RUN, run_id, row):
+            for event in reversed(decode_events(recent["events"])):
+                if isinstance(event, RunProgressEvent) and event.run_id == run_id:
+                    return event.progress
+        return None
+
+    def _flush_announced(self) -> None:
+        self._flush = None
+        if self._writer.announced:
+            self._writer.flush_soon()
+
+    def _cancel_flush(self) -> None:
+        if self._flush is not None:
+            self._flush.cancel()
+            self._flush = None
+
+
+def _nothing(_: Outcome) -> None:
+    return None
+
+
+def _end_of(row: int) -> Position:
+    # Behind every event of the row: a position is "up to here".
+    return Position(row, sys.maxsize)

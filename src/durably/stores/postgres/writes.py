@@ -1,0 +1,236 @@
+"""Writes that are a statement of their own: enqueueing by keys, claims, ends from outside, clean-up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, TypeVar
+
+from durably.core.clock import Clock, from_text
+from durably.core.errors import NotFoundError, StoreUnavailableError
+from durably.core.events import (
+    DurablyEvent,
+    RunCancelEvent,
+    RunDeleteEvent,
+    RunFailEvent,
+    RunLeasedEvent,
+)
+from durably.core.json_values import storable
+from durably.core.leases import Claim
+from durably.core.outcomes import Completed, Failed
+from durably.core.runs import Run, TriggerResult
+from durably.core.store import Claimed, NewRun
+from durably.stores.postgres import statements as sql
+from durably.stores.postgres.batch import Batch
+from durably.stores.postgres.connections import Connection, Pool, Server
+from durably.stores.postgres.enqueueing import Enqueueing, keys_of
+from durably.stores.postgres.event_log import EventLog
+from durably.stores.postgres.marks import Found, Mark, Marks
+from durably.stores.sql.rows import labels_from_text, run_from_row
+from durably.stores.sql.rules import EXPIRED_AND_REPLACED, cancel_conflict, delete_conflict
+
+T = TypeVar("T")
+
+_CLAIM_TRIES: Final = 20
+_CLAIM_PAUSE_SECONDS: Final = 0.002
+
+
+class Writes:
+    """Carries out the writes that do not wait for others."""
+
+    def __init__(self, server: Server, pool: Pool, marks: Marks, events: EventLog, clock: Clock) -> None:
+        self._server = server
+        self._pool = pool
+        self._marks = marks
+        self._events = events
+        self._clock = clock
+
+    # --- trigger -----------------------------------------------------------------------------------
+
+    async def enqueue(self, runs: Sequence[NewRun]) -> list[TriggerResult[Any]]:
+        """Store new runs, or find those that their keys stand for. Raises `ConflictError`."""
+
+        async def attempt(connection: Connection, mark: Mark) -> list[TriggerResult[Any]]:
+            enqueueing, enqueued = self._decide(
+                runs, await self._server.fetch(connection, sql.RUNS_BY_KEYS, *keys_of(runs))
+            )
+            batch = enqueueing.batch
+            if not batch.is_empty:
+                # What changed since the look-up is refused by the unique indexes, and looked up again.
+                statement, values = batch.statement(mark.origin, mark.number)
+                (row,) = await self._server.fetch(connection, statement, *values)
+                self._events.committed(row["position"], [], [event for event, _, _ in batch.told])
+            return enqueued
+
+        async def recover(found: Found) -> list[TriggerResult[Any]]:
+            rows = await self._pool.fetch(sql.RUNS_BY_KEYS, *keys_of(runs))
+            self._events.committed(found.position, [], found.events)
+            return self._decide(runs, rows)[1]
+
+        return await self._marks.write(attempt, recover)
+
+    def _decide(self, runs: Sequence[NewRun], rows: Sequence[Any]) -> tuple[Enqueueing, list[TriggerResult[Any]]]:
+        enqueueing = Enqueueing(self._clock.now(), Batch(preserve_steps=True))
+        for row in rows:
+            enqueueing.know(run_from_row(row))
+        return enqueueing, [enqueueing.take(new) for new in runs]
+
+    # --- claim -------------------------------------------------------------------------------------
+
+    async def claim(
+        self, owner: str, job_names: Sequence[str], limit: int, lease_seconds: float, *, preserve_steps: bool
+    ) -> list[Claimed]:
+        """Lease the oldest claimable runs, after returning to the queue what others have lost."""
+        for _ in range(_CLAIM_TRIES):
+            rows = await self._claim_once(owner, job_names, limit, lease_seconds)
+            if rows[0]["id"] is not None:
+                return [_claimed(row) for row in rows]
+            if rows[0]["has_expired"]:
+                await self.recover_expired(preserve_steps=preserve_steps)
+            elif rows[0]["is_contended"]:
+                # Another claimer is looking at the same runs and may leave some of them.
+                await asyncio.sleep(_CLAIM_PAUSE_SECONDS)
+            else:
+                break
+        return []
+
+    async def _claim_once(
+        self, owner: str, job_names: Sequence[str], limit: int, lease_seconds: float
+    ) -> Sequence[Any]:
+        async def attempt(connection: Connection, mark: Mark) -> Sequence[Any]:
+            rows = await self._server.fetch(
+                connection, sql.CLAIM_RUNS, mark.origin, mark.number, list(job_names), limit, owner, lease_seconds
+            )
+            if rows[0]["id"] is not None:
+                self._events.committed(rows[0]["position"], [], [_leased_event(row) for row in rows])
+            return rows
+
+        async def recover(found: Found) -> Sequence[Any]:
+            self._events.committed(found.position, [], found.events)
+            ids = [event.run_id for event in found.events if isinstance(event, RunLeasedEvent)]
+            rows = await self._pool.fetch(sql.RUNS_BY_ID, ids)
+            held = [row for row in rows if row["status"] == "leased" and row["lease_owner"] == owner]
+            return held or [{"id": None, "has_expired": False, "is_contended": True}]
+
+        return await self._marks.write(attempt, recover)
+
+    async def recover_expired(self, *, preserve_steps: bool) -> int:
+        """Put runs with an expired lease back to pending, or fail them where their place is taken."""
+        return len(await self._return(sql.RECOVER_EXPIRED, EXPIRED_AND_REPLACED, preserve_steps))
+
+    async def release(self, claims: Sequence[Claim], *, preserve_steps: bool) -> None:
+        """Give back runs that are still held; one whose place in the queue is taken fails, as if it had expired."""
+        ids, generations = [claim.run_id for claim in claims], [claim.generation for claim in claims]
+        await self._return(sql.RELEASE_RUNS, EXPIRED_AND_REPLACED, preserve_steps, ids, generations)
+
+    async def _return(self, statement: str, *values: Any) -> Sequence[Any]:
+        def told(rows: Sequence[Any]) -> list[DurablyEvent]:
+            return [
+                RunFailEvent(**_about(row), error=EXPIRED_AND_REPLACED) for row in rows if row["status"] == "failed"
+            ]
+
+        return await self._write(statement, values, told)
+
+    # --- the end of a run --------------------------------------------------------------------------
+
+    async def has_finished(self, claim: Claim, outcome: Completed | Failed) -> bool:
+        """Tell whether an end that was not held now had been recorded by an earlier call."""
+        rows = await self._pool.fetch(sql.RUN_BY_ID, claim.run_id)
+        if not rows or rows[0]["lease_generation"] != claim.generation:
+            return False
+        end: tuple[str, str | None, str | None]
+        match outcome:
+            case Completed():
+                end = ("completed", outcome.output_json, None)
+            case Failed():
+                end = ("failed", None, storable(outcome.error))
+        return (rows[0]["status"], rows[0]["output"], rows[0]["error"]) == end
+
+    async def cancel(self, run_id: str, *, preserve_steps: bool) -> Run[Any]:
+        """End a pending or leased run from outside. Raises `NotFoundError`, `ConflictError`."""
+
+        def told(rows: Sequence[Any]) -> list[DurablyEvent]:
+            return [
+                RunCancelEvent(timestamp=run.updated_at, run_id=run.id, job_name=run.job_name, labels=run.labels)
+                for run in map(run_from_row, rows)
+            ]
+
+        async def found() -> Sequence[Any]:
+            return await self._pool.fetch(sql.RUN_BY_ID, run_id)
+
+        rows = await self._write(sql.CANCEL_RUN, (run_id, preserve_steps), told, found)
+        if rows:
+            return run_from_row(rows[0])
+        raise cancel_conflict(await self._must_find(run_id))
+
+    async def delete_run(self, run_id: str) -> None:
+        """Delete a terminal run and all that belongs to it. Raises `NotFoundError`, `ConflictError`."""
+        if not await self._write(sql.DELETE_RUN, (run_id,), _deleted):
+            raise delete_conflict(await self._must_find(run_id))
+
+    async def purge_runs(self, completed_before: str, limit: int) -> int:
+        """Delete the terminal runs that ended first."""
+        return len(await self._write(sql.PURGE_RUNS, (completed_before, limit), _deleted))
+
+    async def _must_find(self, run_id: str) -> Run[Any]:
+        rows = await self._pool.fetch(sql.RUN_BY_ID, run_id)
+        if not rows:
+            raise NotFoundError("run", run_id)
+        return run_from_row(rows[0])
+
+    # --- all of them -------------------------------------------------------------------------------
+
+    async def _write(
+        self,
+        statement: str,
+        values: Sequence[Any],
+        told: Callable[[Sequence[Any]], list[DurablyEvent]],
+        found_rows: Callable[[], Awaitable[Sequence[Any]]] | None = None,
+    ) -> Sequence[Any]:
+        """Return the rows that a statement wrote; `told` makes events of them.
+
+        Where the answer was lost, the rows are those of `found_rows`, or the stored events.
+        """
+
+        async def attempt(connection: Connection, mark: Mark) -> Sequence[Any]:
+            rows = await self._server.fetch(connection, statement, mark.origin, mark.number, *values)
+            if not rows and (found := await self._marks.find_on(connection, mark)) is not None:
+                return await recover(found)
+            if rows and rows[0]["position"] is not None:
+                self._events.committed(rows[0]["position"], [], told(rows))
+            return rows
+
+        async def recover(found: Found) -> Sequence[Any]:
+            self._events.committed(found.position, [], found.events)
+            return found.events if found_rows is None else await found_rows()
+
+        return await self._marks.write(attempt, recover)
+
+
+def _claimed(row: Any) -> Claimed:
+    run = run_from_row(row)
+    if run.lease_expires_at is None or run.lease_owner is None:
+        raise StoreUnavailableError(f"run {run.id} was claimed and lost again at once")
+    return Claimed(Claim(run.id, run.lease_generation, run.lease_owner, run.lease_expires_at), run)
+
+
+def _leased_event(row: Any) -> RunLeasedEvent:
+    return RunLeasedEvent(
+        **_about(row),
+        input_json=row["input"],
+        lease_owner=row["lease_owner"],
+        lease_expires_at=from_text(row["lease_expires_at"]),
+    )
+
+
+def _deleted(rows: Sequence[Any]) -> list[DurablyEvent]:
+    return [RunDeleteEvent(**_about(row)) for row in rows]
+
+
+def _about(row: Any) -> dict[str, Any]:
+    return {
+        "timestamp": from_text(row["now"]),
+        "run_id": row["id"],
+        "job_name": row["job_name"],
+        "labels": labels_from_text(row["labels"]),
+    }
