@@ -73,7 +73,7 @@ def _as_other() -> dict[str, object]:
 
 def _environment() -> dict[str, str]:
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "TZ") if name in os.environ}
-    return {**kept, "HOME": "/tmp"}  # noqa: S108 - a home for programs that look for one
+    return {**kept, "HOME": "/tmp"}
 
 
 def free_port() -> int:

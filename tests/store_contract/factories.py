@@ -12,6 +12,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Final
 
+from tests.postgres.shared import fresh_database
+
 
 @contextmanager
 def sqlite_file(directory: Path) -> Iterator[str]:
@@ -25,8 +27,16 @@ def sqlite_memory(directory: Path) -> Iterator[str]:
     yield "sqlite://:memory:"
 
 
+@contextmanager
+def postgres(directory: Path) -> Iterator[str]:
+    """Yield the URL of a database on a server that the tests start."""
+    with fresh_database() as url:
+        yield url
+
+
 DATABASES: Final[dict[str, Callable[[Path], AbstractContextManager[str]]]] = {
     "sqlite": sqlite_file,
     "sqlite-memory": sqlite_memory,
+    "postgres": postgres,
 }
 PRIVATE: Final = frozenset({"sqlite-memory"})
