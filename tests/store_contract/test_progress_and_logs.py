@@ -1,3 +1,4 @@
+# ruff: noqa: G004, G010, PLE1205 - `step.log` is the log of a run, not one of the logging module
 """S7, P1: progress and logs never block, never fail the job, and lose nothing that counts."""
 
 from __future__ import annotations
@@ -179,7 +180,7 @@ class TestLogs:
         @define_job(name="job")
         async def job(step: StepContext, input: Any) -> None:
             step.log.info("first")
-            step.log.warning("second", {"n": [1, None]})
+            step.log.warn("second", {"n": [1, None]})
             await step.run("one", lambda: step.log.error("third", None))
 
         durably = await open_durably(job, start=True)
@@ -342,7 +343,7 @@ class TestCallbacks:
             for n in range(50):
                 step.progress(n)
                 step.log.info(f"{n}", n)
-            await step.run("one", lambda: step.log.warning("in a step"))
+            await step.run("one", lambda: step.log.warn("in a step"))
 
         async def on_log(line: LogData) -> None:
             await asyncio.sleep(0)

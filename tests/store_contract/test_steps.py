@@ -1,3 +1,4 @@
+# ruff: noqa: G010 - `step.log` is the log of a run, not one of the logging module
 """S1 to S4, S8: checkpoints, and what a resume makes of them."""
 
 from __future__ import annotations
@@ -269,7 +270,7 @@ class TestResume:
                 try:
                     return await step.run("flaky", flaky)
                 except ConnectionError as error:
-                    step.log.warning(str(error))
+                    step.log.warn(str(error))
 
         durably = await open_durably(job, start=True, preserve_steps=True)
         result = await durably.jobs.job.trigger_and_wait(None, timeout=PATIENCE_SECONDS)
