@@ -140,8 +140,8 @@ def run_stream_event(event: DurablyEvent, sequence: int) -> str:
     return _object(event, {**fields, "timestamp": to_text(event.timestamp), "sequence": sequence}, texts)
 
 
-def all_runs_event(event: DurablyEvent, sequence: int) -> str:
-    """Return an event as the stream of all runs carries it: what a list shows, no inputs or outputs."""
+def all_runs_event(event: DurablyEvent, _sequence: int) -> str:
+    """Return an event as the stream of all runs carries it: what a list shows, no inputs or outputs, no sequence."""
     fields, texts = _slim(event)
     return _object(event, fields, texts)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from durably.core.events import TERMINAL_EVENTS, DurablyEvent, RunEvent, RunProgressEvent
+from durably.core.events import DurablyEvent, RunProgressEvent, TerminalEvent
 from durably.core.store import Position, Recorded
 from durably.engine.event_hub import EventFeed
 from durably.http.cursor import Cursor, sequence_at
@@ -24,7 +24,7 @@ class LogGapError(Exception):
 class Replay:
     """An event that stands for the state; `is_whole` with the last of them, when the client has it all."""
 
-    event: RunEvent
+    event: DurablyEvent
     is_whole: bool
 
 
@@ -32,7 +32,7 @@ class Replay:
 class Selection:
     """What of the log a stream carries, and how: `wants` picks, `encode` writes an event and its sequence."""
 
-    wants: Callable[[RunEvent], bool]
+    wants: Callable[[DurablyEvent], bool]
     encode: Callable[[DurablyEvent, int], str]
     ends_with_run: bool
 
@@ -65,7 +65,7 @@ class EventStream:
         """Leave the hub."""
         self._feed.close()
 
-    async def frames(self) -> AsyncIterator[str]:
+    async def frames(self) -> AsyncGenerator[str, None]:
         """Yield the text of the stream, frame by frame, until it ends.
 
         A gap in the log ends it too: a client that comes again is told the state, so that is all there is to do.
@@ -110,8 +110,8 @@ class EventStream:
 
     def _take(self, recorded: Recorded) -> Iterator[str]:
         event = recorded.event
-        is_wanted = isinstance(event, RunEvent) and self._selection.wants(event)
-        if is_wanted and isinstance(event, TERMINAL_EVENTS):
+        is_wanted = self._selection.wants(event)
+        if is_wanted and isinstance(event, TerminalEvent):
             held = self._throttle.end(event.run_id)
             if held is not None:
                 # Under the position before the end: a client that gets no further is still told the end.
@@ -128,7 +128,7 @@ class EventStream:
         return not self._throttle.admits(event.run_id, recorded, asyncio.get_running_loop().time())
 
     def _replay(self, replay: Replay) -> Iterator[str]:
-        self._has_ended = self._selection.ends_with_run and isinstance(replay.event, TERMINAL_EVENTS)
+        self._has_ended = self._selection.ends_with_run and isinstance(replay.event, TerminalEvent)
         data = f"data: {self._selection.encode(replay.event, 0)}\n\n"
         if replay.is_whole:
             self._sent = max(self._sent, self._here)

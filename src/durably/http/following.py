@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 from durably.app import Durably
-from durably.core.events import TERMINAL_EVENTS, RunDeleteEvent, RunEvent, RunProgressEvent
+from durably.core.events import DurablyEvent, RunDeleteEvent, RunEvent, RunProgressEvent, TerminalEvent
 from durably.core.runs import Run
 from durably.core.store import Position, Recorded, Store
 from durably.engine.replay import replay_of
@@ -43,7 +43,7 @@ async def follow_one_run(durably: Durably, run: Run[Any], last: Cursor | None, t
 
 
 async def follow_all_runs(
-    durably: Durably, matches: Callable[[RunEvent], bool], last: Cursor | None, throttle_seconds: float
+    durably: Durably, matches: Callable[[DurablyEvent], bool], last: Cursor | None, throttle_seconds: float
 ) -> EventStream:
     """Open the stream of all runs that match: from now on, or all that came after `last`.
 
@@ -56,7 +56,7 @@ async def follow_all_runs(
             async for recorded in _missed(durably.storage, None, last, here):
                 yield recorded
 
-    def wants(event: RunEvent) -> bool:
+    def wants(event: DurablyEvent) -> bool:
         return event.type in ALL_RUNS_EVENTS and matches(event)
 
     selection = Selection(wants, all_runs_event, ends_with_run=False)
@@ -114,7 +114,7 @@ async def _missed(store: Store, run_id: str | None, last: Cursor, here: Position
                 yield recorded
             elif isinstance(event, RunProgressEvent):
                 held[event.run_id] = recorded
-            elif isinstance(event, TERMINAL_EVENTS):
+            elif isinstance(event, TerminalEvent):
                 held.pop(event.run_id, None)
         position = page.events[-1].position
         # A long way is no reason to keep everybody else waiting.
@@ -123,9 +123,9 @@ async def _missed(store: Store, run_id: str | None, last: Cursor, here: Position
 
 def _state(run: Run[Any], now: Run[Any] | None) -> list[Replay]:
     if now is None:
-        events: list[RunEvent] = [
+        events: list[DurablyEvent] = [
             RunDeleteEvent(timestamp=_clock.now(), run_id=run.id, job_name=run.job_name, labels=run.labels)
         ]
     else:
-        events = [event for event in replay_of(now, _clock.now()) if isinstance(event, RunEvent)]
+        events = replay_of(now, _clock.now())
     return [Replay(event, is_whole=event is events[-1]) for event in events]

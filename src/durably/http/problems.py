@@ -55,7 +55,7 @@ def not_found() -> Response:
     return PlainTextResponse("Not Found", 404)
 
 
-def response_to(error: Exception) -> Response:
+def response_to(error: Exception) -> Response:  # noqa: PLR0911 - a table, one line of it per kind
     """Return the response for an error; what nobody expected is logged and told as no more than that."""
     match error:
         case Reject():

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from durably.app import Durably
 from durably.core.errors import ConflictError, NotFoundError
-from durably.core.events import RunEvent
+from durably.core.events import DurablyEvent, RunEvent
 from durably.core.json_values import Codec
 from durably.core.runs import Run, RunOperation, RunsSubscribeFilter
 from durably.engine.enqueue import TriggerOrder
@@ -148,7 +148,7 @@ async def subscribe_runs(call: Call) -> Response:
     return EventStreamResponse(lambda: follow_all_runs(call.durably, matches, last, call.sse_throttle))
 
 
-async def openapi(call: Call) -> Response:
+async def openapi(_: Call) -> Response:
     """`GET /openapi.json`."""
     return json_response(OPENAPI)
 
@@ -199,10 +199,12 @@ async def _hide_unseen(call: Call, conflict: ConflictError) -> None:
         raise BadRequest(_NEUTRAL_CONFLICT, 409) from conflict
 
 
-def _matcher(scoped: RunsSubscribeFilter) -> Callable[[RunEvent], bool]:
+def _matcher(scoped: RunsSubscribeFilter) -> Callable[[DurablyEvent], bool]:
     query = run_query(job_name=scoped.get("job_name"), labels=scoped.get("labels"))
 
-    def matches(event: RunEvent) -> bool:
+    def matches(event: DurablyEvent) -> bool:
+        if not isinstance(event, RunEvent):
+            return False
         if query.job_names and event.job_name not in query.job_names:
             return False
         return all(event.labels.get(key) == value for key, value in query.labels)
