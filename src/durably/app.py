@@ -160,10 +160,7 @@ class Durably:
         so that another worker can resume it at once.
         """
         await self._worker.stop(None if timeout is None else _non_negative_seconds("timeout", timeout))
-        for plugin in self._plugins:
-            flush = getattr(plugin, "flush", None)
-            if flush is not None:
-                await flush()
+        await self._flush_plugins()
 
     async def close(self) -> None:
         """End every stream and close the database; the instance cannot be used again.
@@ -269,6 +266,7 @@ class Durably:
 
     async def get_logs(self, run_id: str) -> list[Log]:
         """Return the stored log lines of a run, oldest first; see `with_log_persistence`."""
+        await self._flush_plugins()
         return await self.storage.get_logs(run_id)
 
     async def wait_for_run(
@@ -428,6 +426,12 @@ class Durably:
         finally:
             reporting.cancel()
         return run
+
+    async def _flush_plugins(self) -> None:
+        for plugin in self._plugins:
+            flush = getattr(plugin, "flush", None)
+            if flush is not None:
+                await flush()
 
     def _on(
         self, event_type: EventType, listener: Callable[[Any], object] | None = None, *, scope: Scope = "database"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from durably.core.errors import StoreError, StoreUnavailableError
@@ -25,8 +26,8 @@ log = logging.getLogger("durably")
 class DurablyPlugin(Protocol):
     """Something that `Durably.use` can install.
 
-    A plugin that has work under way may have an `async def flush(self)`: it is awaited when the instance
-    stops.
+    A plugin that has work under way may have an `async def flush(self)`: it is awaited before log lines are
+    read and when the instance stops.
     """
 
     def install(self, durably: Durably) -> None:
@@ -52,6 +53,7 @@ class _LogPersistence:
         self._durably: Durably
         self._waiting: list[LogWriteEvent] = []
         self._writing: asyncio.Task[None] | None = None
+        self._is_wanted = asyncio.Event()
         self._dropped = 0
 
     def install(self, durably: Durably) -> None:
@@ -60,6 +62,7 @@ class _LogPersistence:
 
     async def flush(self) -> None:
         """Return when everything logged so far is stored, or cannot be."""
+        self._is_wanted.set()
         while self._writing is not None:
             await asyncio.wait([self._writing])
 
@@ -73,7 +76,9 @@ class _LogPersistence:
 
     async def _write(self) -> None:
         try:
-            await asyncio.sleep(_BATCH_SECONDS)
+            self._is_wanted.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._is_wanted.wait(), _BATCH_SECONDS)
             while self._waiting:
                 batch, self._waiting = self._waiting, []
                 await self._store(batch)

@@ -17,7 +17,7 @@ from durably.core.runs import Run
 from durably.core.store import Claimed, Store
 from durably.engine.event_hub import EventHub
 from durably.engine.execution import Execution, describe
-from durably.engine.leases import LeaseKeeper
+from durably.engine.leases import HeldLease, LeaseKeeper
 from durably.engine.step_context import context_for
 from durably.engine.threads import Threads
 
@@ -45,17 +45,23 @@ class Executor:
 
     async def execute(self, claimed: Claimed, claimed_at: float) -> Outcome:
         """Execute a run under its lease and record how it ended."""
-        with self._leases.keep(claimed.claim, claimed.run, claimed_at) as lease:
-            try:
-                checkpoints = await self._checkpoints_of(claimed)
-            except StoreError as error:
-                return await self._give_back(claimed, error)
-            execution = Execution(lease, checkpoints, self._store, self._hub, self._clock, self._threads)
-            try:
-                outcome = await self._perform(execution)
-                return await self._record(execution, outcome)
-            finally:
-                execution.close()
+        lease = self._leases.keep(claimed.claim, claimed.run, claimed_at)
+        try:
+            return await self._execute_under(lease, claimed)
+        finally:
+            self._leases.let_go(lease)
+
+    async def _execute_under(self, lease: HeldLease, claimed: Claimed) -> Outcome:
+        try:
+            checkpoints = await self._checkpoints_of(claimed)
+        except StoreError as error:
+            return await self._give_back(claimed, error)
+        execution = Execution(lease, checkpoints, self._store, self._hub, self._clock, self._threads)
+        try:
+            outcome = await self._perform(execution)
+            return await self._record(execution, outcome)
+        finally:
+            execution.close()
 
     async def _checkpoints_of(self, claimed: Claimed) -> dict[str, str | None]:
         # A first attempt has no checkpoints: not looking for them saves most runs a read.

@@ -11,8 +11,7 @@ import logging
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
@@ -80,9 +79,8 @@ class LeaseKeeper:
         self._next_renewal = 0.0
         self._pulse = _Pulse()
 
-    @contextmanager
-    def keep(self, claim: Claim, run: Run[Any], claimed_at: float) -> Iterator[HeldLease]:
-        """Hold a lease that was claimed at `claimed_at`, a reading of the monotonic clock before the claim."""
+    def keep(self, claim: Claim, run: Run[Any], claimed_at: float) -> HeldLease:
+        """Hold a lease until `let_go`; `claimed_at` is what the monotonic clock said before the claim."""
         lease = HeldLease(claim, run, claimed_at + self._lease_seconds, self._clock, self._tell_lost)
         self._start()
         with self._wake:
@@ -90,12 +88,13 @@ class LeaseKeeper:
                 self._next_renewal = self._clock.monotonic() + self._renew_seconds
                 self._wake.notify()
             self._held[claim.run_id] = lease
-        try:
-            yield lease
-        finally:
-            with self._wake:
-                if self._held.get(claim.run_id) is lease:
-                    del self._held[claim.run_id]
+        return lease
+
+    def let_go(self, lease: HeldLease) -> None:
+        """Renew a lease no more."""
+        with self._wake:
+            if self._held.get(lease.claim.run_id) is lease:
+                del self._held[lease.claim.run_id]
 
     def find(self, run_id: str) -> HeldLease | None:
         """Return the lease of a run that executes here, or None."""

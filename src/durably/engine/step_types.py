@@ -6,10 +6,13 @@ import inspect
 from collections.abc import Callable
 from functools import lru_cache
 from types import CodeType
-from typing import Any
+from typing import Any, Final
 
 from durably.core.jobs import innermost
 from durably.core.json_values import Codec, codec_or_none
+
+_MOST_CACHED: Final = 1024
+_by_code: dict[CodeType, Codec[Any] | None] = {}
 
 
 def result_codec(function: Callable[..., Any], returns: Any) -> Codec[Any] | None:
@@ -44,12 +47,24 @@ def _codec(annotation: Any) -> Codec[Any] | None:
         return codec_or_none(annotation)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=_MOST_CACHED)
 def _cached(annotation: Any) -> Codec[Any] | None:
     return codec_or_none(annotation)
 
 
 def _codec_of_text(annotation: str, function: Callable[..., Any]) -> Codec[Any] | None:
+    # Without a closure the text means the same for every function that its code makes.
+    code = getattr(function, "__code__", None)
+    if code is None or code.co_freevars:
+        return _look_up(annotation, function)
+    if code not in _by_code:
+        if len(_by_code) >= _MOST_CACHED:
+            _by_code.clear()
+        _by_code[code] = _look_up(annotation, function)
+    return _by_code[code]
+
+
+def _look_up(annotation: str, function: Callable[..., Any]) -> Codec[Any] | None:
     names = getattr(function, "__globals__", {})
     closure = inspect.getclosurevars(function).nonlocals if hasattr(function, "__closure__") else {}
     try:

@@ -91,10 +91,13 @@ class Worker:
             await asyncio.wait(pending, timeout=timeout)
         if self._active:
             await self._give_up()
-        ending = [task for task in (self._loop_task, self._upkeep) if task is not None]
-        if ending:
-            await asyncio.wait(ending)
-        self._loop_task = None
+        if self._loop_task is not None:
+            await asyncio.wait([self._loop_task])
+            self._loop_task = None
+        # Looked at only now: the loop may have begun it in its last turn.
+        if self._upkeep is not None:
+            await asyncio.wait([self._upkeep])
+            self._upkeep = None
 
     async def process(self, worker_id: str | None, *, max_runs: int | None, until_idle: bool) -> int:
         """Execute up to `max_runs` runs; return how many. Works without `start`.

@@ -153,6 +153,13 @@ DELETE_RUN_PARTS: Final = (
     "DELETE FROM durably_runs WHERE id = ?",
 )
 
+# --- reads -----------------------------------------------------------------------------------------
+
+COUNT_OF_LABEL: Final = """
+-- How many runs have a label, counted no further than it matters.
+SELECT COUNT(*) FROM (SELECT 1 FROM durably_run_labels WHERE key = ? AND value = ? LIMIT 2000)
+"""
+
 # --- events ----------------------------------------------------------------------------------------
 
 INSERT_EVENTS: Final = """
