@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ EXAMPLE = ROOT / "examples" / "import_csv"
 SLICE = Path(__file__).with_name("flights.csv")
 
 
-def run(*command: object) -> subprocess.CompletedProcess[str]:
+def run(*command: object, **environment: str) -> subprocess.CompletedProcess[str]:
     words = [sys.executable, *map(str, command)]
-    return subprocess.run(words, capture_output=True, text=True, timeout=100, check=False)
+    return subprocess.run(
+        words, env={**os.environ, **environment}, capture_output=True, text=True, timeout=100, check=False
+    )
 
 
 def select(database: Path, query: str) -> list[Any]:
@@ -84,49 +87,43 @@ def test_a_row_that_is_no_flight_is_named(tmp_path: Path) -> None:
     assert select(database, "SELECT count(*) FROM flights") == [(45,)]
 
 
-@pytest.fixture
-def long_file(tmp_path: Path) -> Path:
-    """The slice, again and again: long enough to be killed in the middle."""
+@dataclass(frozen=True)
+class Demo:
+    """What the demo told, and what it left behind."""
+
+    told: dict[str, int]
+    left: list[Path]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    """The demo on the slice, again and again: a file long enough to be killed in the middle."""
+    if not hasattr(signal, "SIGKILL"):
+        pytest.skip("kills with SIGKILL, which this system does not have")
     header, *rows = SLICE.read_text().splitlines()
-    file = tmp_path / "long.csv"
+    file = tmp_path_factory.mktemp("source") / "long.csv"
     file.write_text("\n".join([header, *(rows * 600)]) + "\n")
-    return file
+    folder = tmp_path_factory.mktemp("temporary")
 
-
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="kills with SIGKILL, which this system does not have")
-def test_the_demo_kills_a_worker_and_loses_nothing(long_file: Path) -> None:
-    """S2: what was finished before the kill is not executed again; at most the step in flight is."""
-    finished = run(EXAMPLE / "demo.py", "--csv", long_file, "--batch-size", 50, "--kill-at", 0.1)
+    finished = run(EXAMPLE / "demo.py", "--csv", file, "--batch-size", 50, "--kill-at", 0.1, TMPDIR=str(folder))
 
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    told = {
-        key.strip(): int(number.replace(",", ""))
-        for key, number in re.findall(r"│ (.+?) │ +([\d,]+) │", finished.stdout)
-    }
-    assert told["rows in the file"] == told["rows in the table, each once"] == 27_000
-    first, second = told["steps executed in life 1"], told["steps executed in life 2"]
-    twice = told["steps executed twice (at most the one in flight)"]
+    found = re.findall(r"│ (.+?) │ +([\d,]+) │", finished.stdout)
+    return Demo({name.strip(): int(number.replace(",", "")) for name, number in found}, list(folder.iterdir()))
+
+
+def test_the_demo_kills_a_worker_and_loses_nothing(demo: Demo) -> None:
+    """S2: what was finished before the kill is not executed again; at most the step in flight is."""
+    first, second = demo.told["steps executed in life 1"], demo.told["steps executed in life 2"]
+    twice = demo.told["steps executed twice (at most the one in flight)"]
+
+    assert demo.told["rows in the file"] == demo.told["rows in the table, each once"] == 27_000
     assert first >= 54
     assert second > 0
     assert first + second == 540 + twice
     assert twice <= 1
 
 
-def test_the_demo_leaves_nothing_behind(long_file: Path, tmp_path: Path) -> None:
+def test_the_demo_leaves_nothing_behind(demo: Demo) -> None:
     """Its database lives in a folder that is gone with it."""
-    folder = tmp_path / "temporary"
-    folder.mkdir()
-    words = [
-        sys.executable,
-        str(EXAMPLE / "demo.py"),
-        "--csv",
-        str(long_file),
-        "--batch-size",
-        "50",
-        "--kill-at",
-        "0.1",
-    ]
-
-    subprocess.run(words, env={**os.environ, "TMPDIR": str(folder)}, capture_output=True, timeout=100, check=True)
-
-    assert list(folder.iterdir()) == []
+    assert demo.left == []
