@@ -84,11 +84,15 @@ class Worker:
         """Claim nothing more and wait for what runs; after `timeout` seconds give up what is left."""
         self._is_stopping = True
         self.wake()
-        pending: set[asyncio.Task[Any]] = set(self._active)
-        if self._loop_task is not None:
-            pending.add(self._loop_task)
-        if pending:
-            await asyncio.wait(pending, timeout=timeout)
+        try:
+            async with asyncio.timeout(timeout):
+                if self._loop_task is not None:
+                    await asyncio.wait([self._loop_task])
+                # Only now is it known what runs: the loop may have been claiming.
+                while self._active:
+                    await asyncio.wait(self._active)
+        except TimeoutError:
+            log.info("stopping without waiting any longer for %d runs", len(self._active))
         if self._active:
             await self._give_up()
         if self._loop_task is not None:
@@ -98,6 +102,7 @@ class Worker:
         if self._upkeep is not None:
             await asyncio.wait([self._upkeep])
             self._upkeep = None
+        self._is_stopping = False
 
     async def process(self, worker_id: str | None, *, max_runs: int | None, until_idle: bool) -> int:
         """Execute up to `max_runs` runs; return how many. Works without `start`.
@@ -114,6 +119,8 @@ class Worker:
                 free = self._max_concurrent_runs - len(own)
                 if max_runs is not None:
                     free = min(free, max_runs - started)
+                if self._is_stopping:
+                    free = 0
                 claimed = await self._claim(worker_id or self._worker_id, free) if free > 0 else []
                 for task in claimed:
                     own[task] = self._active[task]

@@ -142,7 +142,9 @@ class SqliteStore:
 
     def lease_renewer(self) -> SqliteLeaseRenewer:
         """Return what renews leases; it is used and closed by one thread of the caller's."""
-        shared = (self._write_connection, self._open().lock) if self._is_single else None
+        # Called in the thread that renews, while leases are held: the connection is open.
+        writer = self._writer
+        shared = (self._write_connection, writer.lock) if self._is_single and writer is not None else None
         return SqliteLeaseRenewer(self._database, self._clock, shared)
 
     async def release(self, claims: Sequence[Claim]) -> None:
