@@ -226,7 +226,7 @@ def _refuse_foreign(value: object, where: str) -> None:  # noqa: C901 - one case
                 to_jsonable_python(value)
             except PydanticSerializationError as error:
                 raise ValidationError(
-                    f"{where}: JSON cannot carry a {type(value).__name__}", field=where, value=value
+                    f"{where}: JSON cannot carry an object of type {type(value).__name__!r}", field=where, value=value
                 ) from error
 
 
