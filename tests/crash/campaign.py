@@ -9,11 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from durably import Durably
-from tests.crash.audit import Audit, reading
-from tests.crash.fate import Fate
-from tests.crash.jobs import jobs_for
-from tests.crash.ledger import Ledger
+from tests.crash.audit import Audit
+from tests.crash.client import client
 from tests.crash.plan import Death, Plan
 from tests.crash.processes import Processes
 
@@ -42,9 +39,9 @@ class Campaign:
 
     async def trigger(self, count: int, *, pad: int = 0, pause: float = 0.0) -> None:
         """Trigger runs from this process and note that they were acknowledged."""
-        async with reading(self.audit.database) as durably:
+        async with client(self.audit.database) as durably:
             await durably.migrate()
-            job = _handle(durably, self._job)
+            job = durably.jobs[self._job]
             for _ in range(count):
                 run = await job.trigger({"steps": STEPS, "pad": pad, "pause": pause})
                 self.audit.acknowledged.add(run.id)
@@ -87,16 +84,18 @@ class Campaign:
 def random_deaths(seed: int, count: int) -> list[Death]:
     """Return deaths at places drawn by chance, the same for the same seed."""
     chance = random.Random(seed)
-    reach = {"record_step": 12, "next-line": 12, "finish": 4, "claim": 3, "statement": 60, "instruction": 300}
+    reach = {
+        "in-step": 12,
+        "record_step": 12,
+        "next-line": 12,
+        "finish": 4,
+        "claim": 3,
+        "statement": 60,
+        "instruction": 300,
+    }
     deaths = []
     for _ in range(count):
         at = chance.choice(list(reach))
         when = chance.choice(["before", "after"]) if at in ("record_step", "finish", "claim") else "before"
         deaths.append(Death(at, chance.randint(1, reach[at]), when))  # type: ignore[arg-type] # of the table above
     return deaths
-
-
-def _handle(durably: Durably, job: str) -> Any:
-    # The same definitions as in the worker; here they are only triggered.
-    durably.register(jobs_for(Ledger("/dev/null"), Fate(None)))
-    return durably.jobs[job]

@@ -39,6 +39,7 @@ class Trace:
     def ran(self, step: StepContext | SyncStepContext, name: str, pad: int = 0) -> str:
         """Be the function of a step: tell that it was called, and return what no other call returns."""
         self.ledger.write("ran", step.run_id, name, step.attempt)
+        self._fate.meet("in-step")
         return secrets.token_hex(8) + "." * pad
 
     def returned(self, step: StepContext | SyncStepContext, name: str, result: str) -> str:

@@ -6,10 +6,13 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-Place = Literal["claim", "record_step", "next-line", "finish", "enqueue", "statement", "instruction", "file-size"]
-"""`claim`, `record_step`, `finish`, `enqueue`: around that verb of the store. `next-line`: in the job, behind a step.
-`statement`: before an SQL statement of a writing connection. `instruction`: inside one. `file-size`: inside a write of
-SQLite to its files, when one grows beyond so many bytes more than now."""
+Place = Literal[
+    "claim", "in-step", "record_step", "next-line", "finish", "enqueue", "statement", "instruction", "file-size"
+]
+"""`claim`, `record_step`, `finish`, `enqueue`: around that verb of the store. `in-step`: at the end of a step's
+function, when its effect has happened. `next-line`: in the job, behind a step. `statement`: before an SQL statement of
+a writing connection. `instruction`: inside one. `file-size`: inside a write of SQLite to its files, when one grows
+beyond so many bytes more than now."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from tests.crash.processes import Processes
 
 BOUNDARIES = [
     *[Death("claim", 1, when) for when in ("before", "after")],
+    *[Death("in-step", n) for n in range(1, STEPS + 1)],
     *[Death("record_step", n, when) for n in range(1, STEPS + 1) for when in ("before", "after")],
     *[Death("next-line", n) for n in range(1, STEPS + 1)],
     *[Death("finish", 1, when) for when in ("before", "after")],

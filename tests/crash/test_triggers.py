@@ -10,7 +10,8 @@ import pytest
 
 from durably import Run, StepContext, create_durably, define_job, with_log_persistence
 from tests.conftest import until
-from tests.crash.audit import check_integrity, reading
+from tests.crash.audit import check_integrity
+from tests.crash.client import client
 from tests.crash.ledger import read_ledger
 from tests.crash.plan import Death, Plan
 from tests.crash.processes import Processes
@@ -22,14 +23,14 @@ KILLED = -9
 @pytest.fixture
 async def plan(database: str, tmp_path: Path) -> Plan:
     """Return a plan for a migrated database."""
-    async with reading(database) as durably:
+    async with client(database) as durably:
         await durably.migrate()
     return Plan(database=database, ledger=str(tmp_path / "ledger.txt"))
 
 
 async def all_runs(database: str) -> list[Run]:
     check_integrity(database)
-    async with reading(database) as durably:
+    async with client(database) as durably:
         return await durably.get_runs()
 
 
@@ -51,7 +52,7 @@ async def test_no_acknowledged_trigger_is_lost(processes: Processes, plan: Plan)
 
 async def runs_by_label(database: str, labels: list[dict[str, str]]) -> set[str]:
     """Return the runs that can be found by what they were labelled with."""
-    async with reading(database) as durably:
+    async with client(database) as durably:
         return {run.id for each in labels for run in await durably.get_runs(labels=each)}
 
 
@@ -124,7 +125,7 @@ async def make_runs(database: str) -> set[str]:
 async def check_whole(database: str, made: set[str], acknowledged: set[str]) -> None:
     """Check that every run is there or gone with all that belongs to it, and what was acknowledged has happened."""
     check_integrity(database)
-    async with reading(database) as durably:
+    async with client(database) as durably:
         labelled = {run.id for to in ("delete", "purge", "cancel") for run in await durably.get_runs(labels={"to": to})}
         for run_id in made:
             run = await durably.get_run(run_id)
