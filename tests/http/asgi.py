@@ -122,7 +122,7 @@ class Stream:
             self.headers = {name.decode(): value.decode() for name, value in message["headers"]}
         else:
             self._feed(message["body"].decode())
-            self.ended = not message["more_body"]
+            self.ended = not message.get("more_body", False)
         self._changed.set()
 
     def _feed(self, text: str) -> None:

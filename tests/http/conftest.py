@@ -79,8 +79,6 @@ async def durably(open_durably: OpenDurably, gates: Gates) -> Durably:
     return await open_durably(greet, echo, fail, gates.job(), start=True, polling_interval=0.05)
 
 
-
-
 def mounted(durably: Durably, **options: Any) -> Client:
     """Return a client of the handler with these options, mounted in an application."""
     return Client(Starlette(routes=[Mount("/api/durably", create_durably_handler(durably, **options))]))

@@ -79,8 +79,10 @@ async def test_filters(client: Client, runs: dict[str, str], query: str, expecte
         ("offset=abc", "Invalid offset: must be a non-negative integer"),
         (
             "label.bad%20key=1",
-            'Invalid label key "bad key": must contain only alphanumeric characters, dashes, underscores, dots, '
-            "and slashes",
+            (
+                'Invalid label key "bad key": must contain only alphanumeric characters, dashes, underscores, dots, '
+                "and slashes"
+            ),
         ),
         ("jobName=a%00b", "Invalid 'jobName': must not hold a NUL character"),
         ("label.org=a%00b", "Invalid 'label.org': must not hold a NUL character"),

@@ -61,8 +61,9 @@ async def test_who_comes_late_is_told_the_state(client: Client, durably: Durably
         await gate.pass_through()
 
     durably.register({"half_way": half_way})
-    run_id = await client.trigger("half-way", None)
-    await gate.reached()
+    async with client.stream("/runs/subscribe") as early:
+        run_id = await client.trigger("half-way", None)
+        await early.until_event("run:progress")
 
     async with client.stream(f"/subscribe?runId={run_id}") as stream:
         progress = await stream.until_event("run:progress")

@@ -14,7 +14,9 @@ async def durably(open_durably: OpenDurably) -> Durably:
     return await open_durably(echo, greet)
 
 
-@pytest.mark.parametrize("body", [{}, {"input": 1}, {"jobName": ""}, {"jobName": 5}, {"jobName": None}, [], "text", None])
+@pytest.mark.parametrize(
+    "body", [{}, {"input": 1}, {"jobName": ""}, {"jobName": 5}, {"jobName": None}, [], "text", None]
+)
 async def test_a_trigger_must_name_its_job(client: Client, body: object) -> None:
     answer = await client.post("/trigger", body=str.encode(__import__("json").dumps(body)))
 
@@ -40,8 +42,10 @@ async def test_an_unknown_job(client: Client) -> None:
         ({"labels": {"org": 5}}, "Invalid label 'org': 5 must be text (without NUL)"),
         (
             {"labels": {"bad key": "x"}},
-            'Invalid label key "bad key": must contain only alphanumeric characters, dashes, underscores, dots, '
-            "and slashes",
+            (
+                'Invalid label key "bad key": must contain only alphanumeric characters, dashes, underscores, dots, '
+                "and slashes"
+            ),
         ),
     ],
 )
@@ -94,8 +98,10 @@ async def test_one_pending_run_per_concurrency_key_and_job(client: Client) -> No
 
     assert (conflict.status, conflict.error) == (
         409,
-        'A pending run already exists for concurrency key "a \\"key\\"" in job "echo". '
-        "Use coalesce: 'skip' to return the existing run instead.",
+        (
+            'A pending run already exists for concurrency key "a \\"key\\"" in job "echo". '
+            "Use coalesce: 'skip' to return the existing run instead."
+        ),
     )
     assert joined.body == {"runId": first, "disposition": "coalesced"}
 

@@ -97,26 +97,34 @@ async def _reaches_back(store: Store, last: Cursor, here: Position) -> bool:
 
 
 async def _missed(store: Store, run_id: str | None, last: Cursor, here: Position) -> AsyncIterator[Recorded]:
-    """Yield what a client has not been sent: all after its position, and before it what was held back."""
+    """Yield what a client was not sent: progress that was held back from it, then all after its position."""
     held: dict[str, Recorded] = {}
-    position = last.start
-    while position < here:
-        page = await store.events_after(position, _PAGE)
-        if not page.is_gapless:
-            raise LogGapError
-        if not page.events:
-            break
-        for recorded in page.events:
+    if last.held_since is not None:
+        async for recorded in _between(store, run_id, last.start, last.position):
             event = recorded.event
-            if not isinstance(event, RunEvent) or run_id not in (None, event.run_id) or recorded.position > here:
-                continue
-            if recorded.position > last.position:
-                yield recorded
-            elif isinstance(event, RunProgressEvent):
+            if isinstance(event, RunProgressEvent):
                 held[event.run_id] = recorded
             elif isinstance(event, TerminalEvent):
                 held.pop(event.run_id, None)
-        position = page.events[-1].position
+    for progress in held.values():
+        yield progress
+    async for recorded in _between(store, run_id, last.position, here):
+        yield recorded
+
+
+async def _between(store: Store, run_id: str | None, start: Position, end: Position) -> AsyncIterator[Recorded]:
+    """Yield the events of a run, or of all, after one position up to another."""
+    while start < end:
+        page = await store.events_after(start, _PAGE)
+        if not page.is_gapless:
+            raise LogGapError
+        if not page.events:
+            return
+        for recorded in page.events:
+            event = recorded.event
+            if recorded.position <= end and isinstance(event, RunEvent) and run_id in (None, event.run_id):
+                yield recorded
+        start = page.events[-1].position
         # A long way is no reason to keep everybody else waiting.
         await asyncio.sleep(0)
 

@@ -133,9 +133,10 @@ class DurablyHandler:
         await receive()
         try:
             await self._durably.init()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the server must not start
+            await self._durably.close()
             await send({"type": "lifespan.startup.failed", "message": str(error)})
-            raise
+            return
         await send({"type": "lifespan.startup.complete"})
         try:
             await receive()
