@@ -36,10 +36,11 @@ from durably.settings import (
     Seconds,
     Settings,
     aware,
+    check_waiting,
     database_from_environment,
     duration,
-    positive_seconds,
     refuse,
+    waiting_seconds,
     whole_number,
 )
 from durably.stores import open_store
@@ -159,7 +160,7 @@ class Durably:
         With `timeout` (seconds) it gives up waiting then, interrupts what is left and releases its leases,
         so that another worker can resume it at once.
         """
-        await self._worker.stop(None if timeout is None else _non_negative_seconds("timeout", timeout))
+        await self._worker.stop(waiting_seconds("timeout", timeout))
         await self._flush_plugins()
 
     async def close(self) -> None:
@@ -410,11 +411,8 @@ class Durably:
         on_log: Callable[[LogData], object] | None,
     ) -> Run[Any]:
         """Wait for a run and report what it told since `position`, or its state and what follows."""
-        limit = None if timeout is None else _non_negative_seconds("timeout", timeout)
-        polling = self._settings.polling_seconds
-        if polling_interval is not None:
-            polling = positive_seconds("polling_interval", polling_interval)
-        waiting = wait_for_end(self._hub, self.storage, run_id, limit, polling)
+        limit, polling = check_waiting(timeout, polling_interval)
+        waiting = wait_for_end(self._hub, self.storage, run_id, limit, polling or self._settings.polling_seconds)
         if on_progress is None and on_log is None:
             return await waiting
         reporting = asyncio.create_task(
@@ -473,7 +471,3 @@ def _label_codec(labels: Any) -> Codec[Any] | None:
 def _attribute_of(name: str) -> str:
     attribute = "".join(character if character.isalnum() else "_" for character in name)
     return attribute if attribute.isidentifier() and not attribute.startswith("_") else f"job_{attribute}"
-
-
-def _non_negative_seconds(name: str, value: Any) -> float:
-    return 0.0 if value == 0 else positive_seconds(name, value)

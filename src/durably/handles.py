@@ -12,7 +12,7 @@ from durably.core.logs import LogData
 from durably.core.runs import Disposition, ProgressData, Run, RunStatus, TriggerResult
 from durably.engine.enqueue import TriggerOrder
 from durably.options import BatchItem
-from durably.settings import Seconds
+from durably.settings import Seconds, check_waiting
 
 if TYPE_CHECKING:
     from durably.app import Durably
@@ -84,6 +84,8 @@ class JobHandle(Generic[InputT, OutputT]):
         >>> result = await durably.jobs.import_csv.trigger_and_wait({"filename": "data.csv"}, timeout=60)
         >>> result.output.count
         """
+        # Refused before anything is stored, not after.
+        check_waiting(timeout, polling_interval)
         before = await self._durably.log_position() if on_progress is not None or on_log is not None else None
         triggered = await self.trigger(
             input,

@@ -85,6 +85,19 @@ def positive_seconds(name: str, value: Any) -> float:
     return float(seconds)
 
 
+def waiting_seconds(name: str, value: Any) -> float | None:
+    """Return how long to wait, in seconds; None is for ever. Raises `ValidationError` for less than 0."""
+    if value is None or (value == 0 and not isinstance(value, bool)):
+        return value if value is None else 0.0
+    return positive_seconds(name, value)
+
+
+def check_waiting(timeout: Any, polling_interval: Any) -> tuple[float | None, float | None]:
+    """Return the two options of waiting in seconds. Raises `ValidationError`."""
+    polling = None if polling_interval is None else positive_seconds("polling_interval", polling_interval)
+    return waiting_seconds("timeout", timeout), polling
+
+
 def duration(name: str, value: Any) -> timedelta:
     """Return a duration given as a timedelta or as text like `30d`. Raises `ValidationError`."""
     match = _DURATION.match(value) if isinstance(value, str) else None

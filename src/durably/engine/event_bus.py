@@ -61,6 +61,12 @@ class EventBus:
 
         return remove
 
+    def number(self, event: DurablyEvent) -> None:
+        """Give an event that was read back from the log its number; one that was delivered here has it."""
+        if not event.sequence:
+            self._sequence += 1
+            stamp(event, self._sequence, self._clock)
+
     def emit(self, event: DurablyEvent, *, is_foreign: bool = False) -> None:
         """Give the event its number and tell every listener of its type."""
         self._sequence += 1

@@ -108,6 +108,7 @@ class EventFeed:
         self.gapless = self.gapless and page.is_gapless
         for recorded in page.events:
             if self.run_id is None or getattr(recorded.event, "run_id", None) == self.run_id:
+                self._hub.number(recorded.event)
                 self._buffer.append(recorded)
         if not page.events:
             # Only a look at the end of the log that nothing overtook makes it safe to be handed events again.
@@ -174,6 +175,10 @@ class EventHub:
         self._bus.emit(event)
         self._store.announce(event)
 
+    def number(self, event: DurablyEvent) -> None:
+        """Give an event that was read back from the log its number."""
+        self._bus.number(event)
+
     async def open_feed(self, run_id: str | None = None) -> EventFeed:
         """Return a feed of one run's events, or of all, from now on. Close it after use."""
         await self.start()
@@ -213,6 +218,9 @@ class EventHub:
             self._position, event, source = recorded
             if source != "announced":
                 self._bus.emit(event, is_foreign=source == "elsewhere")
+            else:
+                # It was delivered when it was announced; a store may give back a copy of it.
+                self._bus.number(event)
             for feed in self._all_feeds:
                 feed.deliver(recorded)
             run_id = getattr(event, "run_id", None)

@@ -1,0 +1,264 @@
+"""E1, E2: which events there are, what they hold, in which order, and who is told."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, timedelta
+from typing import Any
+
+import pytest
+
+from durably import (
+    DurablyEvent,
+    RunStatus,
+    StepContext,
+    ValidationError,
+    WorkerErrorEvent,
+    define_job,
+    is_domain_event,
+)
+from durably.core.events import EVENT_CLASSES, RunEvent, StepEvent
+from tests.conftest import PATIENCE_SECONDS, Events, Gate, OpenDurably
+
+
+@define_job(name="job")
+async def job(step: StepContext, input: Any) -> Any:
+    step.progress(1, 2, "half")
+    await step.run("first", lambda: {"a": 1})
+    step.log.info("between", [1])
+    try:
+        await step.run("second", lambda: 1 / 0)
+    except ZeroDivisionError:
+        if input == "fail":
+            raise
+    return {"out": input}
+
+
+class TestTheEventsOfARun:
+    async def test_a_completed_run_tells_its_story_in_order(self, open_durably: OpenDurably) -> None:
+        """E1: type by type, field by field."""
+        durably = await open_durably(job, start=True)
+        events = Events(durably)
+        result = await durably.jobs.job.trigger_and_wait("x", labels={"org": "a"}, timeout=PATIENCE_SECONDS)
+        complete = await events.until("run:complete")
+
+        assert events.types() == [
+            "run:trigger",
+            "run:leased",
+            "run:progress",
+            "step:start",
+            "step:complete",
+            "log:write",
+            "step:start",
+            "step:fail",
+            "run:complete",
+        ]
+        for event in events.seen:
+            assert isinstance(event, RunEvent)
+            assert (event.run_id, event.job_name, event.labels) == (result.id, "job", {"org": "a"})
+        by_type: dict[str, Any] = {event.type: event for event in events.seen}
+        assert by_type["run:trigger"].input == by_type["run:leased"].input == "x"
+        assert by_type["run:progress"].progress.message == "half"
+        assert (by_type["step:complete"].step_name, by_type["step:complete"].step_index) == ("first", 0)
+        assert by_type["step:complete"].output == {"a": 1}
+        assert by_type["step:complete"].duration >= 0
+        assert (by_type["log:write"].message, by_type["log:write"].data, by_type["log:write"].level) == (
+            "between", [1], "info",
+        )  # fmt: skip
+        assert (by_type["step:fail"].step_name, by_type["step:fail"].step_index) == ("second", 1)
+        assert by_type["step:fail"].error == "division by zero"
+        assert (complete.output, complete.duration >= 0) == ({"out": "x"}, True)
+
+    async def test_every_event_has_a_time_and_a_rising_sequence(self, open_durably: OpenDurably) -> None:
+        """E1: `sequence` increases per instance; timestamps are UTC."""
+        durably = await open_durably(job, start=True)
+        events = Events(durably)
+        for _ in range(3):
+            await durably.jobs.job.trigger_and_wait("x", timeout=PATIENCE_SECONDS)
+        await events.until("run:complete", 3)
+
+        sequences = [event.sequence for event in events.seen]
+        assert sequences == sorted(set(sequences))
+        assert sequences[0] > 0
+        assert {event.timestamp.tzinfo for event in events.seen} == {UTC}
+
+    async def test_every_way_to_end_is_announced(self, open_durably: OpenDurably) -> None:
+        """E1: complete, fail, cancel, delete, purge."""
+        durably = await open_durably(job)
+        events = Events(durably)
+        failed = await durably.jobs.job.trigger("fail")
+        await durably.process_until_idle()
+        cancelled = await durably.jobs.job.trigger("x")
+        await durably.cancel(cancelled.id)
+        await durably.delete_run(failed.id)
+        await asyncio.sleep(0.005)
+        assert await durably.purge_runs(older_than=timedelta(0)) == 1
+
+        assert [(e.type, e.run_id) for e in events.of("run:fail", "run:cancel", "run:delete")] == [
+            ("run:fail", failed.id),
+            ("run:cancel", cancelled.id),
+            ("run:delete", failed.id),
+            ("run:delete", cancelled.id),
+        ]
+        (fail,) = events.of("run:fail")
+        assert (fail.error, fail.failed_step_name) == ("division by zero", "second")
+
+    async def test_domain_events_are_told_from_operational_ones(self, open_durably: OpenDurably) -> None:
+        """E1: six of them are part of a run's life."""
+        durably = await open_durably(job, start=True)
+        events = Events(durably)
+        await durably.jobs.job.trigger_and_wait("x", timeout=PATIENCE_SECONDS)
+        await events.until("run:complete")
+
+        assert [event.type for event in events.seen if is_domain_event(event)] == ["run:trigger", "run:complete"]
+        assert sum(issubclass(event_class, StepEvent) for event_class in EVENT_CLASSES.values()) == 4
+
+    async def test_a_run_without_output_says_none(self, open_durably: OpenDurably) -> None:
+        """E1: no output is None, not the text null."""
+
+        @define_job(name="silent")
+        async def silent(step: StepContext, input: Any) -> None: ...
+
+        durably = await open_durably(silent, start=True)
+        events = Events(durably)
+        await durably.jobs.silent.trigger_and_wait(None, timeout=PATIENCE_SECONDS)
+
+        complete = await events.until("run:complete")
+        assert (complete.output, complete.output_json) == (None, None)
+
+    @pytest.mark.two_processes
+    async def test_listeners_hear_of_other_processes_too(self, open_durably: OpenDurably) -> None:
+        """E4: every event of the database, in order; with `scope="process"` only what happens here."""
+        worker, web = await open_durably(job, start=True), await open_durably(job)
+        here: list[str] = []
+        web.on("step:complete", lambda event: here.append(event.type), scope="process")
+        web.on("run:trigger", lambda event: here.append(event.type), scope="process")
+        told, done = Events(web), Events(worker)
+        await web.jobs.job.trigger("x")
+        await told.until("run:complete")
+        await done.until("run:complete")
+
+        assert told.types() == done.types()
+        assert here == ["run:trigger"]
+
+
+class TestListeners:
+    async def test_they_are_called_in_order_of_registration(self, open_durably: OpenDurably) -> None:
+        """E2: synchronously; what unsubscribed is not called."""
+        durably = await open_durably(job)
+        calls: list[str] = []
+        durably.on("run:trigger", lambda _: calls.append("first"))
+        forget = durably.on("run:trigger", lambda _: calls.append("second"))
+
+        @durably.on("run:trigger")
+        def third(event: Any) -> None:
+            calls.append("third")
+
+        await durably.jobs.job.trigger(1)
+        forget()
+        forget()
+        await durably.jobs.job.trigger(2)
+
+        assert calls == ["first", "second", "third", "first", "third"]
+        third(None)
+        assert calls[-1] == "third"
+
+    async def test_one_that_raises_is_reported_and_stops_nobody(self, open_durably: OpenDurably) -> None:
+        """E2: neither the next listener, nor the job, nor the trigger."""
+        durably = await open_durably(job)
+        calls: list[str] = []
+        reported: list[tuple[BaseException, DurablyEvent]] = []
+        error = ValueError("listener")
+
+        def broken(event: Any) -> None:
+            raise error
+
+        def broken_handler(error: Any, event: Any) -> None:
+            raise RuntimeError("handler")
+
+        durably.on("run:trigger", broken)
+        durably.on("run:trigger", lambda _: calls.append("next"))
+        durably.on_error(broken_handler)
+        forget = durably.on_error(lambda error, event: reported.append((error, event)))
+        run = await durably.jobs.job.trigger(1)
+
+        assert calls == ["next"]
+        ((reported_error, event),) = reported
+        assert reported_error is error
+        assert getattr(event, "run_id", None) == run.id
+        forget()
+        forget()
+        await durably.jobs.job.trigger(2)
+        assert len(reported) == 1
+
+    async def test_without_a_handler_the_log_has_it(
+        self, open_durably: OpenDurably, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """E2: no failure is silent."""
+        durably = await open_durably(job)
+
+        def broken(event: Any) -> None:
+            raise ValueError("nobody listens to me")
+
+        durably.on("run:trigger", broken)
+        await durably.jobs.job.trigger(1)
+
+        assert "nobody listens to me" in caplog.text
+
+    async def test_an_async_listener_is_started_not_awaited(self, open_durably: OpenDurably) -> None:
+        """E2: its failure is reported the same way."""
+        durably = await open_durably(job)
+        gate = Gate()
+        reported = asyncio.Event()
+
+        async def slow(event: Any) -> None:
+            await gate.pass_through()
+            raise ValueError("late")
+
+        durably.on("run:trigger", slow)
+        durably.on_error(lambda error, event: reported.set())
+        run = await durably.jobs.job.trigger(1)
+        assert run.status is RunStatus.PENDING
+        await gate.reached()
+        gate.open()
+
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await reported.wait()
+
+    async def test_an_unknown_event_type_is_refused(self, open_durably: OpenDurably) -> None:
+        """A misspelt name is an error, not silence."""
+        durably = await open_durably(job)
+
+        with pytest.raises(ValidationError, match="run:complete"):
+            durably.on("run:completed", print)  # type: ignore[call-overload]
+
+    async def test_a_listener_may_trigger_and_read(self, open_durably: OpenDurably) -> None:
+        """E2: what an event tells of has happened."""
+        durably = await open_durably(job, start=True)
+        chained: list[Any] = []
+
+        async def on_complete(event: Any) -> None:
+            found = await durably.get_run(event.run_id)
+            chained.append(found.output if found is not None else None)
+            if len(chained) < 3:
+                await durably.jobs.job.trigger(len(chained))
+
+        durably.on("run:complete", on_complete)
+        events = Events(durably)
+        await durably.jobs.job.trigger(0)
+        await events.until("run:complete", 3)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while len(chained) < 3:
+                await asyncio.sleep(0.001)
+
+        assert chained == [{"out": 0}, {"out": 1}, {"out": 2}]
+
+    async def test_emit_delivers_to_listeners_here(self, open_durably: OpenDurably) -> None:
+        """E1: an emitted event gets a sequence."""
+        durably = await open_durably(job)
+        events = Events(durably)
+        run = await durably.jobs.job.trigger(1)
+        durably.emit(WorkerErrorEvent(timestamp=run.created_at, error="mine", context="test"))
+
+        (told,) = events.of("worker:error")
+        assert (told.error, told.sequence > events.of("run:trigger")[0].sequence) == ("mine", True)

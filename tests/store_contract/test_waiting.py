@@ -1,0 +1,171 @@
+"""R11: waiting for a run, here and from another process."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from durably import (
+    CancelledError,
+    DurablyError,
+    NotFoundError,
+    RunCancelledError,
+    RunFailedError,
+    StepContext,
+    ValidationError,
+    define_job,
+)
+from tests.conftest import PATIENCE_SECONDS, Gate, OpenDurably
+
+NEVER = 1000.0
+
+
+@define_job(name="job")
+async def job(step: StepContext, input: Any) -> Any:
+    if input == "fail":
+        raise ValueError("told to")
+    return input
+
+
+class TestOutcomes:
+    async def test_a_completed_run_is_returned(self, open_durably: OpenDurably) -> None:
+        """R11: also when it had ended before."""
+        durably = await open_durably(job)
+        run = await durably.jobs.job.trigger({"n": 1})
+        await durably.process_one()
+
+        waited = await durably.wait_for_run(run.id, timeout=PATIENCE_SECONDS)
+        assert (waited.id, waited.output, waited.status) == (run.id, {"n": 1}, "completed")
+
+    async def test_a_failed_run_raises_with_the_run(self, open_durably: OpenDurably) -> None:
+        """R11: `RunFailedError` with `.run`."""
+        durably = await open_durably(job, start=True)
+
+        with pytest.raises(RunFailedError, match="told to") as failed:
+            await durably.jobs.job.trigger_and_wait("fail", timeout=PATIENCE_SECONDS)
+        assert (failed.value.run.error, failed.value.run.input) == ("told to", "fail")
+
+    async def test_a_cancelled_run_raises_an_exception(self, open_durably: OpenDurably) -> None:
+        """R11: outside a job `CancelledError` is an ordinary `Exception`."""
+        durably = await open_durably(job)
+        run = await durably.jobs.job.trigger(1)
+        waiting = asyncio.create_task(durably.wait_for_run(run.id, polling_interval=NEVER))
+        await asyncio.sleep(0)
+        await durably.cancel(run.id)
+
+        with pytest.raises(CancelledError) as cancelled:
+            await waiting
+        assert isinstance(cancelled.value, Exception)
+        assert isinstance(cancelled.value, RunCancelledError)
+        assert cancelled.value.run.status == "cancelled"
+
+    async def test_an_unknown_run_is_not_found(self, open_durably: OpenDurably) -> None:
+        """R11: `NotFoundError`."""
+        durably = await open_durably(job)
+
+        with pytest.raises(NotFoundError, match="nobody"):
+            await durably.wait_for_run("nobody")
+
+    async def test_a_run_that_is_deleted_meanwhile_is_not_found(self, open_durably: OpenDurably) -> None:
+        """R11: whoever comes late finds nothing to wait for."""
+        durably = await open_durably(job)
+        run = await durably.jobs.job.trigger(1)
+        await durably.cancel(run.id)
+        await durably.delete_run(run.id)
+
+        with pytest.raises(NotFoundError):
+            await durably.wait_for_run(run.id)
+
+    async def test_a_timeout_is_the_builtin_one_and_harms_nothing(self, open_durably: OpenDurably) -> None:
+        """R11: the run goes on."""
+        durably = await open_durably(job)
+        run = await durably.jobs.job.trigger(1)
+
+        for timeout in (0, 0.01, timedelta(milliseconds=10)):
+            with pytest.raises(TimeoutError, match=run.id) as timed_out:
+                await durably.wait_for_run(run.id, timeout=timeout)
+            assert not isinstance(timed_out.value, DurablyError)
+        with pytest.raises(TimeoutError):
+            await durably.jobs.job.trigger_and_wait(2, timeout=0.01)
+
+        assert await durably.process_until_idle() == 2
+        assert (await durably.wait_for_run(run.id)).output == 1
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [{"timeout": -1}, {"timeout": "1"}, {"timeout": True}, {"polling_interval": 0}, {"polling_interval": "x"}],
+        ids=repr,
+    )
+    async def test_bad_arguments_are_refused(self, open_durably: OpenDurably, arguments: dict[str, Any]) -> None:
+        """Bad input gets an error that names it; nothing is triggered."""
+        durably = await open_durably(job)
+
+        with pytest.raises(ValidationError) as refused:
+            await durably.wait_for_run("any", **arguments)
+        assert refused.value.field in arguments
+        with pytest.raises(ValidationError):
+            await durably.jobs.job.trigger_and_wait(1, **arguments)
+        assert await durably.get_runs() == []
+
+
+class TestWaking:
+    async def test_many_wait_for_one_run(self, open_durably: OpenDurably) -> None:
+        """R11: all wake with its event."""
+        gate = Gate()
+
+        @define_job(name="held")
+        async def held(step: StepContext, input: Any) -> str:
+            await gate.pass_through()
+            return "done"
+
+        durably = await open_durably(held, start=True, polling_interval=NEVER)
+        run = await durably.jobs.held.trigger(None)
+        waiting = [asyncio.create_task(durably.wait_for_run(run.id, timeout=PATIENCE_SECONDS)) for _ in range(10)]
+        await gate.reached()
+        gate.open()
+
+        assert {(await each).output for each in waiting} == {"done"}
+
+    @pytest.mark.two_processes
+    @pytest.mark.parametrize("outcome", ["ok", "fail"])
+    async def test_it_wakes_when_the_run_ends_in_another_process(self, open_durably: OpenDurably, outcome: str) -> None:
+        """R11, E4: on that process's notification, not by polling."""
+        web = await open_durably(job, polling_interval=NEVER)
+        worker = await open_durably(job, start=True, polling_interval=NEVER)
+
+        waiting = web.jobs.job.trigger_and_wait(outcome, timeout=PATIENCE_SECONDS)
+        if outcome == "fail":
+            with pytest.raises(RunFailedError, match="told to"):
+                await waiting
+        else:
+            assert (await waiting).output == "ok"
+        assert worker.jobs.job.name == "job"
+
+    @pytest.mark.two_processes
+    async def test_it_wakes_when_another_process_cancels(self, open_durably: OpenDurably) -> None:
+        """R11: also for a run that nobody executes."""
+        here, there = await open_durably(job), await open_durably(job)
+        run = await here.jobs.job.trigger(1)
+        waiting = asyncio.create_task(here.wait_for_run(run.id, timeout=PATIENCE_SECONDS, polling_interval=NEVER))
+        await asyncio.sleep(0)
+        await there.cancel(run.id)
+
+        with pytest.raises(RunCancelledError):
+            await waiting
+
+    async def test_waiting_for_an_idempotent_trigger_that_has_ended_returns_at_once(
+        self, open_durably: OpenDurably
+    ) -> None:
+        """R6, R11: the callbacks must not wait for what happened long ago."""
+        seen: list[Any] = []
+        durably = await open_durably(job, start=True)
+        first = await durably.jobs.job.trigger_and_wait(1, idempotency_key="k", timeout=PATIENCE_SECONDS)
+        again = await durably.jobs.job.trigger_and_wait(
+            2, idempotency_key="k", timeout=PATIENCE_SECONDS, on_log=seen.append, on_progress=seen.append
+        )
+
+        assert (again.id, again.output, again.disposition) == (first.id, 1, "idempotent")
+        assert seen == []
