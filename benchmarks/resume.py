@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Final
 
 from benchmarks import workloads
 from benchmarks.figures import Line, in_turns, paired_line
@@ -18,7 +19,8 @@ from benchmarks.limits import file_of
 from benchmarks.processes import ask
 from durably import create_durably, define_job
 from durably.engine.step_context import StepContext
-from durably.stores.sqlite import statements as sql
+
+_READ: Final = "SELECT name, output FROM durably_steps WHERE run_id = ? AND status = 'completed'"
 
 
 def resume(directory: Path, steps: int, repetitions: int) -> Iterator[Line]:
@@ -47,9 +49,7 @@ def _read_raw(file: Path) -> float:
     started = time.perf_counter()
     with closing(sqlite3.connect(file, isolation_level=None)) as connection:
         (run_id,) = connection.execute("SELECT id FROM durably_runs").fetchone()
-        checkpoints = {
-            name: json.loads(output) for name, output in connection.execute(sql.CHECKPOINTS_OF_RUN, (run_id,))
-        }
+        checkpoints = {name: json.loads(output) for name, output in connection.execute(_READ, (run_id,))}
     seconds = time.perf_counter() - started
     if not checkpoints:
         raise RuntimeError(f"{file} holds no finished steps")
