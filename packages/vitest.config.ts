@@ -38,6 +38,17 @@ export default defineConfig({
           hookTimeout: 60_000,
         },
       },
+      {
+        // The tests stand outside of this folder, and use what is installed in it.
+        resolve: { alias: { 'playwright-core': fileURLToPath(import.meta.resolve('playwright-core')) } },
+        test: {
+          name: 'fullstack',
+          include: ['../tests/fullstack/*.test.ts'],
+          testTimeout: 60_000,
+          // Building the page may mean installing what it is made of.
+          hookTimeout: 300_000,
+        },
+      },
     ],
   },
 })

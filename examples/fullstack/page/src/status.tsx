@@ -1,0 +1,13 @@
+import type { RunStatus } from 'durably-react'
+
+const WORDS: Record<RunStatus, string> = {
+  pending: 'Waiting',
+  leased: 'Running',
+  completed: 'Completed',
+  failed: 'Failed',
+  cancelled: 'Cancelled',
+}
+
+export function Status({ status }: { status: RunStatus }) {
+  return <span className={`status ${status}`}>{WORDS[status]}</span>
+}

@@ -1,0 +1,42 @@
+import { durably, type Summary } from './durably'
+import { count } from './format'
+import { Live } from './live'
+
+export function SummaryRun({ runId }: { runId: string }) {
+  const run = durably.summarizeCsv.useRun(runId)
+  return <Live run={run}>{run.output && <Columns summary={run.output} />}</Live>
+}
+
+function Columns({ summary }: { summary: Summary }) {
+  return (
+    <div className="table">
+      <table>
+        <caption>
+          {count(summary.columns.length, 'column')} of {count(summary.rows, 'row')}
+        </caption>
+        <thead>
+          <tr>
+            <th scope="col">Column</th>
+            <th scope="col">Kind</th>
+            <th scope="col">Filled</th>
+            <th scope="col">Distinct</th>
+            <th scope="col">Smallest</th>
+            <th scope="col">Largest</th>
+          </tr>
+        </thead>
+        <tbody>
+          {summary.columns.map((column, index) => (
+            <tr key={index}>
+              <th scope="row">{column.name}</th>
+              <td>{column.kind}</td>
+              <td className="number">{column.filled.toLocaleString('en')}</td>
+              <td className="number">{column.distinct.toLocaleString('en')}</td>
+              <td>{column.smallest}</td>
+              <td>{column.largest}</td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </div>
+  )
+}

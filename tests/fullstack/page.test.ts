@@ -1,0 +1,187 @@
+import { mkdir } from 'node:fs/promises'
+import { fileURLToPath } from 'node:url'
+import type { Browser, BrowserContext, Locator, Page } from 'playwright-core'
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi } from 'vitest'
+import { launchChromium } from '../../packages/durably-react/test/browser/chromium.js'
+import { Application } from './application.js'
+
+const PATIENT = { timeout: 20_000, interval: 50 }
+const SCREENSHOTS = fileURLToPath(new URL('../../.work/screenshots/', import.meta.url))
+
+let browser: Browser
+let application: Application
+let session: BrowserContext
+let page: Page
+let problems: string[]
+
+beforeAll(async () => {
+  await mkdir(SCREENSHOTS, { recursive: true })
+  browser = await launchChromium()
+})
+
+afterAll(() => browser.close())
+
+beforeEach(async () => {
+  application = await Application.start()
+  session = await browser.newContext({ viewport: { width: 1280, height: 900 } })
+  problems = []
+  page = await open(await application.url())
+})
+
+afterEach(async () => {
+  await session.close()
+  expect(await application.stop()).toBe(0)
+  expect(problems).toEqual([])
+})
+
+async function open(url: string): Promise<Page> {
+  const opened = await session.newPage()
+  opened.on('pageerror', (error) => problems.push(error.message))
+  opened.on('console', (message) => {
+    if (message.type() === 'error') problems.push(message.text())
+  })
+  await opened.goto(url)
+  return opened
+}
+
+const shot = (name: string, of = page) => of.screenshot({ path: `${SCREENSHOTS}${name}.png`, animations: 'disabled' })
+// The browser's own word on a request that was answered with this status, as it should be.
+const forgive = (status: string) => {
+  problems = problems.filter((problem) => !problem.startsWith('Failed to load') || !problem.includes(status))
+}
+const details = (of = page) => of.locator('.details')
+const runs = (of = page) => of.locator('.run')
+const statusOf = (of = page) => details(of).locator('.status').textContent()
+const button = (name: string, of: Page | Locator = page) => of.getByRole('button', { name, exact: true })
+const percent = async (of = page) => Number(await details(of).locator('progress').getAttribute('value'))
+const logs = (of = page) => details(of).locator('.log').allTextContents()
+
+const csv = (name: string, lines: string[]) => ({
+  name,
+  mimeType: 'text/csv',
+  buffer: Buffer.from(lines.join('\n')),
+})
+const people = (rows: number) =>
+  csv('people.csv', ['name,age', ...Array.from({ length: rows }, (_, index) => `Person ${index},${index % 90}`)])
+
+const choose = (file: ReturnType<typeof csv>) => page.setInputFiles('input[type=file]', file)
+const hurry = () => page.getByLabel('Pause after each batch').uncheck()
+const see = (read: () => Promise<unknown>, expected: unknown) =>
+  vi.waitFor(async () => expect(await read()).toEqual(expected), PATIENT)
+const reach = (share: number, of = page) =>
+  vi.waitFor(async () => expect(await percent(of)).toBeGreaterThanOrEqual(share), PATIENT)
+
+test('an uploaded file is imported, and every window shows how far it is', async () => {
+  await choose(people(300))
+  await reach(10)
+  const other = await open(page.url())
+  await reach(20, other)
+  await see(() => runs(other).locator('.status').allTextContents(), ['Running'])
+  await shot('running')
+  await see(statusOf, 'Completed')
+  await see(() => statusOf(other), 'Completed')
+  await see(() => runs(other).locator('.status').allTextContents(), ['Completed'])
+  expect(await details(other).locator('.result p').textContent()).toBe('300 rows imported.')
+  expect(await logs()).toEqual(await logs(other))
+})
+
+test('a worker that is killed comes back, and the run goes on where it was', async () => {
+  await button('Use the sample').click()
+  await reach(30)
+  process.kill(await application.worker(1), 'SIGKILL')
+  const reached = await percent()
+  await shot('worker-killed')
+  await application.worker(2)
+  await vi.waitFor(async () => expect((await logs()).join()).toContain('Attempt 2'), PATIENT)
+  expect(await percent()).toBeGreaterThanOrEqual(reached)
+  await see(statusOf, 'Completed')
+  expect(await details().locator('.result p').textContent()).toContain('997 rows imported, 3 skipped, see the log.')
+  // Rows 137, 402 and 871 are short. A step that was finished before the crash does not tell of them twice.
+  expect((await logs()).filter((line) => line.includes('skipped'))).toHaveLength(3)
+  await details().locator('.steps summary').click()
+  expect(await details().locator('.steps li').count()).toBe(40)
+  await shot('after-the-crash')
+})
+
+test('a run is cancelled, run again and deleted, in this window and in the other', async () => {
+  await choose(people(2000))
+  await reach(5)
+  const cancelled = page.url()
+  const other = await open(cancelled)
+  await button('Cancel').click()
+  await see(() => statusOf(other), 'Cancelled')
+  await shot('cancelled', other)
+
+  await button('Run again').click()
+  await page.waitForURL((url) => url.href !== cancelled)
+  await see(() => runs(other).locator('.status').allTextContents(), ['Running', 'Cancelled'])
+  await button('Cancel').click()
+  await see(statusOf, 'Cancelled')
+
+  await button('Delete', other).click()
+  await see(() => runs().count(), 1)
+  await see(() => runs(other).count(), 1)
+  await button('Delete').click()
+  await see(() => runs(other).count(), 0)
+  expect(await page.getByText('No runs here.').count()).toBe(1)
+  forgive('404')
+})
+
+test('a run that somebody deletes is not shown any longer', async () => {
+  await hurry()
+  await choose(people(10))
+  await see(statusOf, 'Completed')
+  const other = await open(page.url())
+  await see(() => statusOf(other), 'Completed')
+  await button('Delete').click()
+  await see(() => other.getByRole('status').textContent(), 'This run was deleted.')
+  forgive('404')
+})
+
+test('the list is filtered by status, job and file', async () => {
+  await hurry()
+  await choose(people(40))
+  await see(statusOf, 'Completed')
+  await button('Summarize the columns').click()
+  await see(() => details().locator('tbody th').allTextContents(), ['name', 'age'])
+  await shot('summary')
+  await choose(csv('empty.csv', ['only,a,header']))
+  await see(() => runs().count(), 3)
+  const shown = () => runs().evaluateAll((rows) => rows.map((row) => row.textContent.replace('just now', '|')))
+
+  await page.getByLabel('Job').selectOption('summarize-csv')
+  await see(shown, ['summarize-csv|Completedpeople.csv'])
+  await button('Clear').click()
+  await button('people.csv').first().click()
+  await see(shown, ['summarize-csv|Completedpeople.csv', 'import-csv|Completedpeople.csv'])
+  await page.getByLabel('Status').selectOption('failed')
+  await see(() => page.getByText('No runs here.').count(), 1)
+})
+
+test('what cannot be imported is refused, and what fails says why', async () => {
+  await choose({ name: 'cat.csv', mimeType: 'text/csv', buffer: Buffer.from([0xff, 0xfe, 0x00]) })
+  await see(() => page.getByRole('alert').textContent(), 'cat.csv is not UTF-8 text: byte 0 cannot be read.')
+  expect(await runs().count()).toBe(0)
+  await shot('refused')
+  forgive('400')
+})
+
+test('everything can be reached with the keyboard, and the dark theme is one', async () => {
+  await page.emulateMedia({ colorScheme: 'dark' })
+  await button('Use the sample').focus()
+  await page.keyboard.press('Enter')
+  await reach(5)
+  await runs().getByRole('link').focus()
+  await page.keyboard.press('Tab')
+  expect(await page.evaluate(() => document.activeElement?.textContent)).toBe('orders.csv')
+  await button('Cancel').focus()
+  await page.keyboard.press('Enter')
+  await see(statusOf, 'Cancelled')
+  const lightness = await page.evaluate(() => getComputedStyle(document.documentElement).backgroundColor)
+  expect(lightness).toBe('rgb(20, 22, 27)')
+  await shot('dark')
+  await page.setViewportSize({ width: 390, height: 844 })
+  const overflow = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth)
+  expect(overflow).toBe(0)
+  await shot('narrow')
+})
