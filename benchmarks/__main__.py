@@ -6,7 +6,6 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Final
 
 from benchmarks import event_log_cost, footprint, growth, latency, report, resume
@@ -113,9 +112,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that everything works")
     parser.add_argument(
         "--directory",
-        type=_directory,
-        default=Path.cwd(),
-        help="where database files are made; its disk is what is measured (default: here)",
+        type=report.directory,
+        default=report.default_directory(),
+        help="where database files are made; its disk is what is measured (default: .work/benchmarks)",
     )
     return parser
 
@@ -130,12 +129,6 @@ def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} must be a whole number, 1 or more")
     return int(text)
-
-
-def _directory(text: str) -> Path:
-    if not Path(text).is_dir():
-        raise argparse.ArgumentTypeError(f"there is no directory {text!r}")
-    return Path(text)
 
 
 def _say(text: str) -> None:

@@ -178,7 +178,7 @@ def _disks(shim: Path | None) -> list[Disk]:
 def main() -> int:
     """Measure and rewrite the section."""
     options = _parser().parse_args()
-    directory = Path(options.directory)
+    directory = options.directory
     if options.child:
         query, *sizes = options.child
         print(json.dumps(asyncio.run(measure(directory, query, Effort(*map(int, sizes))))))
@@ -202,7 +202,9 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.commit_modes", description=__doc__)
     parser.add_argument("--repetitions", type=int, default=3, help="processes per mode and disk (default 3)")
-    parser.add_argument("--directory", default=".", help="where database files are made (default: here)")
+    parser.add_argument(
+        "--directory", type=report.directory, default=report.default_directory(), help="where database files are made"
+    )
     parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
     return parser
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import re
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 RESULTS: Final = Path(__file__).parent / "RESULTS.md"
+_WORK: Final = Path(__file__).parent.parent / ".work" / "benchmarks"
 
 _PREAMBLE: Final = """# Results
 
@@ -20,6 +22,19 @@ Every section is written by the program that it names. Figures are medians with 
 repetition; a ratio is the median of the ratios of neighbours, because workload and limit are measured in
 turns. The targets were set before the measurement, and "reached" says what this run found.
 """
+
+
+def directory(text: str) -> Path:
+    """Return the directory that an option names, for `argparse`; its disk is what is measured."""
+    if not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"there is no directory {text!r}")
+    return Path(text)
+
+
+def default_directory() -> Path:
+    """Return a directory beside the sources that Git does not see; made when needed."""
+    _WORK.mkdir(parents=True, exist_ok=True)
+    return _WORK
 
 
 def write_section(title: str, body: str, results: Path = RESULTS) -> None:
@@ -37,13 +52,13 @@ def write_section(title: str, body: str, results: Path = RESULTS) -> None:
     unfinished.replace(results)
 
 
-def setting(command: str, directory: Path, *, more: str = "") -> str:
+def setting(command: str, measured: Path, *, more: str = "") -> str:
     """Return the paragraph that says where, when and how a section was measured."""
     when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     return (
         f"Measured {when} by `{command}`. Machine: {os.cpu_count()} x {_processor()}, {_memory()}, "
-        f"{platform.system()} {platform.release()}, {_file_system(directory)}; load average {busy:.1f} at the end. "
+        f"{platform.system()} {platform.release()}, {_file_system(measured)}; load average {busy:.1f} at the end. "
         f"Python {sys.version.split()[0]}, SQLite {sqlite3.sqlite_version}, pydantic {version('pydantic')}, "
         f"durably {version('durably')}{more}."
     )
@@ -58,12 +73,12 @@ def _memory() -> str:
     return f"{int(kibibytes) / 2**20:.0f} GiB" if kibibytes else "memory unknown"
 
 
-def _file_system(directory: Path) -> str:
+def _file_system(measured: Path) -> str:
     mounts = Path("/proc/mounts")
     if not mounts.exists():
         return "file system unknown"
     fields = [line.split() for line in mounts.read_text(encoding="utf-8").splitlines()]
-    holding = [each for each in fields if directory.resolve().is_relative_to(each[1])]
+    holding = [each for each in fields if measured.resolve().is_relative_to(each[1])]
     return max(holding, key=lambda each: len(each[1]))[2]
 
 

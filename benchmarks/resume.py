@@ -78,7 +78,7 @@ async def _resume(url: str, steps: int) -> float:
         for n in range(input):
             await step.run(f"step-{n}", workloads.no_op if n < steps else first_new_step, n)
 
-    job = define_job(name="steps", input=int, run=resumed)
+    job = define_job(name="steps", run=resumed)
     durably = create_durably(database=url, jobs={"steps": job})
     await durably.migrate()
     started = time.perf_counter()

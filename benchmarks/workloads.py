@@ -61,8 +61,8 @@ async def without_worker(database: str, *, max_concurrent_runs: int = 10) -> Asy
 async def sequential_steps(database: str, steps: int) -> float:
     """W1: one run of many steps. Steps per second, from its first step to its last commit."""
     async with instance(database) as durably:
-        result = await durably.jobs.steps.trigger_and_wait(steps)
-    return steps / result.output
+        seconds: float = (await durably.jobs.steps.trigger_and_wait(steps)).output
+    return steps / seconds
 
 
 async def parallel_runs(database: str, runs: int, steps: int, in_flight: int) -> float:
