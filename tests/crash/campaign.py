@@ -81,7 +81,7 @@ class Campaign:
         return replace(self._plan, death=death, clock_ahead=ahead, name=f"life-{self._life}", **changes)
 
 
-def random_deaths(seed: int, count: int) -> list[Death]:
+def random_deaths(seed: float, count: int) -> list[Death]:
     """Return deaths at places drawn by chance, the same for the same seed."""
     chance = random.Random(seed)
     reach = {
