@@ -6,7 +6,6 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-
 Kind = Literal["number", "text", "empty"]
 
 
