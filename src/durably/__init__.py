@@ -5,7 +5,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from durably.app import Durably, create_durably
+from durably.app import Durably, DurablyPlugin, create_durably
 from durably.core.errors import (
     CancelledError,
     ConflictError,
@@ -69,7 +69,7 @@ from durably.options import (
     TriggerResponse,
     WaitForRunOptions,
 )
-from durably.plugins import DurablyPlugin, with_log_persistence
+from durably.plugins import with_log_persistence
 
 if TYPE_CHECKING:
     from durably.http import (

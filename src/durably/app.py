@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, overload
+from typing import Any, Final, Protocol, Self, overload, runtime_checkable
 
 from durably.core.clock import Clock
-from durably.core.errors import ConflictError
 from durably.core.events import DurablyEvent, EventType
 from durably.core.jobs import InputT, JobDefinition, OutputT
 from durably.core.json_values import Codec
 from durably.core.logs import Log, LogData
 from durably.core.runs import ProgressData, Run, RunStatus, TriggerResult
 from durably.core.steps import Step
-from durably.core.store import Position, Store
+from durably.core.store import Store
 from durably.engine.enqueue import Enqueuer, TriggerOrder
 from durably.engine.event_bus import EventBus, Scope
 from durably.engine.event_hub import EventFeed, EventHub
@@ -25,13 +23,14 @@ from durably.engine.executor import Executor
 from durably.engine.leases import LeaseKeeper
 from durably.engine.maintenance import Maintenance
 from durably.engine.queries import run_query
-from durably.engine.run_feed import follow_run, report_run, wait_for_end
+from durably.engine.run_feed import follow_run
+from durably.engine.run_service import RunService
 from durably.engine.system_clock import SystemClock
 from durably.engine.threads import Threads
 from durably.engine.worker import Worker
-from durably.handles import JobHandle, Jobs, check_attribute_name
+from durably.handles import JobHandle
 from durably.listening import OnEvent
-from durably.plugins import DurablyPlugin
+from durably.registry import JobRegistry, Jobs, attribute_of
 from durably.settings import (
     Seconds,
     Settings,
@@ -105,9 +104,7 @@ class Durably:
         self.storage: Final = store
         self._settings = settings
         self._clock = clock
-        self._definitions: dict[str, JobDefinition[Any, Any]] = {}
-        self._handles: dict[str, JobHandle[Any, Any]] = {}
-        self._by_name: dict[str, JobHandle[Any, Any]] = {}
+        self._registry = JobRegistry()
         self._plugins: list[DurablyPlugin] = []
         self._bus = EventBus(clock)
         self._hub = EventHub(store, self._bus, clock)
@@ -115,11 +112,12 @@ class Durably:
         self._leases = LeaseKeeper(
             store, self._hub, clock, lease_seconds=settings.lease_seconds, renew_seconds=settings.renew_seconds
         )
-        self._enqueuer = Enqueuer(store, self._definitions, clock, label_codec)
+        enqueuer = Enqueuer(store, self._registry.definitions, clock, label_codec)
+        self._runs = RunService(store, self._hub, clock, enqueuer, settings.polling_seconds)
         self._worker = Worker(
             store,
-            self._definitions,
-            Executor(store, self._definitions, self._leases, self._hub, clock, self._threads),
+            self._registry.definitions,
+            Executor(store, self._registry.definitions, self._leases, self._hub, clock, self._threads),
             self._leases,
             Maintenance(store, self._hub, clock, settings.retain_runs),
             self._hub,
@@ -131,7 +129,7 @@ class Durably:
         )
 
     def __repr__(self) -> str:
-        return f"<Durably on {self.storage.name}, jobs: {', '.join(self._definitions) or 'none'}>"
+        return f"<Durably on {self.storage.name}, jobs: {', '.join(self._registry.definitions) or 'none'}>"
 
     # --- life --------------------------------------------------------------------------------------
 
@@ -198,7 +196,7 @@ class Durably:
     @property
     def jobs(self) -> Jobs:
         """Return the handles by the names they were registered under: `durably.jobs.import_csv`."""
-        return Jobs(self._handles)
+        return self._registry.jobs
 
     def register(self, jobs: Mapping[str, JobDefinition[Any, Any]]) -> Self:
         """Add jobs to this instance and return it; the same definition again changes nothing.
@@ -208,13 +206,7 @@ class Durably:
 
         >>> durably.register({"import_csv": import_csv}).jobs.import_csv
         """
-        for attribute, definition in jobs.items():
-            self._check_registrable(attribute, definition)
-        for attribute, definition in jobs.items():
-            handle = self._by_name.get(definition.name) or JobHandle(self, definition)
-            self._definitions[definition.name] = definition
-            self._by_name[definition.name] = handle
-            self._handles[attribute] = handle
+        self._registry.register(jobs, self._runs)
         self._worker.wake()
         return self
 
@@ -231,16 +223,17 @@ class Durably:
         >>> durably.get_job(import_csv).trigger
         """
         if isinstance(job, str):
-            return self._by_name.get(job)
-        if job.name not in self._by_name or self._definitions[job.name] is not job:
-            self.register({_attribute_of(job.name): job})
-        return self._by_name[job.name]
+            return self._registry.find(job)
+        handle = self._registry.find(job.name)
+        if handle is None or handle.definition is not job:
+            self.register({attribute_of(job.name): job})
+        return self._registry.find(job.name)
 
     # --- runs --------------------------------------------------------------------------------------
 
     async def get_run(self, run_id: str) -> Run[Any] | None:
         """Return a run, None when there is none of that id."""
-        return await self.storage.get_run(run_id)
+        return await self._runs.get(run_id)
 
     async def get_runs(
         self,
@@ -257,7 +250,7 @@ class Durably:
 
         >>> await durably.get_runs(status=["failed", "cancelled"], labels={"org": "a"}, limit=20)
         """
-        return await self.storage.get_runs(
+        return await self._runs.find(
             run_query(status=status, job_name=job_name, labels=labels, limit=limit, offset=offset)
         )
 
@@ -288,8 +281,14 @@ class Durably:
 
         >>> run = await durably.wait_for_run(run_id, timeout=60)
         """
-        return await self.wait_from(
-            run_id, None, timeout=timeout, polling_interval=polling_interval, on_progress=on_progress, on_log=on_log
+        seconds, polling_seconds = check_waiting(timeout, polling_interval)
+        return await self._runs.wait(
+            run_id,
+            since=None,
+            timeout=seconds,
+            polling_seconds=polling_seconds,
+            on_progress=on_progress,
+            on_log=on_log,
         )
 
     async def retrigger(self, run_id: str) -> Run[Any]:
@@ -298,18 +297,15 @@ class Durably:
         Raises `NotFoundError` (run or job), `ConflictError` when it has not ended or its key is taken,
         `ValidationError` when today's schema refuses its input.
         """
-        await self._hub.start()
-        return await self._enqueuer.retrigger(run_id)
+        return await self._runs.retrigger(run_id)
 
     async def cancel(self, run_id: str) -> None:
         """Cancel a pending or leased run, at once. Raises `NotFoundError`, `ConflictError` when it has ended."""
-        await self._hub.start()
-        await self.storage.cancel(run_id)
+        await self._runs.cancel(run_id)
 
     async def delete_run(self, run_id: str) -> None:
         """Delete a terminal run with its steps, logs and labels. Raises `NotFoundError`, `ConflictError`."""
-        await self._hub.start()
-        await self.storage.delete_run(run_id)
+        await self._runs.delete(run_id)
 
     async def purge_runs(self, *, older_than: str | timedelta | datetime, limit: int = _PURGE_LIMIT) -> int:
         """Delete up to `limit` terminal runs that ended longer ago than `older_than`, oldest first.
@@ -322,8 +318,7 @@ class Durably:
             cutoff = aware("older_than", older_than)
         else:
             cutoff = self._clock.now() - duration("older_than", older_than)
-        await self._hub.start()
-        return await self.storage.purge_runs(cutoff, whole_number("limit", limit))
+        return await self._runs.purge(cutoff, whole_number("limit", limit))
 
     # --- executing without a worker ----------------------------------------------------------------
 
@@ -388,42 +383,11 @@ class Durably:
         self, definition: JobDefinition[Any, Any], orders: Sequence[TriggerOrder]
     ) -> list[TriggerResult[Any]]:
         """Store a run for every order, all or none."""
-        await self._hub.start()
-        return await self._enqueuer.trigger(definition, orders)
+        return await self._runs.enqueue(definition, orders)
 
     async def open_feed(self, run_id: str | None = None) -> EventFeed:
         """Return a cursor over the events of one run, or of all; close it after use."""
         return await self._hub.open_feed(run_id)
-
-    async def log_position(self) -> Position:
-        """Return where the event log stands now."""
-        await self._hub.start()
-        return self._hub.position
-
-    async def wait_from(
-        self,
-        run_id: str,
-        position: Position | None,
-        *,
-        timeout: Seconds | None,
-        polling_interval: Seconds | None,
-        on_progress: Callable[[ProgressData], object] | None,
-        on_log: Callable[[LogData], object] | None,
-    ) -> Run[Any]:
-        """Wait for a run and report what it told since `position`, or its state and what follows."""
-        limit, polling = check_waiting(timeout, polling_interval)
-        waiting = wait_for_end(self._hub, self.storage, run_id, limit, polling or self._settings.polling_seconds)
-        if on_progress is None and on_log is None:
-            return await waiting
-        reporting = asyncio.create_task(
-            report_run(self._hub, self.storage, self._clock, run_id, position, on_progress, on_log)
-        )
-        try:
-            run = await waiting
-            await reporting
-        finally:
-            reporting.cancel()
-        return run
 
     async def _flush_plugins(self) -> None:
         for plugin in self._plugins:
@@ -443,20 +407,18 @@ class Durably:
 
         return register
 
-    def _check_registrable(self, attribute: object, definition: object) -> None:
-        check_attribute_name(attribute)
-        if not isinstance(definition, JobDefinition):
-            raise refuse(f"jobs[{attribute!r}]", definition, "a job made by define_job")
-        known = self._definitions.get(definition.name)
-        taken = self._handles.get(str(attribute))
-        if (known is not None and known is not definition) or (
-            taken is not None and taken.definition is not definition
-        ):
-            raise ConflictError(
-                f"Another job is registered as {definition.name!r} ({attribute}) already",
-                operation="register",
-                job_name=definition.name,
-            )
+
+@runtime_checkable
+class DurablyPlugin(Protocol):
+    """Something that `Durably.use` can install.
+
+    A plugin that has work under way may have an `async def flush(self)`: it is awaited before log lines are
+    read and when the instance stops.
+    """
+
+    def install(self, durably: Durably) -> None:
+        """Attach to an instance, mostly by listening to its events."""
+        ...
 
 
 def _label_codec(labels: Any) -> Codec[Any] | None:
@@ -466,8 +428,3 @@ def _label_codec(labels: Any) -> Codec[Any] | None:
         return Codec(labels)
     except Exception as error:
         raise refuse("labels", labels, "a type that Pydantic can validate") from error
-
-
-def _attribute_of(name: str) -> str:
-    attribute = "".join(character if character.isalnum() else "_" for character in name)
-    return attribute if attribute.isidentifier() and not attribute.startswith("_") else f"job_{attribute}"

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
+from typing import Any, Generic, Literal, TypeVar, cast
 
-from durably.core.errors import ValidationError
 from durably.core.jobs import InputT, JobDefinition, OutputT
 from durably.core.logs import LogData
 from durably.core.runs import Disposition, ProgressData, Run, RunStatus, TriggerResult
 from durably.engine.enqueue import TriggerOrder
+from durably.engine.queries import run_query
+from durably.engine.run_service import RunService
 from durably.options import BatchItem
 from durably.settings import Seconds, check_waiting
-
-if TYPE_CHECKING:
-    from durably.app import Durably
 
 RunT = TypeVar("RunT", bound=Run[Any])
 
@@ -32,8 +30,8 @@ class TriggerAndWaitResult(Generic[OutputT]):
 class JobHandle(Generic[InputT, OutputT]):
     """A job of one instance: `durably.jobs.<name>`, or typed `durably.get_job(definition)`."""
 
-    def __init__(self, durably: Durably, definition: JobDefinition[InputT, OutputT]) -> None:
-        self._durably = durably
+    def __init__(self, runs: RunService, definition: JobDefinition[InputT, OutputT]) -> None:
+        self._runs = runs
         self.definition = definition
 
     @property
@@ -85,8 +83,8 @@ class JobHandle(Generic[InputT, OutputT]):
         >>> result.output.count
         """
         # Refused before anything is stored, not after.
-        check_waiting(timeout, polling_interval)
-        before = await self._durably.log_position() if on_progress is not None or on_log is not None else None
+        seconds, polling_seconds = check_waiting(timeout, polling_interval)
+        before = await self._runs.position() if on_progress is not None or on_log is not None else None
         triggered = await self.trigger(
             input,
             idempotency_key=idempotency_key,
@@ -94,12 +92,12 @@ class JobHandle(Generic[InputT, OutputT]):
             coalesce=coalesce,
             labels=labels,
         )
-        run = await self._durably.wait_from(
+        run = await self._runs.wait(
             triggered.id,
             # A run that was found, not made, may have told all it has to tell before this call.
-            before if triggered.disposition == "created" else None,
-            timeout=timeout,
-            polling_interval=polling_interval,
+            since=before if triggered.disposition == "created" else None,
+            timeout=seconds,
+            polling_seconds=polling_seconds,
             on_progress=on_progress,
             on_log=on_log,
         )
@@ -121,7 +119,7 @@ class JobHandle(Generic[InputT, OutputT]):
 
         >>> run = await durably.jobs.import_csv.get_run(run_id)
         """
-        run = await self._durably.get_run(run_id)
+        run = await self._runs.get(run_id)
         return None if run is None or run.job_name != self.name else self._typed(run)
 
     async def get_runs(
@@ -136,54 +134,17 @@ class JobHandle(Generic[InputT, OutputT]):
 
         >>> failed = await durably.jobs.import_csv.get_runs(status="failed", limit=20)
         """
-        runs = await self._durably.get_runs(
-            status=status, job_name=self.name, labels=labels, limit=limit, offset=offset
-        )
-        return [self._typed(run) for run in runs]
+        query = run_query(status=status, job_name=self.name, labels=labels, limit=limit, offset=offset)
+        return [self._typed(run) for run in await self._runs.find(query)]
 
     async def _trigger(self, orders: Sequence[TriggerOrder]) -> list[TriggerResult[OutputT]]:
-        return [self._typed(run) for run in await self._durably.enqueue(self.definition, orders)]
+        return [self._typed(run) for run in await self._runs.enqueue(self.definition, orders)]
 
     def _typed(self, run: RunT) -> RunT:
         codec = self.definition.output
         if codec is None or run.status is not RunStatus.COMPLETED:
             return run
         return replace(run, output=codec.validate(run.output, "output"))
-
-
-class Jobs(Mapping[str, JobHandle[Any, Any]]):
-    """The handles of an instance, by the attribute names they were registered under."""
-
-    def __init__(self, handles: dict[str, JobHandle[Any, Any]]) -> None:
-        self._handles = handles
-
-    def __getattr__(self, name: str) -> JobHandle[Any, Any]:
-        try:
-            return self._handles[name]
-        except KeyError:
-            known = ", ".join(sorted(self._handles)) or "none"
-            raise AttributeError(f"no job is registered as {name!r}; registered: {known}") from None
-
-    def __getitem__(self, name: str) -> JobHandle[Any, Any]:
-        return self._handles[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._handles)
-
-    def __len__(self) -> int:
-        return len(self._handles)
-
-    def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *self._handles]
-
-
-def check_attribute_name(name: object) -> str:
-    """Return a name that can stand behind `durably.jobs.`. Raises `ValidationError`."""
-    if not isinstance(name, str) or not name.isidentifier() or name.startswith("_"):
-        raise ValidationError(
-            f"Invalid jobs key {name!r}: must be a name that can stand behind `durably.jobs.`", field="jobs", value=name
-        )
-    return name
 
 
 def _order(item: Any) -> TriggerOrder:

@@ -1,38 +1,23 @@
-"""What can be added to an instance with `use`, and the log persistence that comes with the library."""
+"""The plugins that come with the library."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
+from typing import Final
 
+from durably.app import Durably, DurablyPlugin
 from durably.core.errors import StoreError, StoreUnavailableError
 from durably.core.events import LogWriteEvent
 from durably.core.logs import Log
 from durably.core.ulid import new_ulid
-
-if TYPE_CHECKING:
-    from durably.app import Durably
 
 _BATCH_SECONDS: Final = 0.05
 _RETRY_SECONDS: Final = 1.0
 _MOST_WAITING: Final = 100_000
 
 log = logging.getLogger("durably")
-
-
-@runtime_checkable
-class DurablyPlugin(Protocol):
-    """Something that `Durably.use` can install.
-
-    A plugin that has work under way may have an `async def flush(self)`: it is awaited before log lines are
-    read and when the instance stops.
-    """
-
-    def install(self, durably: Durably) -> None:
-        """Attach to an instance, mostly by listening to its events."""
-        ...
 
 
 def with_log_persistence() -> DurablyPlugin:

@@ -1,0 +1,91 @@
+"""Everything one does with runs short of executing them; what an instance and its handles share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from durably.core.clock import Clock
+from durably.core.jobs import JobDefinition
+from durably.core.runs import Run, TriggerResult
+from durably.core.store import Position, RunQuery, Store
+from durably.engine.enqueue import Enqueuer, TriggerOrder
+from durably.engine.event_hub import EventHub
+from durably.engine.run_feed import OnLog, OnProgress, report_run, wait_for_end
+
+
+class RunService:
+    """Triggers, finds, waits for and ends runs. Whatever it writes, listeners of this process hear of."""
+
+    def __init__(self, store: Store, hub: EventHub, clock: Clock, enqueuer: Enqueuer, polling_seconds: float) -> None:
+        self._store = store
+        self._hub = hub
+        self._clock = clock
+        self._enqueuer = enqueuer
+        self._polling_seconds = polling_seconds
+
+    async def enqueue(
+        self, definition: JobDefinition[Any, Any], orders: Sequence[TriggerOrder]
+    ) -> list[TriggerResult[Any]]:
+        """Store a run for every order, all or none. Raises `ValidationError`, `ConflictError`."""
+        await self._hub.start()
+        return await self._enqueuer.trigger(definition, orders)
+
+    async def retrigger(self, run_id: str) -> Run[Any]:
+        """Make a fresh run from a terminal one."""
+        await self._hub.start()
+        return await self._enqueuer.retrigger(run_id)
+
+    async def get(self, run_id: str) -> Run[Any] | None:
+        """Return a run, or None."""
+        return await self._store.get_run(run_id)
+
+    async def find(self, query: RunQuery) -> list[Run[Any]]:
+        """Return the runs of a query, newest first."""
+        return await self._store.get_runs(query)
+
+    async def cancel(self, run_id: str) -> None:
+        """Cancel a pending or leased run."""
+        await self._hub.start()
+        await self._store.cancel(run_id)
+
+    async def delete(self, run_id: str) -> None:
+        """Delete a terminal run."""
+        await self._hub.start()
+        await self._store.delete_run(run_id)
+
+    async def purge(self, completed_before: datetime, limit: int) -> int:
+        """Delete up to `limit` terminal runs that completed before then; return how many."""
+        await self._hub.start()
+        return await self._store.purge_runs(completed_before, limit)
+
+    async def position(self) -> Position:
+        """Return where the event log stands now, to report from there on."""
+        await self._hub.start()
+        return self._hub.position
+
+    async def wait(
+        self,
+        run_id: str,
+        *,
+        since: Position | None,
+        timeout: float | None,
+        polling_seconds: float | None,
+        on_progress: OnProgress | None,
+        on_log: OnLog | None,
+    ) -> Run[Any]:
+        """Return the completed run, and report what it tells: all since a position, or its state and what follows."""
+        waiting = wait_for_end(self._hub, self._store, run_id, timeout, polling_seconds or self._polling_seconds)
+        if on_progress is None and on_log is None:
+            return await waiting
+        reporting = asyncio.create_task(
+            report_run(self._hub, self._store, self._clock, run_id, since, on_progress, on_log)
+        )
+        try:
+            run = await waiting
+            await reporting
+        finally:
+            reporting.cancel()
+        return run

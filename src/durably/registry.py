@@ -1,0 +1,102 @@
+"""Which jobs an instance knows, by the names of their attributes and of their runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from durably.core.errors import ConflictError, ValidationError
+from durably.core.jobs import JobDefinition
+from durably.engine.run_service import RunService
+from durably.handles import JobHandle
+
+
+class Jobs(Mapping[str, JobHandle[Any, Any]]):
+    """The handles of an instance, by the attribute names they were registered under."""
+
+    def __init__(self, handles: dict[str, JobHandle[Any, Any]]) -> None:
+        self._handles = handles
+
+    def __getattr__(self, name: str) -> JobHandle[Any, Any]:
+        try:
+            return self._handles[name]
+        except KeyError:
+            known = ", ".join(sorted(self._handles)) or "none"
+            raise AttributeError(f"no job is registered as {name!r}; registered: {known}") from None
+
+    def __getitem__(self, name: str) -> JobHandle[Any, Any]:
+        return self._handles[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._handles)
+
+    def __len__(self) -> int:
+        return len(self._handles)
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self._handles]
+
+
+class JobRegistry:
+    """The registered jobs of one instance."""
+
+    def __init__(self) -> None:
+        self.definitions: dict[str, JobDefinition[Any, Any]] = {}
+        """By the name of the job, as the engine looks them up."""
+        self._by_name: dict[str, JobHandle[Any, Any]] = {}
+        self._by_attribute: dict[str, JobHandle[Any, Any]] = {}
+
+    @property
+    def jobs(self) -> Jobs:
+        """Return the handles by attribute."""
+        return Jobs(self._by_attribute)
+
+    def register(self, jobs: Mapping[str, JobDefinition[Any, Any]], runs: RunService) -> None:
+        """Add jobs, all or none. Raises `ConflictError` for a name that is taken, `ValidationError`."""
+        for attribute, definition in jobs.items():
+            self._check(attribute, definition)
+        for attribute, definition in jobs.items():
+            handle = self._by_name.get(definition.name) or JobHandle(runs, definition)
+            self.definitions[definition.name] = definition
+            self._by_name[definition.name] = handle
+            self._by_attribute[attribute] = handle
+
+    def find(self, name: str) -> JobHandle[Any, Any] | None:
+        """Return the handle of a job's name, or None."""
+        return self._by_name.get(name)
+
+    def _check(self, attribute: object, definition: object) -> None:
+        attribute = _check_attribute(attribute)
+        if not isinstance(definition, JobDefinition):
+            raise ValidationError(
+                f"Invalid jobs[{attribute!r}] {definition!r}: must be a job made by define_job",
+                field=f"jobs[{attribute!r}]",
+                value=definition,
+            )
+        known = self.definitions.get(definition.name)
+        taken = self._by_attribute.get(attribute)
+        if known not in (None, definition) or (taken is not None and taken.definition is not definition):
+            raise ConflictError(
+                f"Another job is registered as {definition.name!r} ({attribute}) already",
+                operation="register",
+                job_name=definition.name,
+            )
+
+
+def attribute_of(name: str) -> str:
+    """Return the attribute that a job is registered under when none was given.
+
+    >>> attribute_of("import-csv")
+    'import_csv'
+    """
+    attribute = "".join(character if character.isalnum() else "_" for character in name)
+    return attribute if attribute.isidentifier() and not attribute.startswith("_") else f"job_{attribute}"
+
+
+def _check_attribute(name: object) -> str:
+    """Return a name that can stand behind `durably.jobs.`. Raises `ValidationError`."""
+    if not isinstance(name, str) or not name.isidentifier() or name.startswith("_"):
+        raise ValidationError(
+            f"Invalid jobs key {name!r}: must be a name that can stand behind `durably.jobs.`", field="jobs", value=name
+        )
+    return name
