@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Final
 
+from tests.libsql.server import libsql_database
 from tests.postgres.shared import fresh_database
 
 
@@ -38,5 +39,6 @@ DATABASES: Final[dict[str, Callable[[Path], AbstractContextManager[str]]]] = {
     "sqlite": sqlite_file,
     "sqlite-memory": sqlite_memory,
     "postgres": postgres,
+    "libsql": libsql_database,
 }
 PRIVATE: Final = frozenset({"sqlite-memory"})

@@ -104,7 +104,7 @@ class TestRetrigger:
 
         stranger = await durably.get_job(elsewhere).trigger(1)
         await durably.cancel(stranger.id)
-        del durably._definitions["elsewhere"]
+        del durably._registry.definitions["elsewhere"]
         with pytest.raises(NotFoundError) as unknown_job:
             await durably.retrigger(stranger.id)
         assert (unknown_job.value.kind, unknown_job.value.key) == ("job", "elsewhere")

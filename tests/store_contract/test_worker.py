@@ -437,7 +437,7 @@ class TestRegistering:
 
         durably = await open_durably(job)
         run = await durably.jobs.job.trigger({"n": 1})
-        durably._definitions["job"] = today
+        durably._registry.definitions["job"] = today
         await durably.process_one()
 
         found = await durably.get_run(run.id)
