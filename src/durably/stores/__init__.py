@@ -30,6 +30,8 @@ def open_store(database: str | Path | Store, clock: Clock) -> Store:
             return _open_sqlite(path if path == ":memory:" else _file_of(database, path), clock, query)
         case "postgresql" | "postgres":
             return _open_postgres(database, clock)
+        case "libsql" | "http" | "https":
+            return _open_libsql(database, clock)
         case _:
             raise ValidationError(
                 f"Invalid database {database!r}: expected one of {_FORMS}", field="database", value=database
@@ -54,6 +56,25 @@ def _open_postgres(url: str, clock: Clock) -> Store:
     from durably.stores.postgres import open_postgres  # noqa: PLC0415 - a driver is imported only by those who use it
 
     return open_postgres(url, clock)
+
+
+def _open_libsql(url: str, clock: Clock) -> Store:
+    parts = urlsplit(url)
+    if parts.scheme == "libsql" and not parts.netloc:
+        # A local libSQL database is a SQLite file: libsql:jobs.db, libsql:///jobs.db, libsql:////srv/jobs.db.
+        has_path = parts.path != "" and not url.startswith("libsql://")
+        return _open_sqlite(parts.path if has_path else _file_of(url, parts.path), clock, parts.query)
+    try:
+        import httpx  # noqa: F401, PLC0415 - asked for here, so that the message can say what to install
+    except ImportError as error:
+        raise ValidationError(
+            "A libSQL server needs an HTTP client that is not installed: pip install durably[libsql]",
+            field="database",
+            value=parts.scheme,
+        ) from error
+    from durably.stores.libsql import open_libsql  # noqa: PLC0415 - a driver is imported only by those who use it
+
+    return open_libsql(url)
 
 
 def _file_of(url: str, path: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from durably.core.store import RunQuery
 from durably.stores.sql.rows import LOG_COLUMNS, RUN_COLUMNS, STEP_COLUMNS
 
-_NO_LIMIT: Final = -1
+NO_LIMIT: Final = -1
 
 # --- runs ------------------------------------------------------------------------------------------
 
@@ -85,13 +85,13 @@ def list_statement(query: RunQuery) -> tuple[str, list[Any]]:
     Each combination of one job, one status and the first label is a range of an index that is ordered by
     creation. The newest of every range are looked up, and the page is cut out of their union.
     """
-    limit = _NO_LIMIT if query.limit is None else query.limit
+    limit = NO_LIMIT if query.limit is None else query.limit
     if not (query.job_names or query.statuses or query.labels):
         return (
             f"SELECT {RUN_COLUMNS} FROM durably_runs ORDER BY created_at DESC, id DESC LIMIT ? OFFSET ?",
             [limit, query.offset],
         )
-    reach = _NO_LIMIT if query.limit is None else query.limit + query.offset
+    reach = NO_LIMIT if query.limit is None else query.limit + query.offset
     newest = _newest_by_label(query, reach) if query.labels else _newest_by_range(query, reach)
     statement, parameters = newest
     listing = f"SELECT {RUN_COLUMNS} FROM durably_runs WHERE id IN ({statement})"

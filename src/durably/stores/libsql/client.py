@@ -1,0 +1,178 @@
+"""The HTTP client: one request, one answer, and what to say when there is none."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import Any, Final
+
+import httpx
+
+from durably.core.errors import StoreError, StoreUnavailableError
+from durably.stores.libsql import hrana
+from durably.stores.libsql.address import Address
+from durably.stores.libsql.hrana import CLOSE, Json, NotHranaError, Rows, Statement, StatementFailedError
+
+_TIMEOUT: Final = httpx.Timeout(20.0, connect=5.0)
+_RENEWAL_TIMEOUT: Final = httpx.Timeout(5.0, connect=2.0)
+_PATH: Final = "/v2/pipeline"
+
+_TOKEN_REFUSED: Final = frozenset({401, 403})
+_FOR_NOW: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+_BUSY_CODES: Final = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_IOERR", "STREAM_EXPIRED")
+
+NEVER_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+
+
+class Server:
+    """What is known of a server: its address, and whether it wants its streams closed."""
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self.closes_streams = True
+        self.headers = {} if address.token is None else {"authorization": f"Bearer {address.token}"}
+
+    def body(self, request: Json) -> str:
+        """Return what to post. A stream that is not closed costs the server a connection for some seconds."""
+        requests = [request, CLOSE] if self.closes_streams else [request]
+        return json.dumps({"requests": requests}, ensure_ascii=False, separators=(",", ":"))
+
+    def understands(self, response: httpx.Response) -> bool:
+        """Tell whether the server knew every request; if not it did none, and closing is left out from now on."""
+        if self.closes_streams and response.is_error and "unknown variant `close`" in response.text:
+            self.closes_streams = False
+            return False
+        return True
+
+    def answer(self, response: httpx.Response) -> Any:
+        """Return the answer of the protocol. Raises `StoreError` saying what is wrong."""
+        if response.is_success:
+            try:
+                return response.json()
+            except ValueError as error:
+                raise self.not_a_server(response.text[:200]) from error
+        said = response.text[:300].strip()
+        name, status = self.address.name, response.status_code
+        if status in _TOKEN_REFUSED:
+            token = "the authToken" if self.address.token else "a request without authToken"
+            raise StoreError(f"{name} refused {token}: give a valid one as ?authToken=... ({status} {said})")
+        if status in _FOR_NOW:
+            raise StoreUnavailableError(f"{name} cannot answer now ({status} {said})")
+        raise StoreError(f"{name} refused the request: is there a libSQL server? ({status} {said})")
+
+    def not_a_server(self, said: str) -> StoreError:
+        """Return the error for an answer that is not of the protocol."""
+        return StoreError(
+            f"{self.address.name} does not answer as a libSQL server does: see that the URL is right ({said})"
+        )
+
+    def unreachable(self, error: httpx.HTTPError) -> StoreUnavailableError:
+        """Return the error for no answer at all."""
+        said = str(error) or type(error).__name__
+        if isinstance(error, NEVER_SENT):
+            return StoreUnavailableError(
+                f"{self.address.name} cannot be reached: see that the host is right and the server runs ({said})"
+            )
+        return StoreUnavailableError(
+            f"{self.address.name} did not answer: what was asked of it may or may not have happened ({said})"
+        )
+
+    def explain(self, failure: StatementFailedError) -> StoreError:
+        """Return our error for a statement that the server refused."""
+        said = f"{failure.message} {failure.code}".strip()
+        if "no such table: durably_" in failure.message:
+            return StoreError(
+                f"{self.address.name} has no durably tables yet: call init() or migrate() first ({failure.message})"
+            )
+        if failure.code.startswith(_BUSY_CODES) or "database is locked" in failure.message.lower():
+            return StoreUnavailableError(f"{self.address.name} cannot do it now ({said})")
+        return StoreError(f"{self.address.name} failed ({said})")
+
+
+class Client:
+    """Asks from an event loop. Any number of requests may be under way."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self._http: httpx.AsyncClient | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def query(self, statement: Statement) -> Rows:
+        """Do one statement. Raises `StoreError`."""
+        answer = await self._post(hrana.query(statement))
+        try:
+            return hrana.rows_of_query(answer)
+        except StatementFailedError as failure:
+            raise self.server.explain(failure) from failure
+        except NotHranaError as error:
+            raise self.server.not_a_server(str(error)) from error
+
+    async def transact(self, statements: Sequence[Statement]) -> list[Rows]:
+        """Do all statements or none, in one round trip. Raises `StatementFailedError`, `StoreError`."""
+        answer = await self._post(hrana.transaction(statements))
+        try:
+            return hrana.rows_of_transaction(answer, len(statements))
+        except NotHranaError as error:
+            raise self.server.not_a_server(str(error)) from error
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._http is not None:
+            http, self._http = self._http, None
+            await http.aclose()
+
+    async def _post(self, request: Json) -> Any:
+        http = self._open()
+        while True:
+            try:
+                response = await http.post(_PATH, content=self.server.body(request))
+            except httpx.HTTPError as error:
+                raise self.server.unreachable(error) from error
+            if self.server.understands(response):
+                return self.server.answer(response)
+
+    def _open(self) -> httpx.AsyncClient:
+        loop = asyncio.get_running_loop()
+        if self._http is None or self._loop is not loop:
+            # Connections belong to the loop they were made on; those of a loop that is gone went with it.
+            self._loop = loop
+            self._http = httpx.AsyncClient(
+                base_url=self.server.address.url, headers=_headers(self.server), timeout=_TIMEOUT
+            )
+        return self._http
+
+
+class BlockingClient:
+    """Asks from a thread of its own."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._http = httpx.Client(base_url=server.address.url, headers=_headers(server), timeout=_RENEWAL_TIMEOUT)
+
+    def query(self, statement: Statement) -> Rows:
+        """Do one statement. Raises `StoreError`."""
+        answer = self._post(hrana.query(statement))
+        try:
+            return hrana.rows_of_query(answer)
+        except StatementFailedError as failure:
+            raise self._server.explain(failure) from failure
+        except NotHranaError as error:
+            raise self._server.not_a_server(str(error)) from error
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def _post(self, request: Json) -> Any:
+        while True:
+            try:
+                response = self._http.post(_PATH, content=self._server.body(request))
+            except httpx.HTTPError as error:
+                raise self._server.unreachable(error) from error
+            if self._server.understands(response):
+                return self._server.answer(response)
+
+
+def _headers(server: Server) -> dict[str, str]:
+    return {"content-type": "application/json", **server.headers}

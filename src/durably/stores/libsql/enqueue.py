@@ -1,0 +1,144 @@
+"""Triggering in one round trip: what the keys of new runs stand for is found where they are stored."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from durably.core.clock import to_text
+from durably.core.errors import ConflictError, DurablyError
+from durably.core.event_codec import encode_events
+from durably.core.events import DurablyEvent, RunTriggerEvent
+from durably.core.runs import TriggerResult
+from durably.core.store import NewRun
+from durably.stores.libsql import statements as sql
+from durably.stores.libsql.hrana import Rows, Statement
+from durably.stores.libsql.writes import Unit
+from durably.stores.sql import sqlite_queries as queries
+from durably.stores.sql.rows import labels_to_text, result_from_row, row_of_new, run_from_new
+
+_KEYED_STATEMENTS: Final = 6
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The statements of one run with keys, or of several without, from a place in the unit on."""
+
+    start: int
+    runs: Sequence[NewRun]
+    is_keyed: bool
+
+
+def enqueue(origin: str, runs: Sequence[NewRun]) -> Unit[list[TriggerResult[Any]]]:
+    """Store all runs or none, or find those that their keys stand for."""
+    statements: list[Statement] = []
+    parts: list[_Part] = []
+    is_single = len(runs) == 1
+    for group in _groups(runs):
+        is_keyed = _has_key(group[0])
+        parts.append(_Part(len(statements), group, is_keyed))
+        statements += _store_keyed(origin, group[0], is_single=is_single) if is_keyed else _store(origin, group)
+
+    def result(rows: list[Rows]) -> list[TriggerResult[Any]]:
+        found: list[TriggerResult[Any]] = []
+        for part in parts:
+            if part.is_keyed:
+                found.append(_found(part.runs[0], rows[part.start : part.start + _KEYED_STATEMENTS]))
+            else:
+                found += [run_from_new(new) for new in part.runs]
+        return found
+
+    def refused(position: int, rows: list[Rows]) -> DurablyError | None:
+        part = next((part for part in reversed(parts) if part.start <= position), None)
+        if part is None or not part.is_keyed or not (waiting := rows[part.start + 1]):
+            return None
+        return _conflict(part.runs[0], waiting)
+
+    # Several runs are undone together when one of them meets a waiting run of its key.
+    return Unit(statements, result, alone=not is_single and any(map(_has_key, runs)), refused=refused)
+
+
+def _groups(runs: Sequence[NewRun]) -> list[list[NewRun]]:
+    groups: list[list[NewRun]] = []
+    for new in runs:
+        if groups and not _has_key(new) and not _has_key(groups[-1][0]):
+            groups[-1].append(new)
+        else:
+            groups.append([new])
+    return groups
+
+
+def _has_key(new: NewRun) -> bool:
+    return new.idempotency_key is not None or new.concurrency_key is not None
+
+
+def _store(origin: str, runs: Sequence[NewRun]) -> list[Statement]:
+    stored = json.dumps(
+        [[new.id, new.job_name, new.input_json, labels_to_text(new.labels), to_text(new.created_at)] for new in runs]
+    )
+    return [
+        Statement(sql.INSERT_RUNS, (stored,)),
+        Statement(sql.INSERT_LABELS, (_labels(runs),)),
+        Statement(sql.INSERT_EVENTS, (origin, encode_events([_triggered(new) for new in runs])), tells=True),
+    ]
+
+
+def _store_keyed(origin: str, new: NewRun, *, is_single: bool) -> list[Statement]:
+    idempotency = (new.job_name, new.idempotency_key)
+    concurrency = (new.job_name, new.concurrency_key)
+    run_id, job_name, input_json, *rest = row_of_new(new)
+    values = (run_id, job_name, input_json, *rest)
+    if is_single or new.coalesce:
+        insert = Statement(sql.INSERT_UNLESS_KEYS_TAKEN, (*values, *idempotency, *concurrency))
+    else:
+        insert = Statement(sql.INSERT_UNLESS_KEY_TAKEN, (*values, *idempotency))
+    skipped = (labels_to_text(new.labels), new.input_json) if new.coalesce else ("{}", "null")
+    # A key that nobody has makes the statement tell nothing.
+    coalesced = (*(concurrency if new.coalesce else (new.job_name, None)), new.id, *idempotency)
+    return [
+        Statement(queries.RUN_BY_IDEMPOTENCY_KEY, idempotency),
+        Statement(queries.PENDING_BY_CONCURRENCY_KEY, concurrency),
+        insert,
+        Statement(sql.INSERT_LABELS, (_labels([new]),)),
+        Statement(sql.TELL_TRIGGERED, (origin, encode_events([_triggered(new)]), new.id), tells=True),
+        Statement(sql.TELL_COALESCED, (origin, *skipped, *coalesced), tells=True),
+    ]
+
+
+def _found(new: NewRun, rows: list[Rows]) -> TriggerResult[Any]:
+    idempotent, waiting, inserted, *_ = rows
+    if idempotent:
+        return result_from_row(idempotent[0], "idempotent")
+    if inserted:
+        return run_from_new(new)
+    if new.coalesce:
+        return result_from_row(waiting[0], "coalesced")
+    raise _conflict(new, waiting)
+
+
+def _conflict(new: NewRun, waiting: Rows) -> ConflictError:
+    key = json.dumps(new.concurrency_key, ensure_ascii=False)
+    return ConflictError(
+        f'A pending run already exists for concurrency key {key} in job "{new.job_name}". '
+        'Use coalesce="skip" to return the existing run instead.',
+        operation="trigger",
+        run_id=waiting[0][0],
+        job_name=new.job_name,
+        concurrency_key=new.concurrency_key,
+    )
+
+
+def _triggered(new: NewRun) -> DurablyEvent:
+    return RunTriggerEvent(
+        timestamp=new.created_at,
+        run_id=new.id,
+        job_name=new.job_name,
+        labels=new.labels,
+        input_json=new.input_json,
+    )
+
+
+def _labels(runs: Sequence[NewRun]) -> str:
+    return json.dumps([[new.id, key, value] for new in runs for key, value in new.labels.items()])

@@ -1,0 +1,142 @@
+"""The log of events, read by looking: a server reached by HTTP tells nothing by itself.
+
+Every write looks as well, so a busy process learns of the others at no cost; an idle one looks more and more
+seldom, down to the interval of the URL's `poll_interval`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from durably.core.errors import StoreError
+from durably.core.event_codec import decode_events
+from durably.core.events import DurablyEvent, LogWriteEvent, RunProgressEvent
+from durably.core.store import Position, Recorded, Sink
+from durably.stores.libsql import statements as sql
+from durably.stores.libsql.group_commit import GroupCommit, Told
+from durably.stores.libsql.hrana import Rows, Statement
+
+_SHORTEST_LOOK_SECONDS: Final = 0.02
+_SLOWER: Final = 1.5
+_FLUSH_SECONDS: Final = 0.02
+_CHANGED_SECONDS: Final = 1.0
+_ROWS_PER_LOOK: Final = 1_000
+_MAX_ANNOUNCED: Final = 20_000
+_LONGEST_TROUBLE_SECONDS: Final = 5.0
+
+log = logging.getLogger("durably.libsql")
+
+
+class EventLog:
+    """Delivers every event of the database to one sink, in the order of the log."""
+
+    def __init__(self, poll_seconds: float) -> None:
+        self.origin: Final = secrets.token_hex(8)
+        self._poll_seconds = poll_seconds
+        self._interval = min(_SHORTEST_LOOK_SECONDS, poll_seconds)
+        self._sink: Sink | None = None
+        self._changed: Callable[[], None] = lambda: None
+        self._delivered = 0
+        self._own: deque[Told] = deque()
+        self._flush: asyncio.TimerHandle | None = None
+        self._polling: asyncio.Task[None] | None = None
+        self._writer: GroupCommit
+
+    def attach(self, writer: GroupCommit) -> None:
+        """Connect the log to the writer that calls it."""
+        self._writer = writer
+
+    def announce(self, event: DurablyEvent) -> None:
+        """Take an event that belongs to no write of its own; it goes with the next one, or soon by itself."""
+        if self._writer.announced >= _MAX_ANNOUNCED and isinstance(event, RunProgressEvent | LogWriteEvent):
+            return
+        self._writer.announce(event)
+        if self._flush is None:
+            self._flush = asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self._flush_announced)
+
+    def follow(self, sink: Sink, changed: Callable[[], None], newest: int) -> None:
+        """Begin to deliver what follows the row `newest`."""
+        self._sink = sink
+        self._changed = changed
+        self._delivered = newest
+        self._own.clear()
+        self._polling = asyncio.get_running_loop().create_task(self._poll(), name="durably-libsql-poll")
+
+    def stop_polling(self) -> None:
+        """Look only when something is written."""
+        if self._polling is not None:
+            self._polling.cancel()
+            self._polling = None
+
+    def unfollow(self) -> None:
+        """Stop delivering."""
+        self._sink = None
+        self.stop_polling()
+        if self._flush is not None:
+            self._flush.cancel()
+            self._flush = None
+
+    def look(self) -> Statement | None:
+        """Return the statement that reads what others have told since, None when nobody listens."""
+        if self._sink is None:
+            return None
+        return Statement(sql.EVENTS_OF_OTHERS, (self._delivered, self.origin, _ROWS_PER_LOOK))
+
+    def arrived(self, told: Sequence[Told], others: Rows | None) -> None:
+        """Deliver rows of our own and of others in the order of the log."""
+        if self._sink is None:
+            return
+        if told or others:
+            self._interval = min(_SHORTEST_LOOK_SECONDS, self._poll_seconds)
+        self._own.extend(each for each in told if each.row > self._delivered)
+        if others is None:
+            # Begun to follow while this transaction was under way: what stands before ours is not known yet.
+            return
+        for row, events in others:
+            self._deliver_own(before=row)
+            self._deliver(Told(row, decode_events(events), "elsewhere"))
+        if len(others) < _ROWS_PER_LOOK:
+            self._deliver_own()
+        if others:
+            self._changed()
+
+    def _deliver_own(self, before: int | None = None) -> None:
+        while self._own and (before is None or self._own[0].row < before):
+            self._deliver(self._own.popleft())
+
+    def _deliver(self, told: Told) -> None:
+        if self._sink is None or told.row <= self._delivered:
+            return
+        self._delivered = told.row
+        self._sink([Recorded(Position(told.row, place), event, told.source) for place, event in enumerate(told.events)])
+
+    def _flush_announced(self) -> None:
+        self._flush = None
+        self._writer.flush_soon()
+
+    async def _poll(self) -> None:
+        loop = asyncio.get_running_loop()
+        told_of_change = loop.time()
+        trouble = 0.0
+        while True:
+            await asyncio.sleep(max(self._interval, trouble))
+            self._interval = min(self._interval * _SLOWER, self._poll_seconds)
+            try:
+                await self._writer.look()
+                trouble = 0.0
+            except StoreError as error:
+                trouble = min(max(2 * trouble, self._poll_seconds), _LONGEST_TROUBLE_SECONDS)
+                log.warning("cannot look for events, trying again in %.1f s: %s", trouble, error)
+            except Exception:
+                # Whatever it is, going on deaf would be worse than trying again.
+                trouble = _LONGEST_TROUBLE_SECONDS
+                log.exception("cannot look for events, trying again in %.1f s", trouble)
+            # Programs that tell nothing, as the TypeScript library, are noticed by looking at the runs.
+            if loop.time() - told_of_change >= _CHANGED_SECONDS:
+                told_of_change = loop.time()
+                self._changed()

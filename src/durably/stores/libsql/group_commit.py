@@ -1,0 +1,214 @@
+"""Group commit over the network: what piles up while a request is under way goes out as one transaction.
+
+One request is under way at a time, so the rows that this process adds to the event log come back in their
+order, together with those of others that stand between them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
+
+from durably.core.errors import DurablyError, StoreError
+from durably.core.event_codec import decode_events
+from durably.core.events import DurablyEvent
+from durably.core.store import Source
+from durably.stores.libsql.client import Client
+from durably.stores.libsql.hrana import Rows, Statement, StatementFailedError
+from durably.stores.libsql.writes import Unit, Writes
+
+T = TypeVar("T")
+
+_MOST_UNITS: Final = 200
+_MOST_EVENTS: Final = 1_000
+
+
+class _Waiting(NamedTuple):
+    unit: Unit[Any]
+    future: asyncio.Future[Any]
+
+
+class Told(NamedTuple):
+    """A row that a transaction added to the event log."""
+
+    row: int
+    events: Sequence[DurablyEvent]
+    source: Source
+
+
+class Log(Protocol):
+    """The event log, as the writer sees it."""
+
+    def look(self) -> Statement | None:
+        """Return the statement that reads what others have told, when anybody wants to know."""
+        ...
+
+    def arrived(self, told: Sequence[Told], others: Rows | None) -> None:
+        """Take the rows of one transaction, and those that `look` asked for, None when it did not."""
+        ...
+
+
+class GroupCommit:
+    """The one writer of a database in this process."""
+
+    def __init__(self, client: Client, writes: Writes, log: Log) -> None:
+        self._client = client
+        self._writes = writes
+        self._log = log
+        self._waiting: list[_Waiting] = []
+        self._announced: list[DurablyEvent] = []
+        self._looks: list[asyncio.Future[None]] = []
+        self._serving: asyncio.Task[None] | None = None
+
+    async def run(self, unit: Unit[T]) -> T:
+        """Do `unit` in the next transaction and return its result once that is committed."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(unit, future))
+        self._serve_soon()
+        return await future
+
+    def forget_loop(self) -> None:
+        """Drop what waits on an event loop that is gone; nobody there can learn of it any more."""
+        self._waiting, self._looks, self._serving = [], [], None
+
+    async def close(self) -> None:
+        """Store what was announced, and return when no request is under way. Raises `StoreError`."""
+        try:
+            while self._announced:
+                await self.look()
+        finally:
+            if self._serving is not None:
+                await asyncio.wait([self._serving])
+
+    async def look(self) -> None:
+        """Read what others have told, with the next transaction or by itself."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._looks.append(future)
+        self._serve_soon()
+        await future
+
+    def announce(self, event: DurablyEvent) -> None:
+        """Add an event to the next transaction; `flush_soon` sees to it that there is one."""
+        self._announced.append(event)
+
+    @property
+    def announced(self) -> int:
+        """Return how many events wait for a transaction."""
+        return len(self._announced)
+
+    def flush_soon(self) -> None:
+        """Begin a transaction in the next turn of the loop if anything waits for one."""
+        if self._announced or self._waiting or self._looks:
+            self._serve_soon()
+
+    def _serve_soon(self) -> None:
+        if self._serving is None or self._serving.done():
+            self._serving = asyncio.get_running_loop().create_task(self._serve(), name="durably-libsql-writer")
+
+    async def _serve(self) -> None:
+        while self._waiting or self._looks or self._announced:
+            # What is asked for in the same turn of the loop goes together.
+            await asyncio.sleep(0)
+            units, looks, announced = self._take_units(), self._looks, self._announced[:_MOST_EVENTS]
+            self._looks, self._announced = [], self._announced[_MOST_EVENTS:]
+            try:
+                await self._commit(units, announced)
+            except BaseException as error:
+                self._announced[:0] = announced
+                _fail([*(waiting.future for waiting in units), *looks], error)
+                if not isinstance(error, Exception):
+                    raise
+                if not (self._waiting or self._looks):
+                    # Trying again at once would not help; the next write or look takes the events along.
+                    return
+            else:
+                for look in looks:
+                    _resolve(look, None)
+
+    def _take_units(self) -> list[_Waiting]:
+        count = 0
+        for waiting in self._waiting[:_MOST_UNITS]:
+            if waiting.unit.alone and count:
+                break
+            count += 1
+            if waiting.unit.alone:
+                break
+        taken, self._waiting = self._waiting[:count], self._waiting[count:]
+        return taken
+
+    async def _commit(self, units: list[_Waiting], announced: list[DurablyEvent]) -> None:
+        statements = [self._writes.tell(announced)] if announced else []
+        for waiting in units:
+            statements += waiting.unit.statements
+        look = self._log.look()
+        try:
+            rows, others = await self._send(statements, look)
+        except StatementFailedError as failure:
+            await self._refused(units, announced, failure)
+            return
+        told: list[Told] = []
+        if announced:
+            # The very objects: their listeners have been told, and the sequence they got then stays.
+            ((row, _),) = rows.pop(0)
+            told.append(Told(row, announced, "announced"))
+            del statements[0]
+        self._settle(units, rows)
+        self._log.arrived(told + _told(statements, rows), others)
+
+    async def _send(self, statements: list[Statement], look: Statement | None) -> tuple[list[Rows], Rows | None]:
+        if not statements:
+            return [], None if look is None else await self._client.query(look)
+        if look is None:
+            return await self._client.transact(statements), None
+        *rows, others = await self._client.transact([*statements, look])
+        return rows, others
+
+    async def _refused(
+        self, units: list[_Waiting], announced: list[DurablyEvent], failure: StatementFailedError
+    ) -> None:
+        """Tell the unit whose statement failed; of several each is done again by itself, so that one fails alone."""
+        error = self._client.server.explain(failure)
+        if len(units) + bool(announced) > 1 and type(error) is StoreError:
+            if announced:
+                await self._commit([], announced)
+            for waiting in units:
+                try:
+                    await self._commit([waiting], [])
+                except Exception as apart:  # noqa: BLE001 - the waiter gets it, whatever it is
+                    _fail([waiting.future], apart)
+            return
+        refusal = None
+        if units and units[0].unit.refused is not None and failure.position is not None:
+            refusal = units[0].unit.refused(failure.position, failure.results)
+        raise refusal or error from failure
+
+    def _settle(self, units: list[_Waiting], rows: list[Rows]) -> None:
+        start = 0
+        for unit, future in units:
+            end = start + len(unit.statements)
+            try:
+                _resolve(future, unit.result(rows[start:end]))
+            except DurablyError as refusal:
+                _fail([future], refusal)
+            start = end
+
+
+def _told(statements: list[Statement], rows: list[Rows]) -> list[Told]:
+    return [
+        Told(row, decode_events(events), "committed")
+        for statement, returned in zip(statements, rows, strict=True)
+        if statement.tells
+        for row, events in returned
+    ]
+
+
+def _resolve(future: asyncio.Future[Any], result: Any) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+def _fail(futures: Sequence[asyncio.Future[Any]], error: BaseException) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_exception(error)

@@ -1,0 +1,228 @@
+"""What is written, each a unit of statements and what their rows mean."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Generic, TypeVar
+
+from durably.core.clock import from_text, to_text
+from durably.core.errors import ConflictError, DurablyError, NotFoundError
+from durably.core.event_codec import encode_events
+from durably.core.events import DurablyEvent
+from durably.core.leases import Claim
+from durably.core.logs import Log
+from durably.core.outcomes import Completed, Failed
+from durably.core.runs import Run
+from durably.core.store import Claimed, StepRecord
+from durably.stores.libsql import statements as sql
+from durably.stores.libsql.hrana import Rows, Statement
+from durably.stores.libsql.ranges import oldest_waiting
+from durably.stores.sql import sqlite_queries as queries
+from durably.stores.sql.rows import run_from_row
+
+T = TypeVar("T")
+
+EXPIRED_AND_REPLACED: Final = "Lease expired; pending run already exists"
+
+
+@dataclass(slots=True)
+class Unit(Generic[T]):
+    """Statements of one write, and what becomes of their rows, which may be a `DurablyError` to raise.
+
+    One that is undone when a statement fails goes `alone`; `refused` turns that failure into its error.
+    """
+
+    statements: list[Statement]
+    result: Callable[[list[Rows]], T]
+    alone: bool = False
+    refused: Callable[[int, list[Rows]], DurablyError | None] | None = None
+
+
+class Writes:
+    """Makes the units of one process, whose events carry its `origin`."""
+
+    def __init__(self, origin: str) -> None:
+        self._origin = origin
+
+    def tell(self, events: Sequence[DurablyEvent]) -> Statement:
+        """Return the statement that logs events which belong to no other write."""
+        return Statement(sql.INSERT_EVENTS, (self._origin, encode_events(events)), tells=True)
+
+    # --- claiming and giving back ------------------------------------------------------------------
+
+    def claim(
+        self, owner: str, job_names: Sequence[str], limit: int, lease_seconds: float, *, preserve_steps: bool
+    ) -> Unit[list[Claimed]]:
+        """Lease the oldest claimable runs, after returning to the queue what others have lost."""
+        waiting, parameters = oldest_waiting(job_names, limit)
+        statements = [
+            Statement(sql.MARK_EXPIRED),
+            *self._give_back_marked(preserve_steps=preserve_steps),
+            Statement(sql.CLAIM.format(waiting=waiting), (sql.later(lease_seconds), *parameters, limit)),
+            Statement(sql.TELL_LEASED, (self._origin, owner), tells=True),
+            Statement(sql.NAME_OWNER, (owner,)),
+        ]
+
+        def result(rows: list[Rows]) -> list[Claimed]:
+            claimed = sorted(rows[-3], key=lambda row: (row[17], row[0]))
+            return [_claimed(row, owner) for row in claimed]
+
+        return Unit(statements, result)
+
+    def recover_expired(self, *, preserve_steps: bool) -> Unit[int]:
+        """Put runs with an expired lease back to pending, or fail them where their place is taken."""
+        give_back = self._give_back_marked(preserve_steps=preserve_steps)
+        return Unit([Statement(sql.MARK_EXPIRED), *give_back], lambda rows: len(rows[0]))
+
+    def release(self, claims: Sequence[Claim], *, preserve_steps: bool) -> Unit[None]:
+        """Give back runs that are still held; one whose place in the queue is taken fails, as if it had expired."""
+        marks = [Statement(sql.MARK_RELEASED, (claim.run_id, claim.generation)) for claim in claims]
+        return Unit([*marks, *self._give_back_marked(preserve_steps=preserve_steps)], _nothing)
+
+    def _give_back_marked(self, *, preserve_steps: bool) -> list[Statement]:
+        return [
+            Statement(sql.TELL_REPLACED, (self._origin, EXPIRED_AND_REPLACED), tells=True),
+            *([] if preserve_steps else [Statement(sql.DELETE_STEPS_OF_REPLACED)]),
+            Statement(sql.FAIL_REPLACED, (EXPIRED_AND_REPLACED,)),
+            Statement(sql.RETURN_TO_PENDING),
+        ]
+
+    # --- fenced ------------------------------------------------------------------------------------
+
+    def record_step(self, claim: Claim, step: StepRecord, progress_json: str | None, event: DurablyEvent) -> Unit[bool]:
+        """Store a finished step, if the claim still holds."""
+        fence = (claim.run_id, claim.generation)
+        new = (*fence, step.id)
+        if step.error is None:
+            advance = Statement(sql.ADVANCE_RUN, (step.index + 1, progress_json, *new))
+        else:
+            advance = Statement(sql.TOUCH_RUN, (progress_json, *fence))
+        values = (
+            step.id,
+            claim.run_id,
+            step.name,
+            step.index,
+            "completed" if step.error is None else "failed",
+            step.output_json,
+            step.error,
+            to_text(step.started_at),
+            to_text(step.completed_at),
+        )
+        statements = [
+            Statement(sql.TELL_STEP, (self._origin, encode_events([event]), *new), tells=True),
+            advance,
+            Statement(sql.INSERT_STEP, (*values, *new)),
+            Statement(sql.STEP_IS_STORED, (step.id,)),
+        ]
+        return Unit(statements, lambda rows: bool(rows[-1]))
+
+    def save_progress(self, claim: Claim, progress_json: str) -> Unit[bool]:
+        """Store the latest progress, if the claim still holds."""
+        arguments = (progress_json, claim.run_id, claim.generation)
+        return Unit([Statement(sql.TOUCH_RUN, arguments)], lambda rows: bool(rows[0]))
+
+    def finish(
+        self,
+        claim: Claim,
+        outcome: Completed | Failed,
+        progress_json: str | None,
+        event: DurablyEvent,
+        *,
+        preserve_steps: bool,
+    ) -> Unit[bool]:
+        """End the run, if the claim still holds."""
+        match outcome:
+            case Completed():
+                end: tuple[str, str | None, str | None] = ("completed", outcome.output_json, None)
+            case Failed():
+                end = ("failed", None, outcome.error)
+        fence = (claim.run_id, claim.generation)
+        delete = Statement(sql.DELETE_STEPS_OF_HELD, (claim.run_id, *fence))
+        statements = [
+            Statement(sql.TELL_END, (self._origin, encode_events([event]), *fence), tells=True),
+            *([] if preserve_steps else [delete]),
+            Statement(sql.FINISH_RUN, (*end, progress_json, *fence)),
+            Statement(sql.IS_FINISHED, (*fence, *end)),
+        ]
+        return Unit(statements, lambda rows: bool(rows[-1]))
+
+    # --- from outside ------------------------------------------------------------------------------
+
+    def cancel(self, run_id: str, *, preserve_steps: bool) -> Unit[Run[Any]]:
+        """End a pending or leased run from outside."""
+        statements = [
+            Statement(queries.RUN_BY_ID, (run_id,)),
+            Statement(sql.TELL_CANCELLED, (self._origin, run_id), tells=True),
+            *([] if preserve_steps else [Statement(sql.DELETE_STEPS_OF_ACTIVE, (run_id, run_id))]),
+            Statement(sql.CANCEL_RUN, (run_id,)),
+        ]
+
+        def result(rows: list[Rows]) -> Run[Any]:
+            found = _must_find(rows[0], run_id)
+            if not rows[-1]:
+                already = "already " if found.status == "cancelled" else ""
+                message = f"Cannot cancel {already}{found.status} run: {run_id}"
+                raise ConflictError(message, operation="cancel", run_id=run_id)
+            return run_from_row(rows[-1][0])
+
+        return Unit(statements, result)
+
+    def delete_run(self, run_id: str) -> Unit[None]:
+        """Delete a terminal run and all that belongs to it."""
+        statements = [
+            Statement(queries.RUN_BY_ID, (run_id,)),
+            Statement(sql.TELL_DELETED, (self._origin, run_id), tells=True),
+            *(Statement(delete, (run_id, run_id)) for delete in sql.DELETE_PARTS_OF_ENDED),
+            Statement(sql.DELETE_ENDED, (run_id,)),
+        ]
+
+        def result(rows: list[Rows]) -> None:
+            found = _must_find(rows[0], run_id)
+            if not rows[-1]:
+                message = f"Cannot delete {found.status} run: {run_id}"
+                raise ConflictError(message, operation="delete", run_id=run_id)
+
+        return Unit(statements, result)
+
+    def purge_runs(self, completed_before: datetime, limit: int) -> Unit[int]:
+        """Delete the terminal runs that ended first."""
+        which = (to_text(completed_before), limit)
+        statements = [
+            Statement(sql.TELL_PURGED, (self._origin, *which), tells=True),
+            *(Statement(delete, which) for delete in sql.DELETE_PARTS_OF_PURGED),
+            Statement(sql.DELETE_PURGED, which),
+        ]
+        return Unit(statements, lambda rows: len(rows[-1]))
+
+
+def append_logs(logs: Sequence[Log], data_json: Sequence[str | None]) -> Unit[None]:
+    """Store log lines of runs that still exist."""
+    lines = [
+        [log.id, log.run_id, log.step_name, log.level, log.message, data, to_text(log.created_at)]
+        for log, data in zip(logs, data_json, strict=True)
+    ]
+    return Unit([Statement(sql.INSERT_LOGS, (json.dumps(lines),))], _nothing)
+
+
+def trim_events(keep_seconds: float, keep_rows: int, limit: int) -> Unit[int]:
+    """Drop old rows of the event log; return how many."""
+    arguments = (f"-{keep_seconds:.3f} seconds", keep_rows, limit)
+    return Unit([Statement(sql.TRIM_EVENTS, arguments)], lambda rows: len(rows[0]))
+
+
+def _nothing(_: list[Rows]) -> None:
+    """Return the result of a write that has none."""
+
+
+def _claimed(row: tuple[Any, ...], owner: str) -> Claimed:
+    run = run_from_row((*row[:12], owner, *row[13:]))
+    return Claimed(Claim(run.id, run.lease_generation, owner, from_text(row[13])), run)
+
+
+def _must_find(rows: Rows, run_id: str) -> Run[Any]:
+    if not rows:
+        raise NotFoundError("run", run_id)
+    return run_from_row(rows[0])
