@@ -265,7 +265,9 @@ def delete_run(transaction: Transaction, run_id: str) -> None:
 
 def purge_runs(transaction: Transaction, completed_before: datetime, limit: int) -> int:
     """Delete the terminal runs that ended first."""
-    rows = transaction.execute(queries.PURGEABLE_RUNS, (to_text(completed_before), limit)).fetchall()
+    # By name: Python 3.12 warns of a sequence for placeholders with numbers.
+    chosen = {"1": to_text(completed_before), "2": limit}
+    rows = transaction.execute(queries.PURGEABLE_RUNS, chosen).fetchall()
     for run_id, job_name, labels in rows:
         _delete(transaction, run_id, job_name, labels_from_text(labels))
     return len(rows)
