@@ -1,3 +1,4 @@
+# ruff: noqa: G004 - `step.log` is the log of a run, not one of the logging module
 """E3, E4: one run as a stream: its state, then what happens, no gap and no duplicate."""
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from tests.conftest import PATIENCE_SECONDS, Gate, OpenDurably
 @define_job(name="job")
 async def job(step: StepContext, input: Any) -> Any:
     for n in range(3):
-        await step.run(f"step-{n}", lambda: n)
+        await step.run(f"step-{n}", lambda n=n: n)
         step.log.info(f"after {n}")
     if input == "fail":
         raise ValueError("told to")

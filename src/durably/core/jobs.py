@@ -10,13 +10,13 @@ from types import FrameType
 from typing import Any, Final, Generic, TypeVar, overload
 
 from durably.core.errors import ValidationError
-from durably.core.json_values import Codec, codec_or_none
+from durably.core.json_values import Codec, codec_or_none, is_storable
 
 InputT = TypeVar("InputT")
 OutputT = TypeVar("OutputT")
 StepT = TypeVar("StepT")
 
-_STEP_AND_INPUT: Final = 2
+_STEP_AND_INPUT: Final = ("step", "input")
 
 
 class JobDefinition(Generic[InputT, OutputT]):
@@ -144,8 +144,10 @@ def innermost(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _check_name(name: str) -> None:
-    if not isinstance(name, str) or not name or "\x00" in name:
-        raise ValidationError(f"Invalid job name {name!r}: must be text that is not empty", field="name", value=name)
+    if not isinstance(name, str) or not name or not is_storable(name):
+        raise ValidationError(
+            f"Invalid job name {name!r}: must be text (without NUL) that is not empty", field="name", value=name
+        )
 
 
 def _define(
@@ -154,41 +156,57 @@ def _define(
     if not callable(function):
         raise ValidationError(f"Job {name!r}: run must be a function, got {function!r}", field="run", value=function)
     parameters = _parameters(name, function)
-    annotation = _resolve(parameters[1].annotation, function, caller) if input is None else input
-    returned = _resolve(_return_annotation(function), function, caller) if output is None else output
+    annotation = _resolve(name, parameters[1].annotation, function, caller) if input is None else input
+    returned = _resolve(name, _return_annotation(function), function, caller) if output is None else output
     return JobDefinition(name, function, _input_codec(name, annotation), _output_codec(name, returned))
 
 
 def _parameters(name: str, function: Callable[..., Any]) -> list[inspect.Parameter]:
+    try:
+        signature = inspect.signature(function)
+        signature.bind(*_STEP_AND_INPUT)
+    except (TypeError, ValueError) as error:
+        # Some built-in functions do not tell what they take.
+        raise _wrong_parameters(name, function, str(error)) from None
     parameters = [
         parameter
-        for parameter in inspect.signature(function).parameters.values()
+        for parameter in signature.parameters.values()
         if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
     ]
-    required = [parameter for parameter in parameters if parameter.default is parameter.empty]
-    if len(parameters) < _STEP_AND_INPUT or len(required) > _STEP_AND_INPUT:
-        raise ValidationError(
-            f"Job {name!r}: the function must take (step, input), {getattr(function, '__name__', function)!s} "
-            f"takes ({', '.join(parameter.name for parameter in parameters)})",
-            field="run",
-            value=function,
-        )
+    if len(parameters) < len(_STEP_AND_INPUT):
+        raise _wrong_parameters(name, function, f"it takes {signature}")
     return parameters
+
+
+def _wrong_parameters(name: str, function: Callable[..., Any], why: str) -> ValidationError:
+    described = getattr(function, "__name__", repr(function))
+    return ValidationError(
+        f"Job {name!r}: the function must take (step, input), {described} does not: {why}", field="run", value=function
+    )
 
 
 def _return_annotation(function: Callable[..., Any]) -> Any:
     return inspect.signature(function).return_annotation
 
 
-def _resolve(annotation: Any, function: Callable[..., Any], caller: FrameType) -> Any:
+def _resolve(name: str, annotation: Any, function: Callable[..., Any], caller: FrameType) -> Any:
     """Return the type that an annotation stands for; only this one is looked up, not the step's."""
     if annotation is inspect.Parameter.empty:
         return Any
-    if not isinstance(annotation, str):
-        return annotation
     inner = innermost(inspect.unwrap(function))
-    # Types defined inside a function are visible only in the frame that defines the job.
-    return eval(annotation, getattr(inner, "__globals__", {}), dict(caller.f_locals))  # noqa: S307
+    resolved = annotation
+    try:
+        while isinstance(resolved, str):
+            # Types defined inside a function are visible only in the frame that defines the job.
+            resolved = eval(resolved, getattr(inner, "__globals__", {}), dict(caller.f_locals))  # noqa: S307
+    except (NameError, SyntaxError, AttributeError, TypeError) as error:
+        raise ValidationError(
+            f"Job {name!r}: the annotation {annotation!r} cannot be resolved: {error}; import the type where the "
+            "program runs too, or give it as input= or output=",
+            field="run",
+            value=annotation,
+        ) from error
+    return resolved
 
 
 def _input_codec(name: str, annotation: Any) -> Codec[Any]:

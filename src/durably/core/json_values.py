@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from json.encoder import c_make_encoder, encode_basestring  # type: ignore[attr-defined] # typeshed leaves it out
 from typing import Any, Final, Generic, TypeVar
 
-from pydantic import PydanticUserError, TypeAdapter
+from pydantic import PydanticUserError, Secret, SecretBytes, SecretStr, TypeAdapter
 from pydantic import ValidationError as PydanticValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_jsonable_python
 
@@ -23,6 +23,8 @@ T = TypeVar("T")
 _decode_strictly = json.JSONDecoder().decode
 
 _SHOWN_ERRORS: Final = 5
+# Where the reader of JSON stops, and the one of every process that shares the database.
+_MOST_NESTED: Final = 200
 
 
 def compact_encoder(default: Callable[[object], object] | None = None) -> Callable[[object], str]:
@@ -72,7 +74,10 @@ def encode_leniently(value: object) -> str:
     try:
         return _storable(_encode(value), "data")
     except Exception:  # noqa: BLE001 - a log line must not fail the job, whatever object it was given
-        pass
+        return _encode_parts(value)
+
+
+def _encode_parts(value: object) -> str:
     try:
         plain = _finite(to_jsonable_python(value, fallback=text_of, serialize_unknown=True, inf_nan_mode="strings"))
         return _encode(plain).encode("utf-8", "replace").decode("utf-8")
@@ -190,6 +195,8 @@ def storable(text: str) -> str:
 
 
 def _storable(text: str, what: str) -> str:
+    if text.count("[") + text.count("{") > _MOST_NESTED:
+        _check_depth(text, what)
     # A lone surrogate passes through JSON but no database driver can write it as UTF-8.
     if not text.isascii():
         try:
@@ -200,6 +207,17 @@ def _storable(text: str, what: str) -> str:
                 field=what,
             ) from error
     return text
+
+
+def _check_depth(text: str, what: str) -> None:
+    # The limit must not depend on how deep the stack of the writer is, or a reader could fail where it did not.
+    try:
+        from_json(text)
+    except ValueError as error:
+        if "recursion limit" in str(error):
+            raise ValidationError(
+                f"{what} is nested too deeply: {_MOST_NESTED} lists and objects within each other at most", field=what
+            ) from None
 
 
 def _refuse_foreign(value: object, where: str) -> None:  # noqa: C901 - one case per kind of value
@@ -215,6 +233,10 @@ def _refuse_foreign(value: object, where: str) -> None:  # noqa: C901 - one case
             )
         case set() | frozenset():
             raise ValidationError(f"{where}: JSON cannot carry a set; use a list", field=where, value=value)
+        case Secret() | SecretStr() | SecretBytes():
+            raise ValidationError(
+                f"{where}: a secret is written as asterisks and would be lost; store its name instead", field=where
+            )
         case Mapping():
             for key, item in value.items():
                 _refuse_foreign(item, f"{where}.{key}")

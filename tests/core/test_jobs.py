@@ -1,0 +1,202 @@
+"""define_job: which functions it takes, and where it finds their types."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pydantic import BaseModel
+
+from durably import StepContext, SyncStepContext, ValidationError, define_job
+from durably.core.jobs import JobDefinition
+from durably.testing import FakeStep
+
+if TYPE_CHECKING:
+    from decimal import Decimal as OnlyForTypes
+
+
+class Order(BaseModel):
+    item: str
+
+
+@dataclass
+class Receipt:
+    total: int
+
+
+class TestTypes:
+    def test_they_default_to_the_annotations(self) -> None:
+        """Annotations as text are resolved where the job is defined."""
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Order) -> Receipt: ...
+
+        assert job.input.annotation is Order
+        assert job.output is not None
+        assert job.output.annotation is Receipt
+
+    def test_types_local_to_a_function_are_found(self) -> None:
+        """Types defined inside a function are visible only in the frame that defines the job."""
+
+        class Local(BaseModel):
+            n: int
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: list[Local]) -> Local | None: ...
+
+        assert job.input.validate([{"n": 1}], "input") == [Local(n=1)]
+        assert job.output is not None
+
+    def test_explicit_types_win(self) -> None:
+        """`input` and `output` need no annotation, and override one."""
+
+        async def function(step: Any, input: str) -> str:
+            return input
+
+        job = define_job(name="job", input=int, output=float, run=function)
+
+        assert job.input.annotation is int
+        assert job.output is not None
+        assert job.output.annotation is float
+
+    @pytest.mark.parametrize("annotation", [None, Any], ids=repr)
+    def test_an_output_of_none_or_anything_is_unchecked(self, annotation: Any) -> None:
+        """An output annotation of `None`, or none at all, means any JSON value is stored unchecked."""
+
+        async def function(step: Any, input: Any): ...
+
+        function.__annotations__["return"] = annotation
+        assert define_job(name="job", run=function).output is None
+        del function.__annotations__["return"]
+        assert define_job(name="job", run=function).output is None
+
+    def test_annotations_quoted_twice_are_resolved(self) -> None:
+        """Quotes beside `from __future__ import annotations` are a habit of many."""
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Order) -> Receipt: ...
+
+        assert job.input.annotation is Order
+        assert job.output is not None
+        assert job.output.annotation is Receipt
+
+    def test_a_type_that_exists_for_checkers_only_is_refused_by_name(self) -> None:
+        """A name that does not exist when the program runs."""
+
+        async def function(step: Any, input: OnlyForTypes) -> None: ...
+
+        with pytest.raises(ValidationError, match="OnlyForTypes"):
+            define_job(name="job", run=function)
+
+    def test_a_type_that_pydantic_cannot_validate_is_refused(self) -> None:
+        """With the name of the job and what to do."""
+
+        class Plain: ...
+
+        async def takes(step: Any, input: Plain) -> None: ...
+
+        async def gives(step: Any, input: int) -> Plain: ...
+
+        with pytest.raises(ValidationError, match=r"Job 'job'.*input type.*Plain"):
+            define_job(name="job", run=takes)
+        with pytest.raises(ValidationError, match=r"Job 'job'.*output type.*Plain.*leave it out"):
+            define_job(name="job", run=gives)
+
+
+class TestFunctions:
+    def test_async_and_plain_functions_are_told_apart(self) -> None:
+        """A plain job runs in a thread."""
+
+        async def coroutine(step: Any, input: int) -> int:
+            return input
+
+        def plain(step: Any, input: int) -> int:
+            return input
+
+        class AsyncObject:
+            async def __call__(self, step: Any, input: int) -> int:
+                return input
+
+        assert define_job(name="job", run=coroutine).is_async
+        assert not define_job(name="job", run=plain).is_async
+        assert define_job(name="job", run=AsyncObject()).is_async
+        assert define_job(name="job", run=functools.partial(coroutine)).is_async
+
+    def test_partials_methods_and_wrapped_functions_are_taken(self) -> None:
+        """Whatever can be called with (step, input)."""
+
+        async def function(step: Any, input: Order, extra: int = 0) -> Receipt:
+            return Receipt(extra)
+
+        @functools.wraps(function)
+        async def wrapped(*args: Any, **kwargs: Any) -> Any:
+            return await function(*args, **kwargs)
+
+        class Service:
+            async def method(self, step: Any, input: Order) -> Receipt:
+                return Receipt(0)
+
+        for each in (functools.partial(function, extra=5), wrapped, Service().method, function):
+            job = define_job(name="job", run=each)
+            assert job.input.annotation is Order
+            assert job.output is not None
+
+    def test_functions_that_do_not_take_step_and_input_are_refused(self) -> None:
+        """The message shows what the function takes."""
+
+        async def nothing() -> None: ...
+
+        async def only_step(step: Any) -> None: ...
+
+        async def three(step: Any, input: Any, more: Any) -> None: ...
+
+        async def by_keyword(step: Any, *, input: Any) -> None: ...
+
+        async def keyword_too(step: Any, input: Any, *, more: Any) -> None: ...
+
+        for function in (nothing, only_step, three, by_keyword, keyword_too, type):
+            with pytest.raises(ValidationError, match=r"Job 'job'.*must take \(step, input\)"):
+                define_job(name="job", run=function)
+
+    def test_what_is_no_function_is_refused(self) -> None:
+        """By its value."""
+        with pytest.raises(ValidationError, match=r"run must be a function, got 5"):
+            define_job(name="job", run=5)  # type: ignore[call-overload]
+
+    @pytest.mark.parametrize("name", ["", None, 5, "a\x00b", "\ud800"], ids=repr)
+    def test_a_bad_name_is_refused(self, name: Any) -> None:
+        """`name` is required and never derived."""
+        with pytest.raises(ValidationError, match="job name"):
+            define_job(name=name)
+
+    def test_a_name_is_required(self) -> None:
+        """Renaming a function must not orphan its runs."""
+        with pytest.raises(TypeError):
+            define_job()  # type: ignore[call-overload]
+
+
+class TestADefinition:
+    async def test_it_can_be_called_like_its_function(self) -> None:
+        """How one unit-tests a job with a fake step."""
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Order) -> Receipt:
+            """Sell something."""
+            return Receipt(await step.run("price", lambda: len(input.item)))
+
+        assert await job(FakeStep(), Order(item="tea")) == Receipt(3)
+        assert (job.name, job.__name__, job.__doc__) == ("job", "job", "Sell something.")
+        assert repr(job) == "<JobDefinition 'job'>"
+        assert job.__module__ == __name__
+        assert isinstance(job, JobDefinition)
+
+    def test_a_plain_one_too(self) -> None:
+        """The same for a plain function."""
+
+        @define_job(name="job")
+        def job(step: SyncStepContext, input: int) -> int:
+            return input + 1
+
+        assert job(object(), 1) == 2

@@ -1,0 +1,239 @@
+"""R3: what JSON can carry comes back equal; what it cannot is refused by place."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from enum import Enum
+from typing import Any, Literal
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from durably import ValidationError
+from durably.core.json_values import (
+    Codec,
+    codec_or_none,
+    decode_json,
+    encode_json,
+    encode_leniently,
+    is_storable,
+    storable,
+    text_of,
+)
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(TEXT, inner, max_size=5),
+    max_leaves=20,
+)
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+class Everything(BaseModel):
+    model_config = ConfigDict(populate_by_name=True)
+
+    text: str = Field(alias="theText")
+    day: date
+    at: datetime
+    took: timedelta
+    price: Decimal
+    key: UUID
+    colour: Colour
+    pair: tuple[int, str]
+    by_number: dict[int, float]
+    level: Literal["low", "high"]
+    child: Everything | None = None
+
+
+EVERYTHING = st.builds(
+    Everything,
+    text=TEXT,
+    day=st.dates(),
+    at=st.datetimes(timezones=st.just(UTC)),
+    took=st.timedeltas(min_value=timedelta(0), max_value=timedelta(days=10_000)),
+    price=st.decimals(allow_nan=False, allow_infinity=False),
+    key=st.uuids(),
+    colour=st.sampled_from(Colour),
+    pair=st.tuples(st.integers(), TEXT),
+    by_number=st.dictionaries(st.integers(), st.floats(allow_nan=False, allow_infinity=False), max_size=3),
+    level=st.sampled_from(["low", "high"]),
+    child=st.none(),
+)
+
+
+@dataclass
+class Point:
+    x: int
+    y: int = 0
+    note: str = field(default="", kw_only=True)
+
+
+class TestRoundTrip:
+    @given(JSON)
+    def test_any_json_value_comes_back_equal(self, value: Any) -> None:
+        """R3: what is stored is what was given."""
+        back = decode_json(encode_json(value, "value"))
+
+        assert back == value
+        assert repr(back) == repr(value)
+
+    @given(EVERYTHING)
+    def test_a_typed_value_comes_back_equal(self, value: Everything) -> None:
+        """R3: dates, decimals, UUIDs, enums, tuples and aliases come back as what they were."""
+        codec = Codec(Everything)
+
+        assert codec.decode(codec.encode(value, "value"), "value") == value
+
+    @given(st.lists(st.builds(Point, st.integers(), st.integers(), note=TEXT)))
+    def test_dataclasses_come_back_equal(self, value: list[Point]) -> None:
+        """R3: whatever Pydantic can validate."""
+        codec = Codec(list[Point])
+
+        assert codec.decode(codec.encode(value, "value"), "value") == value
+
+    @given(st.recursive(st.floats() | st.binary() | st.text() | st.sets(st.integers()), st.lists))
+    def test_lenient_encoding_never_fails(self, value: Any) -> None:
+        """S7: any data can be logged, and read again by a strict reader."""
+        text = encode_leniently(value)
+
+        decode_json(text)
+        assert text.encode()
+        assert "NaN" not in text.replace('"NaN"', "")
+
+    def test_it_is_compact_and_not_escaped(self) -> None:
+        """D1: compact, UTF-8 not escaped."""
+        assert encode_json({"ü": [1, None, "🚂"]}, "value") == '{"ü":[1,null,"🚂"]}'
+
+    def test_readers_accept_spaces_and_escapes(self) -> None:
+        """D1: other programs may write them."""
+        assert decode_json(' { "a" : [ 1 , "\\u00fc\\ud83d\\ude82" ] } ') == {"a": [1, "ü🚂"]}
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("value", "field", "message"),
+        [
+            (math.nan, "value", "nan"),
+            ([1, [2, -math.inf]], "value[1][1]", "-inf"),
+            ({"a": {"b": {1}}}, "value.a.b", "a set; use a list"),
+            ({"a": frozenset()}, "value.a", "a set"),
+            ([b"x"], "value[0]", "encode them as text"),
+            ([bytearray(b"x")], "value[0]", "bytes"),
+            ({"a": object()}, "value.a", "object of type 'object'"),
+            ({"a": [lambda: 1]}, "value.a[0]", "function"),
+            ("\ud800", "value", "lone surrogate"),
+            ({"\udfff": 1}, "value", "lone surrogate"),
+            (10**5000, "value", "cannot be stored"),
+        ],
+        ids=["nan", "inf", "set", "frozenset", "bytes", "bytearray", "object", "function", "text", "key", "huge"],
+    )
+    def test_the_place_is_named(self, value: Any, field: str, message: str) -> None:
+        """R3: NaN, Infinity, sets, bytes, objects, lone surrogates."""
+        with pytest.raises(ValidationError) as refused:
+            encode_json(value, "value")
+
+        assert refused.value.field == field
+        assert message in str(refused.value)
+
+    def test_nesting_without_end_is_refused(self) -> None:
+        """R3: deep or endless, plain or inside something that needs a second look."""
+        endless: list[Any] = []
+        endless.append(endless)
+        deep: list[Any] = [date(2026, 1, 1)]
+        for _ in range(100_000):
+            deep = [deep]
+
+        for value in (endless, deep, {"a": [deep]}):
+            for encode in (encode_json, Codec(Any).encode, Codec(list[Any] | dict[str, Any]).encode):
+                with pytest.raises(ValidationError, match="value"):
+                    encode(value, "value")
+
+    def test_what_was_stored_can_be_read_from_anywhere(self) -> None:
+        """R3: what is accepted high on the stack can be read deep down, and the other way round."""
+
+        def nested(depth: int) -> Any:
+            value: Any = 1
+            for _ in range(depth):
+                value = [value]
+            return value
+
+        def at_depth(frames: int, function: Any, *args: Any) -> Any:
+            return function(*args) if frames == 0 else at_depth(frames - 1, function, *args)
+
+        for depth in (50, 190, 500, 900, 950, 990):
+            try:
+                text = encode_json(nested(depth), "value")
+            except ValidationError:
+                continue
+            assert at_depth(400, decode_json, text) == nested(depth)
+
+    def test_a_model_names_its_field(self) -> None:
+        """R3: also values that were validated."""
+
+        class Row(BaseModel):
+            price: float
+            tags: set[str] | None = None
+
+        codec = Codec(list[Row])
+        with pytest.raises(ValidationError, match=r"input\[1\]\.price") as refused:
+            codec.encode(codec.validate([{"price": 1}, {"price": math.inf}], "input"), "input")
+        assert refused.value.field == "input[1].price"
+        with pytest.raises(ValidationError, match=r"input\[0\]\.tags"):
+            codec.encode(codec.validate([{"price": 1, "tags": ["a"]}], "input"), "input")
+
+    def test_a_secret_is_not_stored_as_asterisks(self) -> None:
+        """R3: what would come back as something else is refused."""
+
+        class Login(BaseModel):
+            password: SecretStr
+
+        codec = Codec(Login)
+        with pytest.raises(ValidationError, match=r"input\.password"):
+            codec.encode(Login(password=SecretStr("hush")), "input")
+
+    def test_validation_lists_the_first_places(self) -> None:
+        """R3: one line, not a page."""
+        with pytest.raises(ValidationError, match="and 5 more") as refused:
+            Codec(list[int]).validate(["x"] * 10, "input")
+
+        assert refused.value.field == "input[0]"
+        assert str(refused.value).count("input[") == 5
+
+    def test_a_type_without_validation_has_no_codec(self) -> None:
+        """A step annotated with a type of its own is stored unchecked."""
+
+        class Plain: ...
+
+        assert codec_or_none(Plain) is None
+        assert codec_or_none(None) is None
+        assert codec_or_none(Any) is None
+
+
+class TestTexts:
+    @given(st.text(st.characters(), min_size=1))
+    def test_any_text_can_be_made_storable(self, text: str) -> None:
+        """S7: for messages, which must not be lost."""
+        made = storable(text)
+
+        assert is_storable(made)
+        assert made == text or not is_storable(text)
+
+    def test_any_object_has_a_text(self) -> None:
+        """S7: at least its type."""
+
+        class Unspeakable:
+            def __repr__(self) -> str:
+                raise RuntimeError
+
+        assert text_of(Unspeakable()) == "<Unspeakable>"
+        assert text_of(ValueError("x")) == "ValueError('x')"
