@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 from urllib.parse import urlsplit
 
 from durably.core.clock import Clock
@@ -89,8 +90,9 @@ def _file_of(url: str, path: str) -> str:
 
 
 def _as_store(database: object) -> Store:
-    if isinstance(database, Store):
-        return database
+    # Not isinstance: since Python 3.12 that looks past `__getattr__`, by which a store that wraps another answers.
+    if all(hasattr(database, verb) for verb in vars(Store) if not verb.startswith("_")):
+        return cast("Store", database)
     raise ValidationError(
         f"Invalid database {database!r}: expected a URL ({_FORMS}), a Path or a Store", field="database", value=database
     )
