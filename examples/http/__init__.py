@@ -1,0 +1,1 @@
+"""The handler in the frameworks that people use."""

@@ -1,0 +1,7 @@
+"""`python -m durably.cli` is the command `durably`."""
+
+import sys
+
+from durably.cli.main import main
+
+sys.exit(main())

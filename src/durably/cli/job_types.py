@@ -1,0 +1,111 @@
+"""The TypeScript file of an instance's jobs: the `Jobs` interface, the names, and the types behind them."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, Literal
+
+from pydantic import PydanticUserError, TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import core_schema
+
+from durably.cli.errors import CommandError
+from durably.cli.typescript import Types, documentation, property_name
+from durably.core.json_values import Codec
+from durably.handles import JobHandle
+
+_HEADER: Final = "// Written by `durably types`: change the jobs, not this file.\n"
+
+Mode = Literal["validation", "serialization"]
+_Side = tuple[str, Mode]
+
+
+def typescript_of_jobs(jobs: Mapping[str, JobHandle[Any, Any]]) -> str:
+    """Return the file for jobs by attribute name. Raises `CommandError` when two would have one name.
+
+    Inputs are described as they must be sent, outputs as they come back: JSON, not Python.
+    """
+    properties = _properties_of(jobs)
+    adapters: dict[_Side, TypeAdapter[Any]] = {}
+    for attribute, handle in jobs.items():
+        _add(adapters, (attribute, "validation"), handle.definition.input)
+        _add(adapters, (attribute, "serialization"), handle.definition.output)
+    sides: list[tuple[str, Mode, TypeAdapter[Any]]] = [
+        (attribute, mode, adapter) for (attribute, mode), adapter in adapters.items()
+    ]
+    schemas, shared = TypeAdapter.json_schemas(sides, schema_generator=_WholeOutputs)
+    types = Types(shared.get("$defs", {}), taken=frozenset({"Jobs"}))
+
+    def side(attribute: str, mode: Mode) -> str:
+        return types.type_of(schemas.get((attribute, mode), True), indent=2)
+
+    entries = "".join(
+        _entry(property_, handle, side(attribute, "validation"), side(attribute, "serialization"))
+        for attribute, (property_, handle) in properties.items()
+    )
+    names = "".join(
+        f"  {property_name(property_)}: '{_escaped(handle.name)}',\n" for property_, handle in properties.values()
+    )
+    blocks = [
+        _HEADER,
+        *(f"{declaration}\n" for declaration in types.declarations()),
+        f"export interface Jobs {{\n{entries}}}\n",
+        f"export const jobNames = {{\n{names}}} as const\n",
+    ]
+    return "\n".join(blocks)
+
+
+class _WholeOutputs(GenerateJsonSchema):
+    """A stored output holds every field of a model, those with defaults too."""
+
+    def field_is_required(
+        self,
+        field: core_schema.ModelField | core_schema.DataclassField | core_schema.TypedDictField,
+        total: bool,  # noqa: FBT001 - as Pydantic declares it
+    ) -> bool:
+        if self.mode == "serialization" and field["type"] != "typed-dict-field":
+            return not field.get("serialization_exclude", False)
+        return super().field_is_required(field, total)
+
+
+def _add(adapters: dict[_Side, TypeAdapter[Any]], side: _Side, codec: Codec[Any] | None) -> None:
+    if codec is None or codec.annotation is Any:
+        return
+    adapter: TypeAdapter[Any] = TypeAdapter(codec.annotation)
+    try:
+        adapter.json_schema(mode=side[1])
+    except PydanticUserError:
+        # Pydantic can validate it and cannot describe it: for TypeScript it is unknown.
+        return
+    adapters[side] = adapter
+
+
+def _properties_of(jobs: Mapping[str, JobHandle[Any, Any]]) -> dict[str, tuple[str, JobHandle[Any, Any]]]:
+    properties: dict[str, tuple[str, JobHandle[Any, Any]]] = {}
+    for attribute, handle in jobs.items():
+        property_ = re.sub(r"_+([a-zA-Z0-9])", lambda match: match[1].upper(), attribute).rstrip("_")
+        twin = _twin_of(property_, properties.items())
+        if twin is not None:
+            raise CommandError(
+                f"the jobs {twin!r} and {attribute!r} would both be {property_!r} in TypeScript: register one under "
+                "another name"
+            )
+        properties[attribute] = (property_, handle)
+    return properties
+
+
+def _twin_of(property_: str, known: Iterable[tuple[str, tuple[str, JobHandle[Any, Any]]]]) -> str | None:
+    return next((attribute for attribute, (taken, _) in known if taken == property_), None)
+
+
+def _entry(property_: str, handle: JobHandle[Any, Any], input_type: str, output_type: str) -> str:
+    conventional = re.sub("[A-Z]", lambda match: f"-{match[0].lower()}", property_)
+    name = "" if conventional == handle.name else f"    name: '{_escaped(handle.name)}'\n"
+    note = documentation(inspect.cleandoc(handle.definition.__doc__ or ""), 1)
+    return f"{note}  {property_name(property_)}: {{\n{name}    input: {input_type}\n    output: {output_type}\n  }}\n"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n")

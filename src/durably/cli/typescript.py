@@ -1,0 +1,177 @@
+"""From the JSON Schema that Pydantic produces to TypeScript types."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+Schema = Mapping[str, Any]
+
+_REFERENCE: Final = "#/$defs/"
+_IDENTIFIER: Final = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]*\Z")
+_PRIMITIVES: Final = {
+    "string": "string",
+    "integer": "number",
+    "number": "number",
+    "boolean": "boolean",
+    "null": "null",
+}
+_RESERVED: Final = frozenset(
+    {
+        "any",
+        "bigint",
+        "boolean",
+        "class",
+        "const",
+        "enum",
+        "export",
+        "extends",
+        "false",
+        "import",
+        "in",
+        "interface",
+        "never",
+        "new",
+        "null",
+        "number",
+        "object",
+        "string",
+        "super",
+        "symbol",
+        "this",
+        "true",
+        "type",
+        "typeof",
+        "undefined",
+        "unknown",
+        "var",
+        "void",
+    }
+)
+
+
+class Types:
+    """The named types of one file, and the text of types that refer to them."""
+
+    def __init__(self, definitions: Mapping[str, Schema], taken: frozenset[str]) -> None:
+        self._definitions = definitions
+        self._names = _names_of(definitions, taken | _RESERVED)
+
+    def declarations(self) -> list[str]:
+        """Return the declaration of every definition."""
+        return [self._declaration(self._names[key], schema) for key, schema in self._definitions.items()]
+
+    def type_of(self, schema: Schema | bool, indent: int = 0) -> str:  # noqa: FBT001, PLR0911 - True is a schema too; a table
+        """Return the type of a schema; `unknown` where it allows anything or says what TypeScript cannot."""
+        match schema:
+            case bool():
+                return "unknown" if schema else "never"
+            case {"$ref": str() as reference}:
+                return self._names.get(reference.removeprefix(_REFERENCE), "unknown")
+            case {"type": [*kinds]}:
+                return _union([self.type_of({**schema, "type": kind}, indent) for kind in kinds])
+            case {"const": _} | {"enum": _} | {"anyOf": _} | {"oneOf": _} | {"allOf": _}:
+                return self._combination(schema, indent)
+            case {"type": "array"}:
+                return self._array(schema, indent)
+            case {"type": "object"}:
+                return self._object(schema, indent)
+        return _PRIMITIVES.get(schema.get("type", ""), "unknown")
+
+    def _combination(self, schema: Schema, indent: int) -> str:
+        if "const" in schema:
+            return _literal(schema["const"])
+        if "enum" in schema:
+            return _union([_literal(value) for value in schema["enum"]])
+        if "allOf" in schema:
+            return " & ".join(_grouped(self.type_of(part, indent)) for part in schema["allOf"])
+        variants = schema.get("anyOf") or schema.get("oneOf") or []
+        return _union([self.type_of(variant, indent) for variant in variants])
+
+    def _declaration(self, name: str, schema: Schema) -> str:
+        text = self.type_of(schema)
+        is_shape = schema.get("type") == "object" and schema.get("properties")
+        head = f"export interface {name} {text}" if is_shape else f"export type {name} = {text}"
+        return documentation(schema.get("description"), 0) + head
+
+    def _array(self, schema: Schema, indent: int) -> str:
+        rest = schema.get("items", True)
+        first = schema.get("prefixItems")
+        if first is None:
+            return f"{_grouped(self.type_of(rest, indent))}[]"
+        needed = schema.get("minItems", 0)
+        parts = [
+            self.type_of(item, indent) if index < needed else f"{_grouped(self.type_of(item, indent))}?"
+            for index, item in enumerate(first)
+        ]
+        if rest is not False and schema.get("maxItems") != len(first):
+            parts.append(f"...{_grouped(self.type_of(rest, indent))}[]")
+        return f"[{', '.join(parts)}]"
+
+    def _object(self, schema: Schema, indent: int) -> str:
+        properties: Mapping[str, Any] = schema.get("properties", {})
+        others = schema.get("additionalProperties", not properties)
+        margin = "  " * (indent + 1)
+        lines = [self._property(name, each, schema, indent + 1) for name, each in properties.items()]
+        if others is not False or "patternProperties" in schema:
+            # Beside named properties the type of the others would have to allow all of theirs.
+            kind = "unknown" if properties or isinstance(others, bool) else self.type_of(others, indent + 1)
+            lines.append(f"{margin}[key: string]: {kind}\n")
+        return "{\n" + "".join(lines) + "  " * indent + "}" if lines else "{ [key: string]: never }"
+
+    def _property(self, name: str, schema: Any, parent: Schema, indent: int) -> str:
+        mark = "" if name in parent.get("required", ()) else "?"
+        note = documentation(schema.get("description") if isinstance(schema, Mapping) else None, indent)
+        return f"{note}{'  ' * indent}{property_name(name)}{mark}: {self.type_of(schema, indent)}\n"
+
+
+def property_name(name: str) -> str:
+    """Return a name as it is written before a colon."""
+    return name if _IDENTIFIER.match(name) else _literal(name)
+
+
+def documentation(text: str | None, indent: int) -> str:
+    """Return a comment in the form that editors show, or nothing."""
+    if not text:
+        return ""
+    margin = "  " * indent
+    lines = text.replace("*/", "*\\/").splitlines()
+    if len(lines) == 1:
+        return f"{margin}/** {lines[0]} */\n"
+    return f"{margin}/**\n" + "".join(f"{margin} * {line}".rstrip() + "\n" for line in lines) + f"{margin} */\n"
+
+
+def _names_of(definitions: Mapping[str, Schema], taken: frozenset[str]) -> dict[str, str]:
+    used = set(taken)
+    names = {}
+    for key in definitions:
+        plain = re.sub(r"[^A-Za-z0-9_$]", "", key) or "Type"
+        wanted = plain if _IDENTIFIER.match(plain) else f"_{plain}"
+        name, number = wanted, 2
+        while name in used:
+            name, number = f"{wanted}{number}", number + 1
+        used.add(name)
+        names[key] = name
+    return names
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, str):
+        quoted = json.dumps(value, ensure_ascii=False)[1:-1].replace('\\"', '"').replace("'", "\\'")
+        # Two characters that end a line in the eyes of some tools.
+        return "'" + quoted.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029") + "'"
+    if value is None or isinstance(value, bool | int | float):
+        return json.dumps(value)
+    return "unknown"
+
+
+def _union(types: list[str]) -> str:
+    return "unknown" if "unknown" in types else " | ".join(dict.fromkeys(types))
+
+
+def _grouped(text: str) -> str:
+    """Return a type so that `[]`, `?` or `&` behind it belongs to all of it."""
+    is_compound = " | " in text or " & " in text
+    return f"({text})" if is_compound else text

@@ -1,0 +1,87 @@
+"""A page written against the generated types compiles, and one that is wrong does not."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Run
+
+PACKAGES = Path(__file__).resolve().parents[2] / "packages"
+COMPILER = PACKAGES / "node_modules" / ".bin" / "tsc"
+
+pytestmark = pytest.mark.skipif(
+    not COMPILER.exists() or shutil.which("node") is None,
+    reason="the TypeScript compiler is not installed: run `npm ci` in packages/",
+)
+
+RIGHT = """
+import { createDurably } from 'durably-react'
+import { jobNames, type Jobs } from './durably.gen.js'
+
+const durably = createDurably<Jobs>({ api: '/api/durably', names: jobNames })
+
+export function page() {
+  const { trigger, output } = durably.placeOrder.useJob()
+  void trigger({
+    id: 'a',
+    placed: '2026-01-01T00:00:00Z',
+    price: '9.99',
+    color: 'red',
+    shape: { kind: 'circle', radius: 1 },
+    size: [1, 2],
+    path: [],
+    counts: { apples: 3 },
+    tree: { children: [{}] },
+    options: { mode: 'fast' },
+    'order-reference': 'x',
+  })
+  const children: number | undefined = output?.children.length
+  const prices: string[] | undefined = durably.nightly.useJob().output?.map((order) => order.price)
+  void durably.loose.useJob().trigger({ known: true, more: 1 })
+  return [children, prices]
+}
+"""
+
+WRONG = [
+    ("trigger({ filename: 7 })", "void durably.placeOrder.useJob().trigger({ filename: 7 })"),
+    ("a literal", "void durably.loose.useJob().trigger({ known: 'yes' })"),
+    ("a missing property", "void durably.loose.useJob().trigger({})"),
+    ("an unknown job", "durably.placeOrders.useJob()"),
+    ("the type of an output", "const n: number | undefined = durably.nightly.useJob().output?.[0]?.price; void n"),
+]
+
+
+@pytest.fixture
+def compile_page(durably_command: Run, project: Path):
+    assert durably_command("types", "shop:durably", "-o", "durably.gen.ts").returncode == 0
+    base = json.loads((PACKAGES / "tsconfig.base.json").read_text())["compilerOptions"]
+    sources = {name: [str(PACKAGES / name / "src" / "index.ts")] for name in ("durably-client", "durably-react")}
+    options = {**base, "noEmit": True, "declaration": False, "declarationMap": False, "paths": sources}
+    (project / "package.json").write_text('{"type": "module"}')
+    (project / "tsconfig.json").write_text(json.dumps({"compilerOptions": options, "include": ["page.ts"]}))
+
+    def compile_(page: str) -> subprocess.CompletedProcess[str]:
+        (project / "page.ts").write_text(page)
+        return subprocess.run(
+            [str(COMPILER), "--project", "."], cwd=project, capture_output=True, text=True, timeout=120, check=False
+        )
+
+    return compile_
+
+
+def test_a_right_page_compiles(compile_page) -> None:
+    """As strictly as the packages themselves are compiled."""
+    assert compile_page(RIGHT).stdout == ""
+
+
+def test_wrong_lines_are_type_errors(compile_page) -> None:
+    """Each of them, and nothing else."""
+    lines = RIGHT.splitlines()
+    compiled = compile_page("\n".join([*lines, *(line for _, line in WRONG)]))
+
+    errors = [line for line in compiled.stdout.splitlines() if line.startswith("page.ts(")]
+    found = {int(error.removeprefix("page.ts(").split(",")[0]) for error in errors}
+    assert found == {len(lines) + number for number in range(1, len(WRONG) + 1)}, compiled.stdout

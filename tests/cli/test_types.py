@@ -1,0 +1,202 @@
+"""`durably types`: the jobs of an instance as TypeScript types."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Run
+
+EXPECTED = """\
+// Written by `durably types`: change the jobs, not this file.
+
+export interface Circle {
+  kind: 'circle'
+  radius: number
+}
+
+export type Color = 'red' | 'it\\'s blue'
+
+export interface Loose {
+  known: boolean
+  [key: string]: unknown
+}
+
+export interface Options {
+  mode?: 'fast' | 'slow'
+}
+
+export interface OrderInput {
+  id: string
+  /** When it was placed. */
+  placed: string
+  price: number | string
+  color: Color
+  shape: Circle | Square
+  note?: string | null
+  tags?: string[]
+  size: [number, number]
+  path: string[]
+  counts: {
+    [key: string]: number
+  }
+  tree: TreeInput
+  options: Options
+  extra?: unknown
+  many?: (number | string)[]
+  'order-reference': string
+}
+
+export interface OrderOutput {
+  id: string
+  /** When it was placed. */
+  placed: string
+  price: string
+  color: Color
+  shape: Circle | Square
+  note: string | null
+  tags: string[]
+  size: [number, number]
+  path: string[]
+  counts: {
+    [key: string]: number
+  }
+  tree: TreeOutput
+  options: Options
+  extra: unknown
+  many: (number | string)[]
+  'order-reference': string
+}
+
+export interface Square {
+  kind: 'square'
+  side: number
+}
+
+/**
+ * A node and
+ * its children.
+ */
+export interface TreeInput {
+  children?: TreeInput[]
+}
+
+/**
+ * A node and
+ * its children.
+ */
+export interface TreeOutput {
+  children: TreeOutput[]
+}
+
+export interface Jobs {
+  /** Place an order. */
+  placeOrder: {
+    input: OrderInput
+    output: TreeOutput
+  }
+  nightly: {
+    name: 'reports.nightly'
+    input: string
+    output: OrderOutput[]
+  }
+  loose: {
+    input: Loose
+    output: unknown
+  }
+  anything: {
+    input: unknown
+    output: unknown
+  }
+}
+
+export const jobNames = {
+  placeOrder: 'place-order',
+  nightly: 'reports.nightly',
+  loose: 'loose',
+  anything: 'anything',
+} as const
+"""
+
+
+def test_inputs_as_they_are_sent_and_outputs_as_they_come_back(durably_command: Run, project: Path) -> None:
+    """What has a default may be left out of an input and is always there in an output."""
+    finished = durably_command("types", "shop:durably", "-o", "durably.gen.ts")
+
+    assert (finished.returncode, finished.stderr) == (0, "")
+    assert (project / "durably.gen.ts").read_text() == EXPECTED
+    assert {path.name for path in project.iterdir() if not path.is_dir()} == {"shop.py", "durably.gen.ts"}
+
+
+def test_without_a_file_it_goes_to_standard_output(durably_command: Run) -> None:
+    assert durably_command("types", "shop:durably").stdout == EXPECTED
+
+
+def test_check_tells_whether_the_file_is_current_and_writes_nothing(durably_command: Run, project: Path) -> None:
+    """For CI: exit status 1 and what to do, until the file is what would be written."""
+    arguments = ("types", "shop:durably", "-o", "durably.gen.ts", "--check")
+    missing = durably_command(*arguments)
+    assert missing.returncode == 1
+    assert missing.stderr == ("durably.gen.ts is not up to date: run `durably types shop:durably -o durably.gen.ts`\n")
+    assert not (project / "durably.gen.ts").exists()
+
+    durably_command(*arguments[:-1])
+    assert durably_command(*arguments).returncode == 0
+
+    (project / "durably.gen.ts").write_text("old")
+    assert durably_command(*arguments).returncode == 1
+    assert (project / "durably.gen.ts").read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("shop",), "'shop' names no instance: expected module:attribute, like app:durably"),
+        (("nowhere:durably",), "there is no module 'nowhere'"),
+        (("shop:nothing",), "shop has no attribute 'nothing'"),
+        (("shop:not_one",), "shop:not_one is a int, not an instance made by create_durably"),
+        (("shop:durably", "--check"), "--check needs -o FILE"),
+        (("shop:durably", "-o", "no/such/folder/durably.gen.ts"), "cannot be written"),
+        (("shop:durably", "-o", ".", "--check"), "cannot be read"),
+    ],
+)
+def test_what_cannot_be_done_is_told_without_a_traceback(durably_command: Run, arguments, text: str) -> None:
+    finished = durably_command("types", *arguments)
+
+    assert finished.returncode == 2
+    assert text in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+def test_an_application_that_is_broken_shows_where(durably_command: Run, project: Path) -> None:
+    """An error of the user's own module is the user's to see, whole."""
+    (project / "broken.py").write_text("import no_such_dependency\n")
+
+    finished = durably_command("types", "broken:durably")
+
+    assert "ModuleNotFoundError: No module named 'no_such_dependency'" in finished.stderr
+
+
+def test_two_attributes_that_would_be_one_property(durably_command: Run, project: Path) -> None:
+    (project / "twins.py").write_text(
+        "from durably import create_durably, define_job\n"
+        "first = define_job(name='first', run=lambda step, input: None)\n"
+        "second = define_job(name='second', run=lambda step, input: None)\n"
+        "durably = create_durably(database='sqlite://:memory:', jobs={'send_mail': first, 'sendMail': second})\n"
+    )
+
+    finished = durably_command("types", "twins:durably")
+
+    assert finished.returncode == 2
+    assert "'send_mail' and 'sendMail' would both be 'sendMail'" in finished.stderr
+
+
+def test_a_type_that_cannot_be_described_is_unknown(durably_command: Run, project: Path) -> None:
+    """Pydantic validates a callable; JSON Schema has no word for one."""
+    (project / "odd.py").write_text(
+        "from typing import Callable\n"
+        "from durably import create_durably, define_job\n"
+        "job = define_job(name='odd', input=Callable, run=lambda step, input: None)\n"
+        "durably = create_durably(database='sqlite://:memory:', jobs={'odd': job})\n"
+    )
+
+    assert "input: unknown" in durably_command("types", "odd:durably").stdout
