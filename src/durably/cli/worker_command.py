@@ -1,0 +1,101 @@
+"""`durably worker`: a process that executes the runs of an instance until it is told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+from typing import Any
+
+from durably.app import Durably
+from durably.cli.errors import CommandError
+from durably.cli.loading import load_instance
+from durably.core.errors import DurablyError
+
+log = logging.getLogger("durably")
+
+
+def add_parser(verbs: argparse._SubParsersAction[Any]) -> None:
+    """Add the verb to the command line."""
+    parser = verbs.add_parser(
+        "worker",
+        help="execute runs until told to stop",
+        description="Migrate the database and execute runs of its jobs. SIGTERM or Ctrl-C lets the runs that "
+        "execute end; a second one gives them back, so that another worker continues them at once.",
+    )
+    parser.add_argument("target", metavar="MODULE:ATTRIBUTE", help="the instance, like app:durably")
+    parser.add_argument(
+        "--until-idle", action="store_true", help="stop when nothing is left to execute, for cron and serverless"
+    )
+    parser.set_defaults(perform=perform)
+
+
+def perform(options: argparse.Namespace) -> int:
+    """Execute runs. Raises `CommandError`."""
+    durably = load_instance(options.target)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    try:
+        return asyncio.run(_until_idle(durably) if options.until_idle else _serve(durably))
+    except DurablyError as error:
+        raise CommandError(str(error)) from error
+
+
+async def _until_idle(durably: Durably) -> int:
+    try:
+        await durably.migrate()
+        executed = await durably.process_until_idle()
+    finally:
+        await durably.close()
+    log.info("executed %d runs, nothing is left", executed)
+    return 0
+
+
+async def _serve(durably: Durably) -> int:
+    told_to_stop, told_twice = asyncio.Event(), asyncio.Event()
+
+    def hear(number: int) -> None:
+        name = signal.Signals(number).name
+        if told_to_stop.is_set():
+            log.info("%s again: giving back what still executes", name)
+            told_twice.set()
+        else:
+            log.info("%s: waiting for what executes; again to give it back", name)
+            told_to_stop.set()
+
+    _on_signals(hear)
+    try:
+        await durably.init()
+        log.info("worker %d executes %s on %s", os.getpid(), _jobs_of(durably), durably.storage.name)
+        await told_to_stop.wait()
+        await _stop(durably, told_twice)
+    finally:
+        await durably.close()
+    log.info("worker %d has stopped", os.getpid())
+    return 0
+
+
+async def _stop(durably: Durably, told_twice: asyncio.Event) -> None:
+    stopping = asyncio.create_task(durably.stop())
+    impatient = asyncio.create_task(told_twice.wait())
+    await asyncio.wait([stopping, impatient], return_when=asyncio.FIRST_COMPLETED)
+    if not stopping.done():
+        await durably.stop(timeout=0)
+    impatient.cancel()
+    await stopping
+
+
+def _on_signals(hear: Any) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        try:
+            loop.add_signal_handler(number, hear, number)
+        except NotImplementedError:
+            # Windows has no such handlers; there the signal arrives between two bytecodes.
+            signal.signal(number, lambda received, _: loop.call_soon_threadsafe(hear, received))
+
+
+def _jobs_of(durably: Durably) -> str:
+    return ", ".join(sorted(handle.name for handle in durably.jobs.values())) or "no jobs"

@@ -1,0 +1,134 @@
+"""`durably worker`: a process that executes runs, and how it stops (W4)."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from durably import Durably, create_durably
+
+from . import worker_app
+
+PATIENCE_SECONDS = 20.0
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'jobs.db'}"
+
+
+@pytest.fixture
+async def client(database: str) -> AsyncIterator[Durably]:
+    durably = create_durably(database=database, jobs=worker_app.JOBS)
+    await durably.migrate()
+    yield durably
+    await durably.close()
+
+
+@asynccontextmanager
+async def worker(database: str, *options: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "durably.cli",
+        "worker",
+        "tests.cli.worker_app:durably",
+        *options,
+        env={**os.environ, "DURABLY_DATABASE_URL": database},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def said_by(process: asyncio.subprocess.Process) -> str:
+    _, errors = await asyncio.wait_for(process.communicate(), PATIENCE_SECONDS)
+    return errors.decode()
+
+
+async def began(client: Durably, run_id: str) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        async for event in client.subscribe(run_id):
+            if event.type == "step:start":
+                return
+
+
+async def test_runs_are_executed_until_the_worker_is_told_to_stop(client: Durably, database: str) -> None:
+    """W4: SIGTERM with nothing under way ends the process at once, with status 0."""
+    async with worker(database) as process:
+        result = await client.jobs.quick.trigger_and_wait(20, timeout=PATIENCE_SECONDS)
+        process.send_signal(signal.SIGTERM)
+        said = await said_by(process)
+
+    assert result.output == 21
+    assert process.returncode == 0
+    assert "executes held, quick" in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_the_first_signal_lets_runs_end(
+    client: Durably, database: str, tmp_path: Path, number: signal.Signals
+) -> None:
+    """W4: what executes is completed, what waits is left to others."""
+    gate = tmp_path / "gate"
+    async with worker(database) as process:
+        run = await client.jobs.held.trigger(str(gate))
+        await began(client, run.id)
+        process.send_signal(number)
+        gate.touch()
+        said = await said_by(process)
+
+    assert (await client.wait_for_run(run.id, timeout=PATIENCE_SECONDS)).status == "completed"
+    assert process.returncode == 0
+    assert f"{number.name}: waiting for what executes" in said
+
+
+async def test_the_second_signal_gives_runs_back(client: Durably, database: str, tmp_path: Path) -> None:
+    """W4: the leases are released, so that another worker resumes at once."""
+    gate = tmp_path / "gate"
+    async with worker(database) as process:
+        run = await client.jobs.held.trigger(str(gate))
+        await began(client, run.id)
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        while b"SIGTERM: waiting" not in await asyncio.wait_for(process.stderr.readline(), PATIENCE_SECONDS):
+            pass
+        process.send_signal(signal.SIGTERM)
+        await said_by(process)
+
+    given_back = await client.get_run(run.id)
+    assert given_back is not None
+    assert (given_back.status, given_back.lease_owner) == ("pending", None)
+    gate.touch()
+    assert await client.process_until_idle() == 1
+
+
+async def test_until_idle_executes_what_there_is_and_ends(client: Durably, database: str) -> None:
+    """W5: for cron."""
+    runs = await client.jobs.quick.batch_trigger([1, 2, 3])
+    async with worker(database, "--until-idle") as process:
+        said = await said_by(process)
+
+    assert process.returncode == 0
+    assert "executed 3 runs" in said
+    assert {run.output for run in await client.get_runs()} == {2, 3, 4}
+    assert len(runs) == 3
+
+
+async def test_a_database_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    """A user reads what is wrong and what to do, not a traceback."""
+    async with worker(f"sqlite:///{tmp_path}/nowhere/jobs.db") as process:
+        said = await said_by(process)
+
+    assert process.returncode == 2
+    assert "there is no directory" in said
+    assert "Traceback" not in said

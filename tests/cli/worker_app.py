@@ -1,0 +1,26 @@
+"""The program that the tests' workers run."""
+
+import asyncio
+from pathlib import Path
+
+from durably import StepContext, create_durably, define_job
+
+
+@define_job(name="quick")
+async def quick(step: StepContext, input: int) -> int:
+    return await step.run("add", lambda: input + 1)
+
+
+async def until_there(gate: str) -> None:
+    while not Path(gate).exists():  # noqa: ASYNC240 - the gate is how a test of another process holds the step
+        await asyncio.sleep(0.01)
+
+
+@define_job(name="held")
+async def held(step: StepContext, input: str) -> None:
+    """Execute until the file that the input names is there."""
+    await step.run("wait", until_there, input)
+
+
+JOBS = {"quick": quick, "held": held}
+durably = create_durably(jobs=JOBS)
