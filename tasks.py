@@ -264,7 +264,7 @@ def python_tests(*arguments: str) -> bool:
 
 def other_python_tests(version: str, interpreter: str) -> bool:
     """Run the core's tests on another version of Python."""
-    python = prepare_venv(WORK / f"venv-{version}", "test", interpreter=interpreter)
+    python = prepare_venv(WORK / f"venv-{version}", "core-tests", interpreter=interpreter)
     return run(python, "-m", "pytest", *CORE_TESTS)
 
 
