@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.postgres.shared import fresh_database
 from tests.typescript.actor import TypeScriptProgram, install_typescript_library
 
 
@@ -27,10 +28,14 @@ def typescript_library() -> None:
     install_typescript_library()
 
 
-@pytest.fixture
-def shared(tmp_path: Path) -> SharedDatabase:
-    path = tmp_path / "shared.db"
-    return SharedDatabase(f"sqlite:///{path}", str(path))
+@pytest.fixture(params=["sqlite", "postgres"])
+def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SharedDatabase]:
+    if request.param == "sqlite":
+        path = tmp_path / "shared.db"
+        yield SharedDatabase(f"sqlite:///{path}", str(path))
+        return
+    with fresh_database() as url:
+        yield SharedDatabase(url, url)
 
 
 @pytest.fixture

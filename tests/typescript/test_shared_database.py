@@ -1,4 +1,4 @@
-"""D1: the web application in TypeScript, the work in Python, one database."""
+"""D1: the web application in TypeScript, the work in Python, one database: SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -298,7 +298,7 @@ class TestTypeScriptCancels:
         await open_durably(held, start=True, lease_duration=7200, lease_renew_interval=3600)
         watcher = await open_durably()
         events = Events(watcher)
-        await watcher.log_position()
+        await watcher.get_runs()
         typescript = await start_typescript()
         run = await typescript.do("trigger", {"filename": "a.csv"})
         await gate.reached()
