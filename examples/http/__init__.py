@@ -1,1 +1,1 @@
-"""The handler in the frameworks that people use."""
+"""The handler in the frameworks that people use."""  # noqa: A005 - the name of what is shown

@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from examples.http.jobs import durably
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -15,7 +16,6 @@ from starlette.requests import Request
 from starlette.routing import Mount
 
 from durably import AuthConfig, Run, RunFilter, RunOperation, TriggerRequest, create_durably_handler
-from examples.http.jobs import durably
 
 PAGES = os.environ.get("PAGE_ORIGINS", "https://app.example.com").split(",")
 SESSIONS = {"cookie-of-ada": "ada", "cookie-of-bob": "bob"}
@@ -46,7 +46,7 @@ def on_trigger(user: str, trigger: TriggerRequest) -> None:
         raise HTTPException(403, "Label the run with your own name")
 
 
-def on_run_access(user: str, run: Run, operation: RunOperation) -> None:
+def on_run_access(user: str, run: Run, _operation: RunOperation) -> None:
     if run.labels.get("user") != user:
         raise HTTPException(404, "Run not found")
 
@@ -56,7 +56,7 @@ def scope_runs(user: str, wanted: RunFilter) -> RunFilter:
 
 
 @asynccontextmanager
-async def lifespan(app: Starlette) -> AsyncIterator[None]:
+async def lifespan(_: Starlette) -> AsyncIterator[None]:
     async with durably:
         yield
 

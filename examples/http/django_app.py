@@ -13,11 +13,11 @@ from django.conf import settings
 from django.core.asgi import get_asgi_application
 from django.http import HttpRequest, JsonResponse
 from django.urls import path
+from examples.http.jobs import durably
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from durably import create_durably_handler
-from examples.http.jobs import durably
 
 settings.configure(ALLOWED_HOSTS=["127.0.0.1"], ROOT_URLCONF=__name__, SECRET_KEY="only for this example")
 django.setup()
@@ -32,7 +32,7 @@ urlpatterns = [path("imports", start_import)]
 
 
 @asynccontextmanager
-async def lifespan(app: Starlette) -> AsyncIterator[None]:
+async def lifespan(_: Starlette) -> AsyncIterator[None]:
     async with durably:
         yield
 

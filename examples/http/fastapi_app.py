@@ -3,14 +3,14 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from examples.http.jobs import ImportCsv, durably
 from fastapi import FastAPI
 
 from durably import create_durably_handler
-from examples.http.jobs import ImportCsv, durably
 
 
 @asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+async def lifespan(_: FastAPI) -> AsyncIterator[None]:
     async with durably:
         yield
 

@@ -9,10 +9,9 @@ from collections.abc import Coroutine
 from functools import cache
 from typing import Any, TypeVar
 
+from examples.http.jobs import durably
 from flask import Flask, abort, request
 from flask.typing import ResponseReturnValue
-
-from examples.http.jobs import durably
 
 ResultT = TypeVar("ResultT")
 
