@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from durably import Durably, Run
 from durably.core.store import Position
 from tests.crash.client import client
 from tests.crash.ledger import read_ledger
+from tests.crash.sqlite_file import check_integrity
 
 Place = tuple[str, str]
 """A step of a run."""
@@ -24,6 +24,8 @@ class Audit:
         self.acknowledged: set[str] = set()
         self.executions = 0
         self._results: dict[Place, str] = {}
+        self._settled: set[str] = set()
+        """Runs whose steps were read after their end: they are read again only at the very end."""
         self._attempts: dict[str, int] = {}
         self._seen: dict[str, int] = {}
         self._events: Counter[tuple[str, ...]] = Counter()
@@ -34,13 +36,14 @@ class Audit:
         new_lines = self._new_lines(ledger)
         async with client(self.database) as durably:
             runs = await durably.get_runs()
-            stored = await _completed_steps(durably, runs)
+            stored = await self._stored_steps(durably, [run for run in runs if run.id not in self._settled])
             await self._read_events(durably)
         self._check_ledger(new_lines, stored)
         lost = self.acknowledged - {run.id for run in runs}
         assert not lost, f"acknowledged runs are gone: {lost}"
+        counts = Counter(run_id for run_id, _ in stored)
         for run in runs:
-            count = sum(1 for run_id, _ in stored if run_id == run.id)
+            count = counts[run.id]
             assert run.completed_step_count == count, (
                 f"{run.id} counts {run.completed_step_count} steps and has {count}"
             )
@@ -50,6 +53,7 @@ class Audit:
 
     async def at_the_end(self, ledger: Path, steps_of: dict[str, int] | int) -> None:
         """Check that every run has completed, with every step once and the results that the job saw."""
+        self._settled.clear()
         for run in await self.after_death(ledger):
             steps = steps_of if isinstance(steps_of, int) else steps_of[run.id]
             assert run.status == "completed", f"{run.id} is {run.status}: {run.error}"
@@ -96,31 +100,19 @@ class Audit:
                     self._events[event.run_id, event.type, event.step_name] += 1
             self._position = page.events[-1].position
 
+    async def _stored_steps(self, durably: Durably, runs: list[Run[Any]]) -> dict[Place, str]:
+        """Return all completed steps: those of settled runs as they were, those of `runs` as they are."""
+        stored = {place: result for place, result in self._results.items() if place[0] in self._settled}
+        for run in runs:
+            for step in await durably.get_steps(run.id):
+                if step.status == "completed":
+                    assert (run.id, step.name) not in stored, f"two results of one step: {run.id} {step.name}"
+                    stored[run.id, step.name] = step.output
+        self._settled |= {run.id for run in runs if run.is_terminal}
+        return stored
+
     def _new_lines(self, ledger: Path) -> list[list[str]]:
         lines = read_ledger(ledger)
         seen = self._seen.get(str(ledger), 0)
         self._seen[str(ledger)] = len(lines)
         return lines[seen:]
-
-
-def check_integrity(database: str) -> None:
-    """Let SQLite look for damage; other databases do not need a test to tell."""
-    if not database.startswith("sqlite:///"):
-        return
-    connection = sqlite3.connect(database.removeprefix("sqlite:///"))
-    try:
-        found = connection.execute("PRAGMA integrity_check").fetchall()
-        assert found == [("ok",)], f"the database is damaged: {found}"
-        assert not connection.execute("PRAGMA foreign_key_check").fetchall()
-    finally:
-        connection.close()
-
-
-async def _completed_steps(durably: Durably, runs: list[Run[Any]]) -> dict[Place, str]:
-    stored: dict[Place, str] = {}
-    for run in runs:
-        for step in await durably.get_steps(run.id):
-            if step.status == "completed":
-                assert (run.id, step.name) not in stored, f"two results of one step: {run.id} {step.name}"
-                stored[run.id, step.name] = step.output
-    return stored

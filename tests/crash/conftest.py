@@ -1,8 +1,9 @@
-"""A fresh database for each test, and processes to kill. Another database is another `database` fixture."""
+"""Fresh databases, and processes to kill. To run on another database, let `new_database` make its URLs."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import itertools
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,16 @@ from tests.crash.processes import Processes
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> str:
-    """Return the URL of a database that several processes can share."""
-    return f"sqlite:///{tmp_path / 'crash.db'}"
+def new_database(tmp_path: Path) -> Callable[[], str]:
+    """Give what makes the URL of an empty database that several processes can share."""
+    numbers = itertools.count(1)
+    return lambda: f"sqlite:///{tmp_path / f'crash-{next(numbers)}.db'}"
+
+
+@pytest.fixture
+def database(new_database: Callable[[], str]) -> str:
+    """Return the URL of an empty database."""
+    return new_database()
 
 
 @pytest.fixture

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-import sqlite3
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from tests.crash.audit import Audit
 from tests.crash.ledger import read_ledger
 from tests.crash.plan import Plan
 from tests.crash.processes import Process, Processes
+from tests.crash.sqlite_file import two_holders
 
 KEYS = ("red", "green", "blue")
 JOBS = ("hold_a", "hold_b", "hold_c")
@@ -74,24 +73,10 @@ class Crowd:
         """Return when no run is left that could execute."""
         await until(self._is_idle)
 
-    def watch_holders(self) -> None:
-        """Let the database itself note whenever a second run of a key becomes leased."""
-        with closing(sqlite3.connect(self._file)) as connection:
-            connection.executescript("""
-                CREATE TABLE crash_two_holders (concurrency_key TEXT, first TEXT, second TEXT);
-                CREATE TRIGGER crash_watch_holders AFTER UPDATE OF status ON durably_runs WHEN NEW.status = 'leased'
-                BEGIN
-                  INSERT INTO crash_two_holders
-                  SELECT NEW.concurrency_key, id, NEW.id FROM durably_runs
-                  WHERE status = 'leased' AND concurrency_key = NEW.concurrency_key AND id <> NEW.id;
-                END;
-            """)
-
     async def check_keys(self) -> None:
         """Check that no key had two holders, and that every run has ended as the rules allow."""
         assert unexplained_overlaps(self.ledger) == []
-        with closing(sqlite3.connect(self._file)) as connection:
-            assert connection.execute("SELECT * FROM crash_two_holders").fetchall() == []
+        assert two_holders(self._plan.database) == []
         endings = {(str(run.status), run.error) for run in await self.durably.get_runs()}
         assert endings <= {("completed", None), ("failed", REPLACED)}
         audit = Audit(self._plan.database)
@@ -103,10 +88,6 @@ class Crowd:
             place = str(self._directory / key)
             run = await self.durably.jobs[job].trigger(place, concurrency_key=key, coalesce="skip")
             self.triggered.add(run.id)
-
-    @property
-    def _file(self) -> str:
-        return self._plan.database.removeprefix("sqlite:///")
 
     async def _is_idle(self) -> bool:
         return not await self.durably.get_runs(status=["pending", "leased"], limit=1)

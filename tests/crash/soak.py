@@ -24,6 +24,7 @@ from tests.crash.client import client
 from tests.crash.crowd import Crowd
 from tests.crash.plan import Death
 from tests.crash.processes import Processes
+from tests.crash.sqlite_file import watch_holders
 
 KILLS_PER_ROUND: Final = 40
 KILLS_IN_COMPETITION: Final = 12
@@ -85,7 +86,7 @@ async def compete(processes: Processes, directory: Path, chance: random.Random, 
     async with client(database) as durably:
         await durably.migrate()
         crowd = Crowd(processes, database, directory, durably)
-        crowd.watch_holders()
+        watch_holders(database)
         await crowd.employ(chance.choice([2, 3]))
         await crowd.compete(chance, kills=kills)
         await crowd.check_keys()

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.audit import check_integrity
 from tests.crash.campaign import STEPS, Campaign, random_deaths
 from tests.crash.plan import Death, Plan
 from tests.crash.processes import Processes
+from tests.crash.sqlite_file import check_integrity
 
 BOUNDARIES = [
     *[Death("claim", 1, when) for when in ("before", "after")],
@@ -54,19 +54,19 @@ async def test_a_kill_before_every_statement_of_a_life(campaign: Campaign):
     number = 0
     while True:
         number += 1
-        await campaign.trigger(2)
+        await campaign.trigger(1)
         if await campaign.live(Death("statement", number)) == 0:
             break
 
-    assert campaign.kills > 40
+    assert campaign.kills > 20
     await campaign.conclude()
 
 
 async def test_kills_inside_of_statements(campaign: Campaign):
     """The virtual machine of SQLite is stopped in the middle of changing pages."""
-    await campaign.die_of([Death("instruction", n) for n in range(1, 400, 7)], runs_per_life=1)
+    await campaign.die_of([Death("instruction", n) for n in range(1, 250, 5)], runs_per_life=1)
 
-    assert campaign.kills > 40
+    assert campaign.kills > 20
     await campaign.conclude()
 
 
@@ -77,7 +77,7 @@ async def test_kills_in_the_middle_of_a_write_to_the_files(campaign: Campaign, a
         await campaign.trigger(2, pad=3000)
         await campaign.live(Death("file-size", 1 + 977 * number), autocheckpoint=autocheckpoint)
 
-    assert campaign.kills > 30
+    assert campaign.kills > 20
     await campaign.conclude()
 
 
@@ -106,7 +106,7 @@ async def test_kills_from_outside_at_any_moment(job: str, processes: Processes, 
 async def test_kills_at_places_drawn_by_chance(seed: int, campaign: Campaign):
     await campaign.die_of(random_deaths(seed, 40), runs_per_life=3)
 
-    assert campaign.kills > 25
+    assert campaign.kills > 20
     await campaign.conclude()
 
 

@@ -13,6 +13,7 @@ from tests.crash.audit import Audit
 from tests.crash.client import client
 from tests.crash.crowd import Crowd
 from tests.crash.processes import Processes
+from tests.crash.sqlite_file import watch_holders
 
 
 @pytest.fixture
@@ -24,10 +25,10 @@ async def crowd(processes: Processes, database: str, tmp_path: Path) -> AsyncIte
 
 
 @pytest.mark.parametrize("workers", [2, 3])
-async def test_a_key_has_one_holder_at_a_time_while_workers_are_killed(crowd: Crowd, workers: int):
+async def test_a_key_has_one_holder_at_a_time_while_workers_are_killed(crowd: Crowd, database: str, workers: int):
     """R7, L1, L4: no two executions of a key overlap, in whichever processes, and no run is stuck or lost."""
     chance = random.Random(workers)
-    crowd.watch_holders()
+    watch_holders(database)
     await crowd.employ(workers)
 
     await crowd.compete(chance, kills=12)

@@ -10,11 +10,11 @@ import pytest
 
 from durably import Run, StepContext, create_durably, define_job, with_log_persistence
 from tests.conftest import until
-from tests.crash.audit import check_integrity
 from tests.crash.client import client
 from tests.crash.ledger import read_ledger
 from tests.crash.plan import Death, Plan
 from tests.crash.processes import Processes
+from tests.crash.sqlite_file import check_integrity
 from tests.crash.worker import BATCH_SIZE
 
 KILLED = -9

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import signal
-import sqlite3
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from tests.crash.client import client
 from tests.crash.ledger import read_ledger
 from tests.crash.plan import Death, Plan
 from tests.crash.processes import Process, Processes
+from tests.crash.sqlite_file import is_locked
 
 STEPS = 3
 LEASE_SECONDS = 1.0
@@ -34,10 +34,9 @@ SUSPENSIONS = [
 class Haunting:
     """A database with one run, a zombie that has begun it, and an heir that takes it over."""
 
-    def __init__(self, processes: Processes, directory: Path, suspension: Death) -> None:
-        directory.mkdir()
-        self.database = f"sqlite:///{directory / 'crash.db'}"
-        self.ledger = directory / "ledger.txt"
+    def __init__(self, processes: Processes, database: str, ledger: Path, suspension: Death) -> None:
+        self.database = database
+        self.ledger = ledger
         self.audit = Audit(self.database)
         self.run_id = ""
         self._processes = processes
@@ -54,15 +53,6 @@ class Haunting:
         await zombie.suspended()
         return zombie
 
-    def is_locked(self) -> bool:
-        """Tell whether the zombie, in one of its other threads, was about to write and holds the database."""
-        with closing(sqlite3.connect(self.database.removeprefix("sqlite:///"), timeout=0)) as connection:
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError:
-                return True
-        return False
-
     async def start_heir(self) -> Process:
         return await self._processes.start(replace(self._plan, name="heir", task="serve", lease=30.0))
 
@@ -74,11 +64,11 @@ class Haunting:
     async def check(self) -> None:
         await self.audit.at_the_end(self.ledger, STEPS)
 
-    def rows(self) -> list[Sequence[Any]]:
-        """Return everything stored but the event log, where the zombie may say that it lost its lease."""
-        with closing(sqlite3.connect(self.database.removeprefix("sqlite:///"))) as connection:
-            tables = ("durably_runs", "durably_steps", "durably_logs", "durably_run_labels")
-            return [row for table in tables for row in connection.execute(f"SELECT * FROM {table} ORDER BY 1")]
+    async def stored(self) -> tuple[Any, ...]:
+        """Return the run and what belongs to it; not the events, where the zombie says that it lost its lease."""
+        async with client(self.database) as durably:
+            run, steps = await durably.get_run(self.run_id), await durably.get_steps(self.run_id)
+            return run, steps, await durably.get_logs(self.run_id)
 
     def functions_run(self) -> list[list[str]]:
         return [words for words in read_ledger(self.ledger) if words[0] == "ran"]
@@ -90,44 +80,56 @@ class Haunting:
         return [each.event.context for each in page.events if each.event.type == "worker:error"]
 
 
+NewHaunting = Callable[[Death], Haunting]
+
+
+@pytest.fixture
+def new_haunting(processes: Processes, new_database: Callable[[], str], tmp_path: Path) -> NewHaunting:
+    """Give what makes a haunted database."""
+    numbers = itertools.count(1)
+    return lambda suspension: Haunting(processes, new_database(), tmp_path / f"ledger-{next(numbers)}.txt", suspension)
+
+
 @pytest.mark.parametrize("job", ["walk", "walk_wide", "walk_plain"])
-async def test_a_zombie_writes_nothing_after_another_has_taken_its_run(job: str, processes: Processes, tmp_path: Path):
+async def test_a_zombie_writes_nothing_after_another_has_taken_its_run(
+    job: str, processes: Processes, new_haunting: NewHaunting
+):
     """L2, L4: the writes of a lease that is gone do not hold, the execution ends, and it says so."""
 
-    async def haunt(directory: Path, suspension: Death) -> None:
-        haunting = Haunting(processes, directory, suspension)
+    async def haunt(suspension: Death) -> None:
+        haunting = new_haunting(suspension)
         zombie = await haunting.begin(job)
-        if haunting.is_locked():
-            # Nobody can take anything over then: that is the next test. Here another attempt is needed.
+        if is_locked(haunting.database):
+            # Another thread of it was about to commit, and nobody can take anything over: that is the next test.
             await zombie.kill()
-            await haunt(directory / "again", suspension)
+            await haunt(suspension)
             return
         heir = await haunting.start_heir()
         await haunting.completed()
         await heir.kill()
-        before, ran_before = haunting.rows(), haunting.functions_run()
+        before, ran_before = await haunting.stored(), haunting.functions_run()
 
         zombie.signal(signal.SIGCONT)
 
         assert await zombie.ended() == 0, processes.told()
-        assert haunting.rows() == before
+        assert await haunting.stored() == before
         assert set(await haunting.complaints()) == {"lease-lost"}
         # Of steps side by side several functions may have begun before the suspension; they come to their end.
         assert job == "walk_wide" or haunting.functions_run() == ran_before
         await haunting.check()
 
     async with asyncio.TaskGroup() as group:
-        for number, suspension in enumerate(SUSPENSIONS):
-            group.create_task(haunt(tmp_path / str(number), suspension))
+        for suspension in SUSPENSIONS:
+            group.create_task(haunt(suspension))
 
 
 async def test_a_process_suspended_in_a_transaction_loses_nothing_and_repeats_nothing(
-    processes: Processes, tmp_path: Path
+    processes: Processes, new_haunting: NewHaunting
 ):
     """S2, L2: even one that holds the lock of the database, whom nobody can overtake before it goes on."""
 
     async def haunt(number: int) -> None:
-        haunting = Haunting(processes, tmp_path / str(number), Death("statement", number, stop=True))
+        haunting = new_haunting(Death("statement", number, stop=True))
         zombie = await haunting.begin("walk")
         heir = await haunting.start_heir()
         # Its lease runs out; whether the heir can take the run depends on the statement.
@@ -145,9 +147,9 @@ async def test_a_process_suspended_in_a_transaction_loses_nothing_and_repeats_no
             group.create_task(haunt(number))
 
 
-async def test_a_suspension_shorter_than_the_lease_changes_nothing(processes: Processes, tmp_path: Path):
+async def test_a_suspension_shorter_than_the_lease_changes_nothing(processes: Processes, new_haunting: NewHaunting):
     """L2: the lease is renewed on, and the same execution goes on."""
-    haunting = Haunting(processes, tmp_path / "run", Death("in-step", 2, stop=True))
+    haunting = new_haunting(Death("in-step", 2, stop=True))
     zombie = await haunting.begin("walk")
 
     zombie.signal(signal.SIGCONT)
