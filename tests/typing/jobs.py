@@ -1,0 +1,120 @@
+"""What a type checker must know of jobs and handles; `test_typing.py` runs mypy and pyright over this file.
+
+Every line with an ignore is one that must be an error: both checkers are told to complain about an ignore
+that is not needed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, assert_type
+
+from pydantic import BaseModel
+from typing_extensions import Unpack
+
+from durably import (
+    BatchItem,
+    Durably,
+    JobDefinition,
+    JobHandle,
+    Run,
+    StepContext,
+    SyncStepContext,
+    TriggerAndWaitResult,
+    TriggerOptions,
+    TriggerResult,
+    create_durably,
+    define_job,
+)
+
+
+class ImportCsv(BaseModel):
+    filename: str
+
+
+@dataclass
+class Imported:
+    count: int
+
+
+@define_job(name="import-csv")
+async def import_csv(step: StepContext, input: ImportCsv) -> Imported:
+    return Imported(count=len(input.filename))
+
+
+@define_job(name="plain")
+def plain(step: SyncStepContext, input: int) -> str:
+    return str(input)
+
+
+@define_job(name="typed", input=int, output=Imported)
+async def typed(step: StepContext, input: int) -> Any:
+    return {"count": input}
+
+
+async def _function(step: StepContext, input: str) -> list[int]:
+    return [len(input)]
+
+
+given = define_job(name="given", run=_function)
+
+
+def definitions_know_their_types() -> None:
+    assert_type(import_csv, JobDefinition[ImportCsv, Imported])
+    assert_type(plain, JobDefinition[int, str])
+    assert_type(typed, JobDefinition[int, Imported])
+    assert_type(given, JobDefinition[str, list[int]])
+    define_job()  # type: ignore[call-overload] # pyright: ignore[reportCallIssue]
+    define_job(name=5)  # type: ignore[call-overload] # pyright: ignore[reportArgumentType]
+    define_job(nam="x")  # type: ignore[call-overload] # pyright: ignore[reportCallIssue]
+
+
+async def handles_know_their_types(durably: Durably) -> None:
+    handle = durably.get_job(import_csv)
+    assert_type(handle, JobHandle[ImportCsv, Imported])
+
+    run = await handle.trigger(ImportCsv(filename="a"), labels={"org": "a"}, coalesce="skip", concurrency_key="k")
+    assert_type(run, TriggerResult[Imported])
+    assert_type(run.output, Imported | None)
+    await handle.trigger({"filename": "a"})
+    await handle.trigger(5)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    await handle.trigger("a")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    await handle.trigger(ImportCsv(filename="a"), label={"org": "a"})  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+    await handle.trigger(ImportCsv(filename="a"), labels={"org": 1})  # type: ignore[dict-item] # pyright: ignore[reportArgumentType]
+    await handle.trigger(ImportCsv(filename="a"), coalesce="merge")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+
+    result = await handle.trigger_and_wait(ImportCsv(filename="a"), timeout=1, on_progress=lambda p: p.current)
+    assert_type(result, TriggerAndWaitResult[Imported])
+    assert_type(result.output, Imported)
+    assert_type(result.output.count, int)
+    result.output.cuont  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue] # noqa: B018
+    await handle.trigger_and_wait(ImportCsv(filename="a"), timout=1)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+
+    runs = await handle.batch_trigger([ImportCsv(filename="a"), BatchItem(ImportCsv(filename="b"), labels={"a": "b"})])
+    assert_type(runs, list[TriggerResult[Imported]])
+    await handle.batch_trigger([5])  # type: ignore[list-item] # pyright: ignore[reportArgumentType]
+
+    assert_type(await handle.get_run("id"), Run[Imported] | None)
+    assert_type(await handle.get_runs(status="failed", limit=1), list[Run[Imported]])
+    await handle.get_runs(job_name="other")  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+    assert_type(durably.get_job("by-name"), JobHandle[Any, Any] | None)
+
+
+async def wrappers_pass_options_on(handle: JobHandle[ImportCsv, Imported], **options: Unpack[TriggerOptions]) -> None:
+    await handle.trigger(ImportCsv(filename="a"), **options)
+    await wrappers_pass_options_on(handle, idempotency_key="k")
+    await wrappers_pass_options_on(handle, idempotency_kye="k")  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+
+
+def an_instance_knows_its_arguments() -> None:
+    assert_type(create_durably(database="sqlite://:memory:", jobs={"import_csv": import_csv}), Durably)
+    create_durably(databse="x")  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+    create_durably(jobs={"import_csv": 5})  # type: ignore[dict-item] # pyright: ignore[reportArgumentType]
+    create_durably(max_concurrent_runs="many")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+
+
+async def runs_can_be_asked_for(durably: Durably) -> None:
+    assert_type(await durably.get_run("id"), Run[Any] | None)
+    await durably.get_runs(status=["failed"], labels={"a": "b"}, limit=1)
+    await durably.get_runs(state="failed")  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+    await durably.purge_runs(older_than=5)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
