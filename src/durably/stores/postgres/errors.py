@@ -35,6 +35,8 @@ LOST: Final = (
     asyncpg.CrashShutdownError,
     asyncpg.CannotConnectNowError,
     asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.TargetServerAttributeNotMatched,
+    asyncpg.TooManyConnectionsError,
     OSError,
     TimeoutError,
 )
@@ -62,7 +64,7 @@ def explain(error: BaseException, name: str) -> BaseException:
         return StoreError(f"{name} {what} ({said})")
     if (what := _find(_UNAVAILABLE, code)) is not None:
         return StoreUnavailableError(f"{name} {what} ({said})")
-    if isinstance(error, (*LOST, asyncpg.TargetServerAttributeNotMatched)):
+    if isinstance(error, LOST):
         return StoreUnavailableError(
             f"{name} cannot be reached: see that the server runs and the URL is right ({said})"
         )

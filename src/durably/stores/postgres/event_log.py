@@ -26,6 +26,7 @@ _ROWS_PER_READ: Final = 500
 _LISTENING_SECONDS: Final = 1.0
 _POLLING_SECONDS: Final = 0.05
 _GAP_SECONDS: Final = 0.002
+_OVERDUE_SECONDS: Final = 0.005
 _FIRST_PAUSE_SECONDS: Final = 0.05
 _LONGEST_PAUSE_SECONDS: Final = 2.0
 _COMMITTED_TYPES: Final = frozenset(
@@ -63,6 +64,7 @@ class EventLog:
         self._ahead: dict[int, list[Recorded]] = {}
         self._watch: asyncio.Task[None] | None = None
         self._look = asyncio.Event()
+        self._overdue: asyncio.TimerHandle | None = None
 
     def committed(self, row: int, announced: Sequence[DurablyEvent], events: Sequence[DurablyEvent]) -> None:
         """Deliver a row of our own, after those that stand before it, and wake the other processes."""
@@ -74,8 +76,9 @@ class EventLog:
         recorded += [Recorded(Position(row, count + index), event, "committed") for index, event in enumerate(events)]
         self._ahead[row] = recorded
         self._deliver(0)
-        if self._ahead:
-            self._look.set()
+        if self._ahead and self._overdue is None:
+            # Most often another write of this process fills the gap at once.
+            self._overdue = asyncio.get_running_loop().call_later(_OVERDUE_SECONDS, self._look_for_overdue)
 
     async def follow(self, sink: Sink, changed: Callable[[], None]) -> int:
         """Begin to deliver what follows the returned row."""
@@ -91,6 +94,9 @@ class EventLog:
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
+        if self._overdue is not None:
+            self._overdue.cancel()
+            self._overdue = None
 
     async def known_end(self) -> int:
         """Return a row up to which nothing can appear in the log any more."""
@@ -106,6 +112,11 @@ class EventLog:
                 break
             events += [recorded for recorded in _recorded(row, "elsewhere") if recorded.position > position]
         return LogPage(events, is_gapless=first["position"] <= position.row + 1)
+
+    def _look_for_overdue(self) -> None:
+        self._overdue = None
+        if self._ahead:
+            self._look.set()
 
     def look_soon(self) -> None:
         """Look whether rows have arrived."""

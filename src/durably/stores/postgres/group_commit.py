@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
@@ -17,6 +18,8 @@ from durably.stores.postgres.event_log import EventLog
 from durably.stores.postgres.marks import Found, Mark, Marks
 
 T = TypeVar("T")
+
+log = logging.getLogger("durably.postgres")
 
 _LARGEST_BATCH: Final = 1_000
 
@@ -77,9 +80,8 @@ class GroupCommit:
 
     async def drain(self) -> None:
         """Return when nothing waits any more."""
-        while self._waiting or self._announced or self._task is not None:
-            self.flush_soon()
-            assert self._task is not None  # noqa: S101 - made the line before
+        self.flush_soon()
+        while self._task is not None:
             await asyncio.wait([self._task])
 
     async def _serve(self) -> None:
@@ -89,6 +91,7 @@ class GroupCommit:
                 announced, self._announced = self._announced, []
                 await self._write(waiting, announced)
         finally:
+            # In the same turn in which it saw that nothing waits: who comes next begins anew.
             self._task = None
 
     async def _write(self, waiting: list[_Waiting[Any]], announced: list[DurablyEvent]) -> None:
@@ -99,6 +102,8 @@ class GroupCommit:
             is_alone = len(waiting) + bool(announced) == 1
             if is_alone or isinstance(error, StoreUnavailableError):
                 _fail(waiting, error)
+                if announced:
+                    log.warning("%d events are missing in the log of events: %s", len(announced), error)
                 return
             await self._write([], announced)
             for each in waiting:

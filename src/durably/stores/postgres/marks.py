@@ -30,6 +30,7 @@ from durably.stores.postgres.errors import COLLISION, LOST
 T = TypeVar("T")
 
 _PATIENCE_SECONDS: Final = 10.0
+_LAST_PATIENCE_SECONDS: Final = 1.0
 _FIRST_PAUSE_SECONDS: Final = 0.02
 _LONGEST_PAUSE_SECONDS: Final = 0.5
 _MARK_INDEX: Final = "idx_durably_events_mark"
@@ -64,6 +65,11 @@ class Marks:
         self._server = server
         self._pool = pool
         self._numbers = itertools.count(1)
+        self._patience_seconds = _PATIENCE_SECONDS
+
+    def hurry(self) -> None:
+        """Wait for an unreachable database only shortly from now on: this process is about to leave."""
+        self._patience_seconds = _LAST_PATIENCE_SECONDS
 
     async def write(
         self,
@@ -96,7 +102,7 @@ class Marks:
     async def _persist(
         self, mark: Mark, attempt: Callable[[Connection, Mark], Awaitable[T]], recover: Callable[[Found], Awaitable[T]]
     ) -> T:
-        deadline = time.monotonic() + _PATIENCE_SECONDS
+        began = time.monotonic()
         pause = _FIRST_PAUSE_SECONDS
         is_in_doubt = False
         while True:
@@ -107,20 +113,23 @@ class Marks:
             except asyncpg.UniqueViolationError as error:
                 if error.constraint_name == _MARK_INDEX:
                     is_in_doubt = True
-                elif error.constraint_name not in _RACED_INDEXES or time.monotonic() >= deadline:
+                elif error.constraint_name not in _RACED_INDEXES or self._is_too_late(began):
                     raise
             except COLLISION:
-                if time.monotonic() >= deadline:
+                if self._is_too_late(began):
                     raise
-            except LOST as error:
+            except (*LOST, StoreUnavailableError) as error:
                 is_in_doubt = True
-                if time.monotonic() >= deadline:
+                if self._is_too_late(began):
                     raise self._unavailable(error) from error
                 await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - jitter, not a secret
                 pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
+    def _is_too_late(self, began: float) -> bool:
+        return time.monotonic() - began >= self._patience_seconds
+
     def _unavailable(self, error: BaseException) -> StoreUnavailableError:
         return StoreUnavailableError(
-            f"{self._server.name} could not be reached for {_PATIENCE_SECONDS:.0f} s; "
+            f"{self._server.name} could not be reached for {self._patience_seconds:.0f} s; "
             f"whether the last write happened is not known ({str(error) or type(error).__name__})"
         )

@@ -71,6 +71,14 @@ _ADD_VERSION: Final = f"INSERT INTO durably_schema_versions (version, applied_at
 _FOUND_VERSION: Final = "SELECT COALESCE(MAX(version), 0) AS version FROM durably_schema_versions"
 _ONE_AT_A_TIME: Final = "SELECT pg_advisory_xact_lock(hashtextextended('durably migrate', 0))"
 
+# Not by `to_regclass`: it may answer from a cache that knows nothing of what was committed during a wait.
+_TABLE_EXISTS: Final = """
+SELECT EXISTS (
+  SELECT 1 FROM pg_class AS relation JOIN pg_namespace AS place ON place.oid = relation.relnamespace
+  WHERE relation.relname = $1 AND place.nspname = ANY(CASE WHEN $2::name IS NULL THEN current_schemas(false) ELSE ARRAY[$2::name] END)
+) AS found
+"""
+
 
 async def migrate(server: Server, connection: Connection) -> None:
     """Apply what is missing, in one transaction. Raises `SchemaTooNewError`, `StoreError`, the driver's errors."""
@@ -105,7 +113,6 @@ async def check_version(server: Server, connection: Connection) -> int:
 
 
 async def _exists(server: Server, connection: Connection, table: str) -> bool:
-    name = table if server.schema is None else f"{quoted(server.schema)}.{table}"
-    rows = await server.fetch(connection, "SELECT to_regclass($1) IS NOT NULL AS found", name)
+    rows = await server.fetch(connection, _TABLE_EXISTS, table, server.schema)
     found: bool = rows[0]["found"]
     return found

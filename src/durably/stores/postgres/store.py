@@ -86,6 +86,7 @@ class PostgresStore:
             return
         self._is_closed = True
         self._cancel_flush()
+        self._marks.hurry()
         try:
             await self._writer.drain()
             await self._hints.close()

@@ -1,0 +1,131 @@
+"""E4: every event of the database once, in one order, though transactions commit out of order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import asyncpg
+import pytest
+
+from durably import define_job
+from durably.core.event_codec import encode_events
+from durably.core.events import RunCancelEvent
+from tests.conftest import Events, OpenDurably
+
+INSERT = "INSERT INTO durably_events (origin, number, events, created_at) VALUES ('other', $1, $2, $3)"
+
+
+@define_job(name="idle")
+def idle(step: object, input: int) -> int:
+    return input
+
+
+@pytest.fixture
+async def slow_writer(database: str) -> AsyncIterator[asyncpg.Connection]:
+    """Yield the connection of another process, which takes its time between write and commit."""
+    connection = await asyncpg.connect(database)
+    yield connection
+    connection.terminate()
+
+
+async def write(connection: asyncpg.Connection, number: int) -> None:
+    event = RunCancelEvent(timestamp=datetime.now(UTC), run_id=f"foreign-{number}", job_name="other", labels={})
+    await connection.execute(INSERT, number, encode_events([event]), "2026-01-01T00:00:00.000Z")
+
+
+async def test_an_event_waits_for_those_before_it(open_durably: OpenDurably, slow_writer: asyncpg.Connection) -> None:
+    """A row that is committed is not delivered while one before it may still appear."""
+    durably = await open_durably(idle)
+    events = Events(durably)
+    await durably.log_position()
+    transaction = slow_writer.transaction()
+    await transaction.start()
+    await write(slow_writer, 1)
+
+    run = await durably.jobs.idle.trigger(1)
+    looks_at_the_table = asyncio.create_task(durably.get_runs())
+    await looks_at_the_table
+    assert events.types() == []
+
+    await transaction.commit()
+    await events.until("run:trigger")
+    assert [event.run_id for event in events.seen] == ["foreign-1", run.id]
+
+
+async def test_an_event_does_not_wait_for_one_that_never_comes(
+    open_durably: OpenDurably, slow_writer: asyncpg.Connection
+) -> None:
+    """A position whose transaction was rolled back stays empty and is passed over."""
+    durably = await open_durably(idle)
+    events = Events(durably)
+    await durably.log_position()
+    transaction = slow_writer.transaction()
+    await transaction.start()
+    await write(slow_writer, 1)
+    run = await durably.jobs.idle.trigger(1)
+
+    await transaction.rollback()
+
+    await events.until("run:trigger")
+    await write(slow_writer, 2)
+    await events.until("run:cancel")
+    assert [event.run_id for event in events.seen] == [run.id, "foreign-2"]
+
+
+async def test_two_processes_deliver_the_same_events_in_the_same_order(open_durably: OpenDurably) -> None:
+    """Each hears of what it does itself and of what the other does, once, in the order of the log."""
+    here, there = await open_durably(idle), await open_durably(idle)
+    heard_here, heard_there = Events(here), Events(there)
+    await asyncio.gather(here.log_position(), there.log_position())
+
+    runs = await asyncio.gather(*(each.jobs.idle.trigger(n) for n in range(100) for each in (here, there)))
+
+    await asyncio.gather(heard_here.until("run:trigger", 200), heard_there.until("run:trigger", 200))
+    order_here = [event.run_id for event in heard_here.seen]
+    assert order_here == [event.run_id for event in heard_there.seen]
+    assert sorted(order_here) == sorted(run.id for run in runs)
+
+
+async def test_a_stream_begun_amid_commits_has_no_gap_and_no_duplicate(
+    open_durably: OpenDurably, slow_writer: asyncpg.Connection
+) -> None:
+    """E3: the state first, then what happens; what the state already shows is not told again."""
+    durably = await open_durably(idle)
+    await durably.log_position()
+    run = await durably.jobs.idle.trigger(1)
+    transaction = slow_writer.transaction()
+    await transaction.start()
+    await write(slow_writer, 1)
+    other = await durably.jobs.idle.trigger(2)
+
+    position_of_run = await durably.storage.snapshot(run.id)
+    await transaction.commit()
+    position_of_other = await durably.storage.snapshot(other.id)
+
+    assert position_of_run[0] is not None
+    assert position_of_other[1] > position_of_run[1]
+
+
+async def test_a_lost_listening_connection_is_made_up_for(
+    open_durably: OpenDurably, slow_writer: asyncpg.Connection
+) -> None:
+    """What happened while nobody listened is read from the table, from the last position on."""
+    durably = await open_durably(idle)
+    events = Events(durably)
+    await durably.log_position()
+    await write(slow_writer, 1)
+    await slow_writer.execute("NOTIFY durably, 'other'")
+    await events.until("run:cancel")
+
+    await slow_writer.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'")
+    await slow_writer.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE application_name = 'durably' AND datname = current_database()"
+    )
+    for number in (2, 3):
+        await write(slow_writer, number)
+
+    await events.until("run:cancel", 3)
+    assert [event.run_id for event in events.seen] == ["foreign-1", "foreign-2", "foreign-3"]

@@ -1,0 +1,171 @@
+"""What a URL may say, and what is said when something is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+from typing import Any
+
+import asyncpg
+import pytest
+
+from durably import SchemaTooNewError, StoreError, StoreUnavailableError, ValidationError, create_durably, define_job
+from durably.stores.postgres.options import PostgresOptions
+from tests.conftest import OpenDurably
+from tests.postgres.server import free_port
+from tests.postgres.shared import shared_server
+
+
+@define_job(name="echo")
+def echo(step: object, input: int) -> int:
+    return input
+
+
+@pytest.mark.parametrize(
+    ("query", "named"),
+    [
+        ("pool_size=3", "pool_size"),
+        ("pool_size=many", "pool_size"),
+        ("schema=", "schema"),
+        ("pgbouncer=yes", "pgbouncer"),
+        ("direct=:1", "direct"),
+        ("command_timeout=0", "command_timeout"),
+        ("connect_timeout=soon", "connect_timeout"),
+        ("options=nonsense", "options"),
+        ("channel_binding=require", "channel_binding"),
+    ],
+)
+def test_a_parameter_that_cannot_be_honoured_is_named(query: str, named: str) -> None:
+    with pytest.raises(ValidationError, match=f"Invalid database option {named}="):
+        create_durably(database=f"postgresql://localhost/jobs?{query}")
+
+
+def test_parameters_of_libpq_reach_the_driver_or_the_server() -> None:
+    options = PostgresOptions.parse(
+        "postgresql://u:p%40ss@h/d?sslmode=verify-full&sslrootcert=%2Fca.pem&application_name=billing"
+        "&options=-c%20work_mem%3D8MB%20-csearch_path%3Da&synchronous_commit=off&keepalives=1&connect_timeout=3"
+    )
+    assert options.dsn == "postgresql://u:p%40ss@h/d?sslmode=verify-full&sslrootcert=%2Fca.pem"
+    assert options.connect_seconds == 3
+    assert options.server_settings == {
+        "application_name": "billing",
+        "work_mem": "8MB",
+        "search_path": "a",
+        "synchronous_commit": "off",
+    }
+
+
+def test_of_several_hosts_the_one_that_can_be_written_is_used() -> None:
+    assert "target_session_attrs=read-write" in PostgresOptions.parse("postgresql://a:1,b:2/d").dsn
+    assert "target_session_attrs=any" in PostgresOptions.parse("postgresql://a,b/d?target_session_attrs=any").dsn
+
+
+def test_a_secret_is_in_no_message() -> None:
+    durably = create_durably(database="postgresql://me:secret@db.example:5433/jobs?password=secret")
+    assert durably.storage.name == "database postgresql://db.example:5433/jobs"
+
+
+def test_a_missing_driver_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    real_import = builtins.__import__
+
+    def without_driver(name: str, *rest: Any) -> Any:
+        if name == "asyncpg":
+            raise ImportError(name)
+        return real_import(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", without_driver)
+    with pytest.raises(ValidationError, match=r"pip install durably\[postgres\]"):
+        create_durably(database="postgresql://localhost/jobs")
+
+
+async def test_a_server_that_is_not_there_is_unavailable() -> None:
+    durably = create_durably(database=f"postgresql://u@127.0.0.1:{free_port()}/jobs")
+    with pytest.raises(StoreUnavailableError, match="cannot be reached"):
+        await durably.migrate()
+    await durably.close()
+
+
+async def test_a_database_that_does_not_exist_is_said_to_be_missing() -> None:
+    durably = create_durably(database=shared_server().url("nowhere"))
+    with pytest.raises(StoreError, match="createdb"):
+        await durably.migrate()
+    await durably.close()
+
+
+async def test_a_wrong_password_is_refused_and_not_shown(database: str) -> None:
+    server = shared_server()
+    hba = server.data / "pg_hba.conf"
+    before = hba.read_text()
+    server.sql("CREATE ROLE guarded LOGIN PASSWORD 'right'")
+    hba.write_text(f"host all guarded 127.0.0.1/32 scram-sha-256\n{before}")
+    server.sql("SELECT pg_reload_conf()")
+    try:
+        durably = create_durably(database=database.replace("postgres@", "guarded:wrong-one@"))
+        with pytest.raises(StoreError, match="refused the login") as refusal:
+            await durably.migrate()
+        assert "wrong-one" not in str(refusal.value)
+        await durably.close()
+    finally:
+        hba.write_text(before)
+        server.sql("SELECT pg_reload_conf()")
+        server.sql("DROP ROLE guarded")
+
+
+async def test_tables_that_are_not_there_yet_are_named(open_durably: OpenDurably, database: str) -> None:
+    durably = await open_durably(echo, migrate=False)
+    with pytest.raises(StoreError, match="call init\\(\\) or migrate\\(\\) first"):
+        await durably.jobs.echo.trigger(1)
+
+
+async def test_a_newer_schema_is_refused(open_durably: OpenDurably, database: str) -> None:
+    """D2."""
+    await open_durably()
+    connection = await asyncpg.connect(database)
+    await connection.execute("INSERT INTO durably_schema_versions VALUES (99, '')")
+    await connection.close()
+    with pytest.raises(SchemaTooNewError, match="version 99"):
+        await open_durably()
+
+
+async def test_tables_of_another_application_are_left_alone(open_durably: OpenDurably, database: str) -> None:
+    connection = await asyncpg.connect(database)
+    await connection.execute("CREATE TABLE durably_runs (mine int)")
+    await connection.close()
+    with pytest.raises(StoreError, match="belongs to another application"):
+        await open_durably()
+
+
+async def test_two_schemas_of_one_database_know_nothing_of_each_other(open_durably: OpenDurably, database: str) -> None:
+    """`schema=`: tables, events and hints are apart."""
+    left = await open_durably(echo, database=f"{database}?schema=left", start=True)
+    right = await open_durably(echo, database=f'{database}?schema=ri"ght')
+    run = await left.jobs.echo.trigger_and_wait(1, timeout=30)
+
+    assert await right.get_run(run.id) is None
+    assert (await right.log_position()).row == 0
+    assert (await right.jobs.echo.trigger(2)).disposition == "created"
+
+
+async def test_connections_stay_within_the_limit(open_durably: OpenDurably, database: str) -> None:
+    """`pool_size` is all that one process opens, however many ask at once."""
+    durably = await open_durably(echo, database=f"{database}?pool_size=4&application_name=counted", start=True)
+    await asyncio.gather(*(durably.get_runs() for _ in range(50)), *(durably.jobs.echo.trigger(n) for n in range(50)))
+    connection = await asyncpg.connect(database)
+    (row,) = await connection.fetch("SELECT count(*) AS n FROM pg_stat_activity WHERE application_name = 'counted'")
+    await connection.close()
+    assert 1 <= row["n"] <= 4
+
+
+async def test_text_that_the_database_cannot_hold_fails_only_its_own_step(open_durably: OpenDurably) -> None:
+    """A run whose error holds NUL still ends, and other runs do not notice."""
+
+    @define_job(name="odd")
+    async def odd(step: Any, input: int) -> None:
+        raise ValueError("a\x00b")
+
+    durably = await open_durably(odd, echo, start=True)
+    run = await durably.jobs.odd.trigger(1)
+    assert (await durably.jobs.echo.trigger_and_wait(5, timeout=30)).output == 5
+    while not (found := await durably.get_run(run.id)) or not found.is_terminal:
+        await asyncio.sleep(0.01)
+    assert found.error == "a\N{REPLACEMENT CHARACTER}b"
