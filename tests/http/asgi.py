@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
@@ -190,11 +191,10 @@ class Client:
         async with asyncio.timeout(PATIENCE_SECONDS):
             await self.application(self._scope(method, path, headers), receive, send)
         start, *rest = sent
-        return Answer(
-            start["status"],
-            {name.decode(): value.decode() for name, value in start["headers"]},
-            b"".join(message.get("body", b"") for message in rest).decode(),
-        )
+        answered = {name.decode(): value.decode() for name, value in start["headers"]}
+        body = b"".join(message.get("body", b"") for message in rest)
+        text = gzip.decompress(body) if answered.get("content-encoding") == "gzip" else body
+        return Answer(start["status"], answered, text.decode())
 
     def stream(self, path: str, *, headers: dict[str, str] | None = None) -> Stream:
         """Open an event stream; as a context manager it is open inside and left on exit."""

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from durably import Durably
-from tests.conftest import OpenDurably
+from durably import Durably, define_job
+from tests.conftest import Gate, OpenDurably
 from tests.http.asgi import Client
 from tests.http.conftest import Gates, echo, mounted
 
@@ -55,6 +55,28 @@ async def test_a_cancelled_run_cancels_its_step(client: Client, gates: Gates) ->
         await stream.until_event("step:cancel", stepName="wait", stepIndex=0)
 
     assert stream.types()[-2:] == ["run:cancel", "step:cancel"]
+
+
+async def test_no_progress_follows_the_end_of_a_run(client: Client, durably: Durably) -> None:
+    """S5: a cancelled job may clean up, and tell progress meanwhile; to those who watch, the run is over."""
+    gate = Gate()
+
+    @define_job(name="untidy")
+    async def untidy(step, input: None) -> None:
+        try:
+            await step.run("wait", gate.pass_through)
+        finally:
+            step.progress(99)
+            step.log.info("cleaned")
+
+    durably.register({"untidy": untidy})
+    async with client.stream("/runs/subscribe") as stream:
+        run_id = await client.trigger("untidy", None)
+        await gate.reached()
+        await client.post(f"/cancel?runId={run_id}")
+        await stream.until_event("log:write", message="cleaned")
+
+    assert "run:progress" not in stream.types()
 
 
 @pytest.fixture

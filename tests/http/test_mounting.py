@@ -8,6 +8,10 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route
@@ -56,6 +60,23 @@ async def test_alone_behind_a_proxy_that_says_its_prefix(durably: Durably) -> No
 
     await works(Client(handler, base="", scope={"root_path": "/api/durably"}))
     await works(Client(handler, base="/api/durably", scope={"root_path": "/api/durably"}))
+
+
+async def test_behind_the_usual_middleware(durably: Durably) -> None:
+    """Compression does not hold events back, and a client that leaves is noticed through all of it."""
+
+    class Timing(BaseHTTPMiddleware):
+        async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
+            return await call_next(request)
+
+    app = Starlette(
+        routes=[Mount("/api/durably", create_durably_handler(durably))],
+        middleware=[Middleware(Timing), Middleware(GZipMiddleware, minimum_size=1), Middleware(CORSMiddleware)],
+    )
+
+    await works(Client(app))
+    await works(Client(app, headers={"accept-encoding": "gzip", "origin": "https://app.example.com"}))
+    assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("durably-stream")]
 
 
 @pytest.mark.parametrize("base_path", ["/api/durably", "/api/durably/"])

@@ -1,6 +1,6 @@
 """A run that executes in another process reaches the streams of this one, in order (E4)."""
 
-import subprocess
+import asyncio
 import sys
 from pathlib import Path
 
@@ -21,12 +21,12 @@ async def test_events_of_another_process_arrive_whole_and_in_order(open_durably:
     async with client.stream("/runs/subscribe") as everything:
         run_id = await client.trigger("import-csv", {"filename": "3.csv"}, labels={"org": "a"})
         async with client.stream(f"/subscribe?runId={run_id}") as stream:
-            with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE) as server:
-                try:
-                    events = await stream.until_end()
-                finally:
-                    server.terminate()
-                    server.communicate(timeout=30)
+            server = await asyncio.create_subprocess_exec(*command, cwd=REPOSITORY, stdout=asyncio.subprocess.PIPE)
+            try:
+                events = await stream.until_end()
+            finally:
+                server.terminate()
+                await server.communicate()
         await everything.until_event("run:complete", runId=run_id)
 
     names = [event["stepName"] for event in events if event.type == "step:complete"]

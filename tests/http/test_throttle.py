@@ -78,6 +78,15 @@ def test_it_tells_from_where_held_progress_can_be_read_again() -> None:
     assert throttle.held_since == Position(4)
 
 
+def test_progress_after_the_end_is_dropped() -> None:
+    """A bar that stands at its end must not begin to move again."""
+    for throttle in (ProgressThrottle(0.1), ProgressThrottle(0)):
+        throttle.end("run")
+
+        assert not throttle.admits("run", progress(1), now=0.0)
+        assert throttle.due(1.0) == []
+
+
 def test_nothing_is_held_without_a_window() -> None:
     throttle = ProgressThrottle(0)
 

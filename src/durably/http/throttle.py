@@ -7,6 +7,8 @@ from typing import Final
 
 from durably.core.store import Position, Recorded
 
+_ENDED_REMEMBERED: Final = 1_000
+
 
 @dataclass(slots=True)
 class _Held:
@@ -17,7 +19,8 @@ class _Held:
 class ProgressThrottle:
     """Holds back progress events of one stream. `seconds` is the window; 0 holds nothing back.
 
-    Bounded by the runs that told progress within the last window; times are given by the caller.
+    Bounded by the runs that told progress within the last window; times are given by the caller. Progress of
+    a run that has ended is dropped: a job that cleans up after being cancelled may still tell some.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -25,9 +28,12 @@ class ProgressThrottle:
         # Both in the order of their keys' insertion: windows are equally long, so the first closes first.
         self._closes_at: dict[str, float] = {}
         self._held: dict[str, _Held] = {}
+        self._ended: dict[str, None] = {}
 
     def admits(self, run_id: str, progress: Recorded, now: float) -> bool:
         """Tell whether this progress may go out now; otherwise hold it in place of an earlier one."""
+        if run_id in self._ended:
+            return False
         if self._seconds == 0:
             return True
         if run_id not in self._closes_at:
@@ -57,6 +63,9 @@ class ProgressThrottle:
     def end(self, run_id: str) -> Recorded | None:
         """Forget a run that has ended and return what was held of it: it must go out before the end."""
         self._closes_at.pop(run_id, None)
+        self._ended[run_id] = None
+        if len(self._ended) > _ENDED_REMEMBERED:
+            del self._ended[next(iter(self._ended))]
         held = self._held.pop(run_id, None)
         return None if held is None else held.latest
 
