@@ -45,7 +45,7 @@ async def run_demo(source: Path, folder: Path, batch_size: int, kill_at: float) 
     database = folder / "flights.db"
     worker = await start_worker(source, database, batch_size)
     try:
-        await wait_for_share(database, kill_at, worker)
+        rows = await wait_for_share(database, kill_at, worker)
     finally:
         await kill(worker)
     console.show_cursor()
@@ -53,6 +53,7 @@ async def run_demo(source: Path, folder: Path, batch_size: int, kill_at: float) 
         f"\n[bold red]Killed[/] worker {worker.pid} with SIGKILL; a new one takes over when its lease ends.\n"
     )
     successor = await start_worker(source, database, batch_size)
+    console.print("It takes over when the lease of the dead one has run out.")
     try:
         if await successor.wait() != 0:
             raise SystemExit(f"The second worker failed with status {successor.returncode}.")
@@ -76,25 +77,25 @@ async def start_worker(source: Path, database: Path, batch_size: int) -> Process
     return worker
 
 
-async def wait_for_share(database: Path, share: float, worker: Process) -> None:
-    """Return when the run says that it has come so far; events of other processes are heard here too."""
-    reached = asyncio.Event()
+async def wait_for_share(database: Path, share: float, worker: Process) -> float:
+    """Return the rows imported when the run says that it has come so far; events of other processes are heard here."""
+    reached: asyncio.Future[float] = asyncio.get_running_loop().create_future()
     durably = create_durably(database=database)
 
     @durably.on("run:progress")
     def look(event: RunProgressEvent) -> None:
-        if event.progress.total and event.progress.current >= share * event.progress.total:
-            reached.set()
+        now = event.progress
+        if now.total and now.current >= share * now.total and not reached.done():
+            reached.set_result(now.current)
 
     await durably.migrate()
     ended = asyncio.create_task(worker.wait())
-    arrived = asyncio.create_task(reached.wait())
-    await asyncio.wait({ended, arrived}, return_when=asyncio.FIRST_COMPLETED)
-    arrived.cancel()
+    await asyncio.wait({ended, reached}, return_when=asyncio.FIRST_COMPLETED)
     await durably.close()
     if ended.done():
         raise SystemExit("The first worker ended before it could be killed: take a larger file or smaller batches.")
     ended.cancel()
+    return reached.result()
 
 
 def collect_proof(source: Path, database: Path, batch_size: int) -> Proof:
