@@ -28,7 +28,7 @@ async def import_rows(step: StepContext, input: str) -> int:
     for i, row in enumerate(rows):
         await step.run(f"import-{i}", lambda row=row: row.name)
         step.progress(i + 1, len(rows), row.name)
-    step.log.info("done", {"count": len(rows)})  # noqa: PLE1205 - it is no logging.Logger
+    step.log.info("done", {"count": len(rows)})
     return len(rows)
 
 
@@ -38,7 +38,7 @@ def import_rows_plain(step: SyncStepContext, input: str) -> int:
     for i, row in enumerate(rows):
         step.run(f"import-{i}", lambda row=row: row.name)
         step.progress(i + 1, len(rows), row.name)
-    step.log.info("done", {"count": len(rows)})  # noqa: PLE1205 - it is no logging.Logger
+    step.log.info("done", {"count": len(rows)})
     return len(rows)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar, cast
 
 from durably.app import create_durably
@@ -151,7 +151,7 @@ class _WatchedPlainStep(SyncStepContext):
         self._on_loop(self._process.passes("next-line", name))
         return value
 
-    def _on_loop(self, work: Awaitable[T]) -> T:
+    def _on_loop(self, work: Coroutine[Any, Any, T]) -> T:
         try:
             return super()._on_loop(work)
         finally:
