@@ -49,9 +49,7 @@ async def run_demo(source: Path, folder: Path, batch_size: int, kill_at: float) 
     finally:
         await kill(worker)
     console.show_cursor()
-    console.print(
-        f"\n[bold red]Killed[/] worker {worker.pid} with SIGKILL; a new one takes over when its lease ends.\n"
-    )
+    console.print(f"\n[bold red]Killed[/] worker {worker.pid} with SIGKILL after {rows:,.0f} rows.\n")
     successor = await start_worker(source, database, batch_size)
     console.print("It takes over when the lease of the dead one has run out.")
     try:
