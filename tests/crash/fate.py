@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import signal
 import threading
@@ -87,12 +86,3 @@ def make_connections_mortal(store: SqliteStore, fate: Fate, autocheckpoint: int 
         return connection
 
     database.connect = connect_mortal  # type: ignore[method-assign] # this process is there to be killed
-
-
-def pid_is_alive(pid: int) -> bool:
-    """Tell whether a process exists."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True

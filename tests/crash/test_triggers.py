@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -36,6 +37,20 @@ async def all_runs(database: str) -> list[Run]:
 
 def acknowledged(plan: Plan) -> set[str]:
     return {words[1] for words in read_ledger(Path(plan.ledger)) if words[0] == "acknowledged"}
+
+
+@pytest.mark.parametrize(("when", "unacknowledged"), [("before", 0), ("after", 1)])
+async def test_a_kill_around_a_trigger_decides_whether_it_has_happened(
+    processes: Processes, plan: Plan, when: Literal["before", "after"], unacknowledged: int
+):
+    """R3: killed before the store was told, nothing is stored; killed after it has answered, the run is there."""
+    for number in range(1, 5):
+        life = replace(plan, task="trigger", count=8, name=f"life-{number}", death=Death("enqueue", number, when))
+        assert await processes.run(life) == KILLED, processes.told()
+
+        stored = {run.id for run in await all_runs(plan.database)}
+        assert acknowledged(plan) <= stored
+        assert len(stored - acknowledged(plan)) == number * unacknowledged
 
 
 async def test_no_acknowledged_trigger_is_lost(processes: Processes, plan: Plan):
