@@ -1,0 +1,190 @@
+"""Several processes and programs on one remote database."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from durably import StepContext, define_job
+from durably.core.errors import RunCancelledError, SchemaTooNewError, StoreError
+from durably.stores.sql.sqlite_tables import MIGRATIONS, NEWEST, VERSIONS_TABLE
+from durably.testing import FakeClock
+from tests.conftest import PATIENCE_SECONDS, Events, Gate, OpenDurably
+from tests.libsql.server import LibsqlServer
+
+SILENT_CANCEL = (
+    "UPDATE durably_runs SET status = 'cancelled', lease_owner = NULL, lease_expires_at = NULL,"
+    " completed_at = updated_at WHERE id = '{}'"
+)
+"""As a program does it that writes no events: the TypeScript library."""
+
+
+@define_job(name="echo")
+async def echo(step: StepContext, input: Any) -> Any:
+    return input
+
+
+class TestMigrating:
+    async def test_many_processes_at_once(self, open_durably: OpenDurably, server: LibsqlServer) -> None:
+        """D2."""
+        instances = [await open_durably(echo, migrate=False) for _ in range(6)]
+
+        await asyncio.gather(*[instance.migrate() for instance in instances])
+
+        versions = server.ask("SELECT version FROM durably_schema_versions ORDER BY version")
+        assert [int(version) for (version,) in versions] == [version for version, _ in MIGRATIONS]
+
+    async def test_a_database_of_the_typescript_library(self, open_durably: OpenDurably, server: LibsqlServer) -> None:
+        """D1: version 1 is theirs; what Python adds comes on top."""
+        ((_, first), *_) = MIGRATIONS
+        server.ask(VERSIONS_TABLE, *first, "INSERT INTO durably_schema_versions VALUES (1, '2026-01-01T00:00:00.000Z')")
+
+        durably = await open_durably(echo)
+
+        run = await durably.jobs.echo.trigger(1)
+        assert await durably.process_until_idle() == 1
+        assert [each.id for each in await durably.get_runs()] == [run.id]
+
+    async def test_a_newer_schema_is_refused(self, open_durably: OpenDurably, server: LibsqlServer) -> None:
+        """D2."""
+        server.ask(VERSIONS_TABLE, f"INSERT INTO durably_schema_versions VALUES ({NEWEST + 1}, 'later')")
+        durably = await open_durably(echo, migrate=False)
+
+        with pytest.raises(SchemaTooNewError, match="upgrade"):
+            await durably.migrate()
+
+    async def test_tables_of_another_application_are_refused(
+        self, open_durably: OpenDurably, server: LibsqlServer
+    ) -> None:
+        server.ask("CREATE TABLE durably_runs (id text)")
+        durably = await open_durably(echo, migrate=False)
+
+        with pytest.raises(StoreError, match="belongs to another application"):
+            await durably.migrate()
+
+    async def test_a_migration_that_fails_leaves_nothing_behind(
+        self, open_durably: OpenDurably, server: LibsqlServer
+    ) -> None:
+        """D2: a version is there wholly or not at all."""
+        server.ask("CREATE TABLE durably_logs (id text)")
+        durably = await open_durably(echo, migrate=False)
+
+        with pytest.raises(StoreError, match="durably_logs"):
+            await durably.migrate()
+
+        tables = {name for (name,) in server.ask("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        assert tables == {"durably_logs"}
+
+
+class TestProgramsThatTellNothing:
+    async def test_the_step_under_way_is_interrupted(self, open_durably: OpenDurably, server: LibsqlServer) -> None:
+        """S5: no renewal and no write comes for an hour; the run is looked at."""
+        gate = Gate()
+
+        @define_job(name="held")
+        async def held(step: StepContext, input: Any) -> None:
+            await step.run("wait", gate.pass_through)
+
+        durably = await open_durably(held, start=True, lease_duration=7200, lease_renew_interval=3600)
+        events = Events(durably)
+        run = await durably.jobs.held.trigger(None)
+        await gate.reached()
+
+        server.ask(SILENT_CANCEL.format(run.id))
+
+        assert (await events.until("step:cancel")).step_name == "wait"
+        await events.until("run:cancel")
+
+    async def test_who_waits_and_who_subscribes_learn_it(self, open_durably: OpenDurably, server: LibsqlServer) -> None:
+        """R11, E3."""
+        durably = await open_durably(echo, polling_interval=3600)
+        run = await durably.jobs.echo.trigger(1)
+        waiting = asyncio.ensure_future(durably.wait_for_run(run.id, timeout=PATIENCE_SECONDS))
+        subscription = durably.subscribe(run.id)
+        first = asyncio.ensure_future(anext(subscription))
+        # Both stand and wait when these have been answered.
+        await asyncio.gather(*[durably.get_run(run.id) for _ in range(5)])
+
+        await asyncio.to_thread(server.ask, SILENT_CANCEL.format(run.id))
+
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            assert (await first).type == "run:cancel"
+            assert [event async for event in subscription] == []
+        with pytest.raises(RunCancelledError):
+            await waiting
+
+    async def test_a_run_that_they_trigger_is_executed(self, open_durably: OpenDurably, server: LibsqlServer) -> None:
+        """W1."""
+        durably = await open_durably(echo, start=True, polling_interval=3600)
+        events = Events(durably)
+
+        server.ask(
+            "INSERT INTO durably_runs (id, job_name, input, status, created_at, updated_at) VALUES"
+            " ('theirs', 'echo', '7', 'pending', '2026-01-01T00:00:00.000Z', '2026-01-01T00:00:00.000Z')"
+        )
+
+        assert (await events.until("run:complete")).output == 7
+
+
+async def test_the_clock_of_the_server_decides_a_lease(open_durably: OpenDurably) -> None:
+    """L6: a machine whose clock is a day ahead takes nobody's run away."""
+    gate = Gate()
+
+    @define_job(name="held")
+    async def held(step: StepContext, input: Any) -> str:
+        return await step.run("wait", lambda: _held(gate))
+
+    holder = await open_durably(held, start=True)
+    ahead = FakeClock()
+    ahead.advance(days=1)
+    hasty = await open_durably(held, clock=ahead)
+    run = await holder.jobs.held.trigger(None)
+    await gate.reached()
+
+    assert await hasty.process_until_idle() == 0
+    await hasty.storage.recover_expired()
+
+    gate.open()
+    ended = await holder.wait_for_run(run.id, timeout=PATIENCE_SECONDS)
+    assert (ended.output, ended.lease_generation) == ("done", 1)
+
+
+async def _held(gate: Gate) -> str:
+    await gate.pass_through()
+    return "done"
+
+
+async def test_events_of_two_processes_reach_both_in_one_order(open_durably: OpenDurably) -> None:
+    """E4: also while both write, and a follower of thousands of rows gets every one."""
+    one, two = await open_durably(echo, start=True), await open_durably(echo, start=True)
+    heard = Events(one), Events(two)
+    await asyncio.gather(one.get_runs(), two.get_runs())
+
+    runs = [run for n in range(20) for run in await asyncio.gather(one.jobs.echo.trigger(n), two.jobs.echo.trigger(n))]
+    for run in runs:
+        await one.wait_for_run(run.id, timeout=PATIENCE_SECONDS)
+
+    stories = []
+    for events in heard:
+        await events.until("run:complete", len(runs))
+        stories.append([(event.type, event.run_id) for event in events.of("run:trigger", "run:leased", "run:complete")])
+    assert stories[0] == stories[1]
+
+
+async def test_old_events_are_cleaned_away_by_the_clock_of_the_server(
+    open_durably: OpenDurably, server: LibsqlServer
+) -> None:
+    """W3: the newest row stays, so that positions never start again."""
+    durably = await open_durably(echo)
+    for n in range(5):
+        await durably.jobs.echo.trigger(n)
+    server.ask("UPDATE durably_events SET created_at = '2020-01-01T00:00:00.000Z'")
+    ((newest,),) = server.ask("SELECT MAX(position) FROM durably_events")
+
+    await durably.storage.maintain(idle=True)
+
+    assert server.ask("SELECT position FROM durably_events") == [[newest]]
+    assert await durably.purge_runs(older_than=timedelta(0)) == 0
