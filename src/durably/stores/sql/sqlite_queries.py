@@ -79,11 +79,12 @@ ORDER BY position DESC LIMIT 20
 # --- lists ----------------------------------------------------------------------------------------
 
 
-def list_statement(query: RunQuery) -> tuple[str, list[Any]]:
+def list_statement(query: RunQuery, *, range_leads: bool = False) -> tuple[str, list[Any]]:
     """Return a statement whose work depends on the page asked for, not on how many runs are stored.
 
-    Each combination of one job, one status and the first label is a range of an index that is ordered by
-    creation. The newest of every range are looked up, and the page is cut out of their union.
+    Each combination of one job and one status is a range of an index that is ordered by creation, and so
+    is each label. The newest of every range are looked up, and the page is cut out of their union. Where
+    both kinds are given the first label leads, unless `range_leads`.
     """
     limit = NO_LIMIT if query.limit is None else query.limit
     if not (query.job_names or query.statuses or query.labels):
@@ -92,13 +93,25 @@ def list_statement(query: RunQuery) -> tuple[str, list[Any]]:
             [limit, query.offset],
         )
     reach = NO_LIMIT if query.limit is None else query.limit + query.offset
-    newest = _newest_by_label(query, reach) if query.labels else _newest_by_range(query, reach)
+    by_label = query.labels and not range_leads
+    newest = _newest_by_label(query, reach) if by_label else _newest_by_range(query, reach)
     statement, parameters = newest
     listing = f"SELECT {RUN_COLUMNS} FROM durably_runs WHERE id IN ({statement})"
     return f"{listing} ORDER BY created_at DESC, id DESC LIMIT ? OFFSET ?", [*parameters, limit, query.offset]
 
 
-def _newest_by_range(query: RunQuery, reach: int) -> tuple[str, list[Any]]:
+def count_of_ranges(query: RunQuery, most: int) -> tuple[str, list[Any]]:
+    """Return a statement that counts the runs of the jobs and statuses of a query, no further than `most`."""
+    sources, conditions, parameters = _ranges(query)
+    statement = f"""
+    SELECT COUNT(*) FROM (
+      SELECT 1 FROM {" CROSS JOIN ".join(sources)} CROSS JOIN durably_runs AS newest
+      WHERE {" AND ".join(conditions)} LIMIT ?
+    )"""
+    return statement, [*parameters, most]
+
+
+def _ranges(query: RunQuery) -> tuple[list[str], list[str], list[Any]]:
     sources, conditions, parameters = [], [], []
     if query.job_names:
         sources.append("json_each(?) AS job")
@@ -108,6 +121,14 @@ def _newest_by_range(query: RunQuery, reach: int) -> tuple[str, list[Any]]:
         sources.append("json_each(?) AS status")
         conditions.append("newest.status = status.value")
         parameters.append(_array(query.statuses))
+    return sources, conditions, parameters
+
+
+def _newest_by_range(query: RunQuery, reach: int) -> tuple[str, list[Any]]:
+    sources, conditions, parameters = _ranges(query)
+    for label in query.labels:
+        conditions.append(_has_label("newest.id"))
+        parameters += label
     statement = f"""
     SELECT run.id FROM {" CROSS JOIN ".join(sources)} CROSS JOIN durably_runs AS run
     WHERE run.id IN (
@@ -121,10 +142,7 @@ def _newest_by_label(query: RunQuery, reach: int) -> tuple[str, list[Any]]:
     (key, value), *others = query.labels
     conditions, parameters = ["label.key = ?", "label.value = ?"], [key, value]
     for other in others:
-        conditions.append(
-            "EXISTS (SELECT 1 FROM durably_run_labels AS also"
-            " WHERE also.run_id = label.run_id AND also.key = ? AND also.value = ?)"
-        )
+        conditions.append(_has_label("label.run_id"))
         parameters += other
     for column, wanted in (("job_name", query.job_names), ("status", query.statuses)):
         if wanted:
@@ -136,6 +154,13 @@ def _newest_by_label(query: RunQuery, reach: int) -> tuple[str, list[Any]]:
     WHERE {" AND ".join(conditions)}
     ORDER BY label.run_id DESC LIMIT ?"""
     return statement, [*parameters, reach]
+
+
+def _has_label(run_id: str) -> str:
+    return (
+        "EXISTS (SELECT 1 FROM durably_run_labels AS also"
+        f" WHERE also.run_id = {run_id} AND also.key = ? AND also.value = ?)"
+    )
 
 
 def _array(values: tuple[Any, ...]) -> str:

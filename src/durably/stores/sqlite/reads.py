@@ -18,7 +18,7 @@ from durably.stores.sql import sqlite_queries as queries
 from durably.stores.sql.rows import log_from_row, run_from_row, step_from_row
 from durably.stores.sqlite import statements as sql
 
-_SEVERAL: Final = 2
+_MOST_COUNTED: Final = 10_000
 
 
 def run_by_id(connection: sqlite3.Connection, run_id: str) -> Run[Any] | None:
@@ -34,16 +34,24 @@ def which_ended(connection: sqlite3.Connection, run_ids: Collection[str]) -> lis
 
 def runs(connection: sqlite3.Connection, query: RunQuery) -> list[Run[Any]]:
     """Return the runs of a query, newest first."""
-    statement, parameters = queries.list_statement(_rarest_label_first(connection, query))
+    statement, parameters = _led_by_the_rarest(connection, query)
     return [run_from_row(row) for row in connection.execute(statement, parameters)]
 
 
-def _rarest_label_first(connection: sqlite3.Connection, query: RunQuery) -> RunQuery:
-    """Let the label lead that fewest runs have: the runs of the others are not looked through."""
-    if len(query.labels) < _SEVERAL:
-        return query
-    counted = [(connection.execute(sql.COUNT_OF_LABEL, label).fetchone()[0], label) for label in query.labels]
-    return replace(query, labels=tuple(label for _, label in sorted(counted)))
+def _led_by_the_rarest(connection: sqlite3.Connection, query: RunQuery) -> tuple[str, list[Any]]:
+    """Let the filter lead that fewest runs pass: the runs of the others are not looked through."""
+    has_ranges = bool(query.job_names or query.statuses)
+    if not query.labels or (len(query.labels) == 1 and not has_ranges):
+        return queries.list_statement(query)
+    labels = [
+        (connection.execute(sql.COUNT_OF_LABEL, (*label, _MOST_COUNTED)).fetchone()[0], label) for label in query.labels
+    ]
+    labels.sort()
+    query = replace(query, labels=tuple(label for _, label in labels))
+    if not has_ranges or (fewest := labels[0][0]) == 0:
+        return queries.list_statement(query)
+    (in_ranges,) = connection.execute(*queries.count_of_ranges(query, _MOST_COUNTED)).fetchone()
+    return queries.list_statement(query, range_leads=in_ranges < fewest)
 
 
 def steps(connection: sqlite3.Connection, run_id: str) -> list[Step]:

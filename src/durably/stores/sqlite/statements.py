@@ -157,7 +157,7 @@ DELETE_RUN_PARTS: Final = (
 
 COUNT_OF_LABEL: Final = """
 -- How many runs have a label, counted no further than it matters.
-SELECT COUNT(*) FROM (SELECT 1 FROM durably_run_labels WHERE key = ? AND value = ? LIMIT 10000)
+SELECT COUNT(*) FROM (SELECT 1 FROM durably_run_labels WHERE key = ? AND value = ? LIMIT ?)
 """
 
 # --- events ----------------------------------------------------------------------------------------
