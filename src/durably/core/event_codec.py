@@ -11,12 +11,15 @@ from operator import attrgetter
 from typing import Any, Final
 
 from durably.core.clock import from_text, to_text
-from durably.core.events import EVENT_CLASSES, DurablyEvent
+from durably.core.events import EVENT_CLASSES, DurablyEvent, RunEvent
 from durably.core.json_values import compact_encoder, decode_json
 from durably.core.runs import ProgressData
 
 _RAW_SUFFIX: Final = "_json"
 _NOT_STORED: Final = "sequence"
+_TIMESTAMP: Final = "timestamp"
+_ABOUT_RUN: Final = ("run_id", "job_name", "labels")
+_RUNS_REMEMBERED: Final = 4_096
 
 _encode = compact_encoder()
 
@@ -29,10 +32,27 @@ _ENCODERS: Final[dict[str, Callable[[Any], str]]] = {
     "str": encode_basestring,
     "LogLevel": encode_basestring,
     "datetime": lambda instant: f'"{to_text(instant)}"',
-    "dict[str, str]": _encode_labels,
     "ProgressData": lambda progress: _encode(asdict(progress)),
 }
 """How a field is written, by its annotation; what is not here is written as any JSON value."""
+
+
+_remembered: dict[str, tuple[str, dict[str, str], str]] = {}
+
+
+def _about_run(event: RunEvent) -> str:
+    """Return the members that all events of a run have in common; they are written once per run."""
+    found = _remembered.get(event.run_id)
+    if found is not None and found[0] == event.job_name and found[1] == event.labels:
+        return found[2]
+    text = (
+        f',"run_id":{encode_basestring(event.run_id)},"job_name":{encode_basestring(event.job_name)}'
+        f',"labels":{_encode_labels(event.labels)}'
+    )
+    if len(_remembered) >= _RUNS_REMEMBERED:
+        _remembered.clear()
+    _remembered[event.run_id] = (event.job_name, dict(event.labels), text)
+    return text
 
 
 class _Shape:
@@ -44,14 +64,18 @@ class _Shape:
         self.event_class: Any = event_class
         self.names = frozenset(field.name for field in stored)
         self.raw = tuple(field.name for field in stored if field.name.endswith(_RAW_SUFFIX))
-        self.values = attrgetter(*[field.name for field in plain])
+        if issubclass(event_class, RunEvent):
+            plain = [field for field in plain if field.name not in _ABOUT_RUN]
+        # The timestamp is there always, so that this gives a tuple of at least two.
+        self.values = attrgetter(*[field.name for field in plain], _TIMESTAMP)
         self.encoders = tuple(_ENCODERS.get(str(field.type), _encode) for field in plain)
         members = [f'"type":"{event_class.type}"', *(f'"{field.name}":%s' for field in plain)]
-        self.template = "{" + ",".join(members) + "%s}"
+        self.template = "{" + ",".join(members) + "%s%s}"
 
     def encode(self, event: DurablyEvent) -> str:
-        values = [encode(value) for encode, value in zip(self.encoders, self.values(event), strict=True)]
-        return self.template % (*values, "".join(self._raw_members(event)))
+        values = [encode(value) for encode, value in zip(self.encoders, self.values(event), strict=False)]
+        about = _about_run(event) if isinstance(event, RunEvent) else ""
+        return self.template % (*values, about, "".join(self._raw_members(event)))
 
     def _raw_members(self, event: DurablyEvent) -> list[str]:
         # They stand at the end because one that is absent leaves no member.
