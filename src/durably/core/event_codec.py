@@ -31,6 +31,8 @@ def _encode_labels(labels: dict[str, str]) -> str:
 _ENCODERS: Final[dict[str, Callable[[Any], str]]] = {
     "str": encode_basestring,
     "LogLevel": encode_basestring,
+    "int": str,
+    "float": repr,
     "datetime": lambda instant: f'"{to_text(instant)}"',
     "ProgressData": lambda progress: _encode(asdict(progress)),
 }
@@ -75,11 +77,11 @@ class _Shape:
     def encode(self, event: DurablyEvent) -> str:
         values = [encode(value) for encode, value in zip(self.encoders, self.values(event), strict=False)]
         about = _about_run(event) if isinstance(event, RunEvent) else ""
-        return self.template % (*values, about, "".join(self._raw_members(event)))
+        return self.template % (*values, about, self._raw_members(event) if self.raw else "")
 
-    def _raw_members(self, event: DurablyEvent) -> list[str]:
+    def _raw_members(self, event: DurablyEvent) -> str:
         # They stand at the end because one that is absent leaves no member.
-        return [f',"{name}":{text}' for name in self.raw if (text := getattr(event, name)) is not None]
+        return "".join([f',"{name}":{text}' for name in self.raw if (text := getattr(event, name)) is not None])
 
     def decode(self, record: dict[str, Any]) -> DurablyEvent:
         known = {name: value for name, value in record.items() if name in self.names}
