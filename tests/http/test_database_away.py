@@ -7,7 +7,7 @@ import pytest
 from durably import Durably, StoreUnavailableError
 from tests.conftest import OpenDurably
 from tests.http.asgi import Client
-from tests.http.conftest import echo, mounted
+from tests.http.conftest import echo
 from tests.http.test_leaving import stream_tasks
 
 
