@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 _START_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 30.0
@@ -58,13 +58,16 @@ def programs() -> Path:
 def _may_run(directory: Path) -> bool:
     """Tell whether the user of the server may reach the programs, and whether they run on this machine."""
     try:
-        answer = subprocess.run([directory / "postgres", "--version"], capture_output=True, check=False, **_as_other())
+        answer = subprocess.run(
+            [directory / "postgres", "--version"], capture_output=True, check=False, **as_server_user()
+        )
     except OSError:
         return False
     return answer.returncode == 0
 
 
-def _as_other() -> dict[str, object]:
+def as_server_user() -> dict[str, Any]:
+    """Return what makes `subprocess` start a program as the user of the server."""
     if sys.platform == "win32" or os.getuid() != 0:
         return {}
     nobody = pwd.getpwnam("nobody")
@@ -107,7 +110,7 @@ class PostgresServer:
         for name, value in self.settings.items():
             arguments += ["-c", f"{name}={value}"]
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(arguments, stdout=log, stderr=log, **_as_other())
+            self._process = subprocess.Popen(arguments, stdout=log, stderr=log, **as_server_user())
         deadline = time.monotonic() + _START_SECONDS
         while not self._accepts():
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -170,7 +173,7 @@ class PostgresServer:
     def _run(self, program: str, *arguments: str) -> str:
         command = [str(programs() / program), *arguments]
         answer = subprocess.run(
-            command, capture_output=True, text=True, timeout=_START_SECONDS, check=False, **_as_other()
+            command, capture_output=True, text=True, timeout=_START_SECONDS, check=False, **as_server_user()
         )
         if answer.returncode != 0:
             raise RuntimeError(f"{program} failed: {answer.stderr.strip() or answer.stdout.strip()}")
@@ -194,9 +197,9 @@ def postgres_server(*, is_safe: bool = False, settings: Mapping[str, str] | None
 def server_directory() -> Iterator[Path]:
     """Yield an empty directory that belongs to the user of the server."""
     directory = Path(tempfile.mkdtemp(prefix="durably-postgres-"))
-    other = _as_other()
+    other = as_server_user()
     if other:
-        os.chown(directory, int(str(other["user"])), int(str(other["group"])))
+        os.chown(directory, other["user"], other["group"])
     try:
         yield directory
     finally:

@@ -39,7 +39,6 @@ async def test_an_event_waits_for_those_before_it(open_durably: OpenDurably, slo
     """A row that is committed is not delivered while one before it may still appear."""
     durably = await open_durably(idle)
     events = Events(durably)
-    await durably.log_position()
     transaction = slow_writer.transaction()
     await transaction.start()
     await write(slow_writer, 1)
@@ -60,7 +59,6 @@ async def test_an_event_does_not_wait_for_one_that_never_comes(
     """A position whose transaction was rolled back stays empty and is passed over."""
     durably = await open_durably(idle)
     events = Events(durably)
-    await durably.log_position()
     transaction = slow_writer.transaction()
     await transaction.start()
     await write(slow_writer, 1)
@@ -78,7 +76,6 @@ async def test_two_processes_deliver_the_same_events_in_the_same_order(open_dura
     """Each hears of what it does itself and of what the other does, once, in the order of the log."""
     here, there = await open_durably(idle), await open_durably(idle)
     heard_here, heard_there = Events(here), Events(there)
-    await asyncio.gather(here.log_position(), there.log_position())
 
     runs = await asyncio.gather(*(each.jobs.idle.trigger(n) for n in range(100) for each in (here, there)))
 
@@ -93,7 +90,6 @@ async def test_a_stream_begun_amid_commits_has_no_gap_and_no_duplicate(
 ) -> None:
     """E3: the state first, then what happens; what the state already shows is not told again."""
     durably = await open_durably(idle)
-    await durably.log_position()
     run = await durably.jobs.idle.trigger(1)
     transaction = slow_writer.transaction()
     await transaction.start()
@@ -114,7 +110,6 @@ async def test_a_lost_listening_connection_is_made_up_for(
     """What happened while nobody listened is read from the table, from the last position on."""
     durably = await open_durably(idle)
     events = Events(durably)
-    await durably.log_position()
     await write(slow_writer, 1)
     await slow_writer.execute("NOTIFY durably, 'other'")
     await events.until("run:cancel")

@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 
 from durably import SchemaTooNewError, StoreError, StoreUnavailableError, ValidationError, create_durably, define_job
+from durably.core.store import Position
 from durably.stores.postgres.options import PostgresOptions
 from tests.conftest import OpenDurably
 from tests.postgres.server import free_port
@@ -142,7 +143,7 @@ async def test_two_schemas_of_one_database_know_nothing_of_each_other(open_durab
     run = await left.jobs.echo.trigger_and_wait(1, timeout=30)
 
     assert await right.get_run(run.id) is None
-    assert (await right.log_position()).row == 0
+    assert (await right.storage.events_after(Position(0), 10)).events == []
     assert (await right.jobs.echo.trigger(2)).disposition == "created"
 
 

@@ -75,7 +75,8 @@ _ONE_AT_A_TIME: Final = "SELECT pg_advisory_xact_lock(hashtextextended('durably 
 _TABLE_EXISTS: Final = """
 SELECT EXISTS (
   SELECT 1 FROM pg_class AS relation JOIN pg_namespace AS place ON place.oid = relation.relnamespace
-  WHERE relation.relname = $1 AND place.nspname = ANY(CASE WHEN $2::name IS NULL THEN current_schemas(false) ELSE ARRAY[$2::name] END)
+  WHERE relation.relname = $1 AND place.nspname = ANY(
+    CASE WHEN $2::name IS NULL THEN current_schemas(false) ELSE ARRAY[$2::name] END)
 ) AS found
 """
 
