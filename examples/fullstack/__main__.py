@@ -6,12 +6,13 @@ import os
 import signal
 import sys
 from asyncio.subprocess import Process
+from contextlib import suppress
 from pathlib import Path
 
 from examples.fullstack import settings
 from examples.fullstack.building import BuildError, build_page
 
-GRACE_SECONDS = 10
+GRACE_SECONDS = 3
 
 
 class Supervisor:
@@ -24,7 +25,7 @@ class Supervisor:
     async def run(self, stopping: asyncio.Event) -> int:
         """Run until `stopping` is set, or the web process ends; return the exit status."""
         told = asyncio.create_task(stopping.wait())
-        web = await self._start("web", str(self._port))
+        web = await self._start("examples.fullstack.web", str(self._port))
         web_ended = asyncio.create_task(web.wait())
         working = asyncio.create_task(self._keep_working())
         await asyncio.wait({told, web_ended, working}, return_when=asyncio.FIRST_COMPLETED)
@@ -37,7 +38,7 @@ class Supervisor:
 
     async def _keep_working(self) -> None:
         while True:
-            worker = await self._start("worker")
+            worker = await self._start("durably.cli", "worker", "examples.fullstack.app:durably")
             print(f"Worker {worker.pid} is running. Kill it and watch the page: kill -9 {worker.pid}", flush=True)
             try:
                 status = await worker.wait()
@@ -49,7 +50,7 @@ class Supervisor:
             await asyncio.sleep(1)
 
     async def _start(self, module: str, *arguments: str) -> Process:
-        words = ["-m", f"examples.fullstack.{module}", *arguments]
+        words = ["-m", module, *arguments]
         # In sessions of their own, so that Ctrl-C comes here only and everything ends in order.
         return await asyncio.create_subprocess_exec(
             sys.executable, *words, cwd=settings.HERE.parents[1], env=self._environment, start_new_session=True
@@ -57,14 +58,13 @@ class Supervisor:
 
 
 async def _end(process: Process) -> None:
-    if process.returncode is not None:
-        return
-    process.terminate()
-    try:
-        await asyncio.wait_for(process.wait(), GRACE_SECONDS)
-    except TimeoutError:
-        process.kill()
-        await process.wait()
+    # Told once, a worker lets its runs end; told again, it gives back what is left, for the next one to go on with.
+    for tell in (process.terminate, process.terminate, process.kill):
+        if process.returncode is not None:
+            return
+        tell()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), GRACE_SECONDS)
 
 
 async def supervise(data: Path, port: int) -> int:
@@ -86,6 +86,8 @@ def main() -> None:
         options.data.mkdir(parents=True, exist_ok=True)
     except (BuildError, OSError) as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
     sys.exit(asyncio.run(supervise(options.data.resolve(), options.port)))
 
 

@@ -71,8 +71,12 @@ app.mount("/", StaticFiles(directory=PAGE, html=True))
 
 def main(port: int) -> None:
     """Serve; say where, once connections are taken."""
+    # The protocol is named because asyncio sends small answers without delay only where it is.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener = socket.create_server(("127.0.0.1", port))
+        listener.bind(("127.0.0.1", port))
+        listener.listen()
     except OSError as error:
         sys.exit(f"Cannot listen on port {port}: {error.strerror}. Choose another one with --port.")
     print(f"Open http://127.0.0.1:{listener.getsockname()[1]}", flush=True)

@@ -29,7 +29,10 @@ export function RunDetails({ runId, revision, onSelect }: RunDetailsProps) {
         <div>
           <h2 id="run-title">{run.labels['file'] ?? run.jobName}</h2>
           <p className="muted">
-            {run.jobName} · triggered at {clock(run.createdAt)} · <code>{run.id}</code>
+            {run.jobName} · triggered at {clock(run.createdAt)}
+          </p>
+          <p className="muted">
+            <code>{run.id}</code>
           </p>
         </div>
         <RunActions run={run} onSelect={onSelect} />
