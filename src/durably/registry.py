@@ -53,8 +53,10 @@ class JobRegistry:
 
     def register(self, jobs: Mapping[str, JobDefinition[Any, Any]], runs: RunService) -> None:
         """Add jobs, all or none. Raises `ConflictError` for a name that is taken, `ValidationError`."""
+        known = dict(self.definitions)
         for attribute, definition in jobs.items():
-            self._check(attribute, definition)
+            self._check(attribute, definition, known)
+            known[definition.name] = definition
         for attribute, definition in jobs.items():
             handle = self._by_name.get(definition.name) or JobHandle(runs, definition)
             self.definitions[definition.name] = definition
@@ -65,7 +67,7 @@ class JobRegistry:
         """Return the handle of a job's name, or None."""
         return self._by_name.get(name)
 
-    def _check(self, attribute: object, definition: object) -> None:
+    def _check(self, attribute: object, definition: object, definitions: Mapping[str, JobDefinition[Any, Any]]) -> None:
         attribute = _check_attribute(attribute)
         if not isinstance(definition, JobDefinition):
             raise ValidationError(
@@ -73,7 +75,7 @@ class JobRegistry:
                 field=f"jobs[{attribute!r}]",
                 value=definition,
             )
-        known = self.definitions.get(definition.name)
+        known = definitions.get(definition.name)
         taken = self._by_attribute.get(attribute)
         if known not in (None, definition) or (taken is not None and taken.definition is not definition):
             raise ConflictError(

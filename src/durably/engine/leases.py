@@ -16,9 +16,10 @@ from functools import partial
 from typing import Any, Final
 
 from durably.core.clock import Clock
+from durably.core.errors import StoreError
 from durably.core.events import RunLeaseRenewedEvent, WorkerErrorEvent
 from durably.core.leases import Claim
-from durably.core.runs import Run
+from durably.core.runs import Run, RunStatus
 from durably.core.store import LeaseRenewer, Store
 from durably.engine.abort import AbortController
 from durably.engine.event_hub import EventHub
@@ -78,6 +79,7 @@ class LeaseKeeper:
         self._renewer: LeaseRenewer | None = None
         self._next_renewal = 0.0
         self._pulse = _Pulse()
+        self._asking: set[asyncio.Task[None]] = set()
 
     def keep(self, claim: Claim, run: Run[Any], claimed_at: float) -> HeldLease:
         """Hold a lease until `let_go`; `claimed_at` is what the monotonic clock said before the claim."""
@@ -87,7 +89,11 @@ class LeaseKeeper:
             if not self._held:
                 self._next_renewal = self._clock.monotonic() + self._renew_seconds
                 self._wake.notify()
+            before = self._held.get(claim.run_id)
             self._held[claim.run_id] = lease
+        if before is not None:
+            # It ran out unnoticed, and this worker was the first to claim the run again.
+            before.lose("it had expired, and this process has claimed the run again")
         return lease
 
     def let_go(self, lease: HeldLease) -> None:
@@ -121,6 +127,8 @@ class LeaseKeeper:
             self._task.cancel()
             self._task = None
             self._close_renewer()
+        for asking in self._asking:
+            asking.cancel()
         self._is_stopping = False
 
     # --- the thread --------------------------------------------------------------------------------
@@ -181,7 +189,26 @@ class LeaseKeeper:
                 lease.claim, lease.deadline = claim, now + self._lease_seconds
                 self._on_loop(partial(self._tell_renewed, lease))
             elif self._held.get(lease.claim.run_id) is lease:
-                lease.lose("it had expired, or another worker holds the run")
+                self._on_loop(partial(self._ask_why_refused, lease))
+
+    def _ask_why_refused(self, lease: HeldLease) -> None:
+        asking = self._loop.create_task(self._find_out_why_refused(lease))
+        self._asking.add(asking)
+        asking.add_done_callback(self._asking.discard)
+
+    async def _find_out_why_refused(self, lease: HeldLease) -> None:
+        """Tell a lost lease from a run that was cancelled, or whose end was just recorded by its holder."""
+        try:
+            run = await self._store.get_run(lease.claim.run_id)
+        except StoreError as error:
+            lease.lose(f"it was not renewed, and why cannot be read ({error})")
+            return
+        if self._held.get(lease.claim.run_id) is not lease:
+            return
+        if run is None or run.status is RunStatus.CANCELLED:
+            lease.controller.abort("cancelled")
+        elif not run.is_terminal or run.lease_generation != lease.claim.generation:
+            lease.lose("it had expired, or another worker holds the run")
 
     def _tell_lost(self, lease: HeldLease, why: str) -> None:
         message = f"lost the lease of run {lease.claim.run_id} of job {lease.run.job_name!r}: {why}; it stops here"

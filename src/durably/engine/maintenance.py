@@ -8,7 +8,6 @@ from datetime import timedelta
 from typing import Final
 
 from durably.core.clock import Clock
-from durably.core.errors import StoreError
 from durably.core.events import WorkerErrorEvent
 from durably.core.store import Store
 from durably.engine.event_hub import EventHub
@@ -45,8 +44,8 @@ class Maintenance:
                 await self._store.recover_expired()
                 await self._purge()
             await self._store.maintain(idle=idle)
-        except StoreError as error:
-            log.warning("maintenance failed, it will be tried again: %s", error)
+        except Exception as error:
+            log.warning("maintenance failed, it will be tried again: %s", error, exc_info=error)
             self._hub.announce(WorkerErrorEvent(timestamp=self._clock.now(), error=str(error), context="maintenance"))
 
     async def _purge(self) -> None:

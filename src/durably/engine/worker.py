@@ -149,7 +149,10 @@ class Worker:
                     claimed = await self._fill_slots(wake)
                     self._maintain_if_due()
                     backoff = 0.0
-                except StoreError as error:
+                except Exception as error:
+                    # Whatever a database or a row of it throws: a worker that is gone is worse than one that tries.
+                    if not isinstance(error, StoreError):
+                        log.exception("an unexpected error while looking for work")
                     backoff = min(max(2 * backoff, _FIRST_BACKOFF_SECONDS), _LONGEST_BACKOFF_SECONDS)
                     self._tell(f"cannot look for work, trying again: {error}")
                     await self._pause(wake, backoff * random.uniform(0.5, 1), heed_wake=False)  # noqa: S311 - jitter

@@ -1,0 +1,165 @@
+"""Every argument of create_durably: an invalid value is named with what is allowed."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from durably import ConflictError, StepContext, ValidationError, create_durably, define_job
+from durably.settings import database_from_environment
+
+
+@define_job(name="job")
+async def job(step: StepContext, input: Any) -> Any: ...
+
+
+@define_job(name="job")
+async def other(step: StepContext, input: Any) -> Any: ...
+
+
+class TestArguments:
+    @pytest.mark.parametrize(
+        ("argument", "value", "allowed"),
+        [
+            ("database", "jobs.db", "sqlite:///file.db"),
+            ("database", "", "sqlite:///file.db"),
+            ("database", "mysql://x/y", "sqlite:///file.db"),
+            ("database", "sqlite://jobs.db", "sqlite:///relative.db"),
+            ("database", "sqlite:///", "sqlite:////absolute.db"),
+            ("database", 5, "a URL"),
+            ("jobs", {"job": "import-csv"}, "define_job"),
+            ("jobs", {"not a name": job}, "durably.jobs."),
+            ("jobs", {"_private": job}, "durably.jobs."),
+            ("jobs", {5: job}, "durably.jobs."),
+            ("polling_interval", 0, "above 0"),
+            ("polling_interval", -1.5, "above 0"),
+            ("polling_interval", "1s", "number of seconds"),
+            ("polling_interval", float("nan"), "number of seconds"),
+            ("polling_interval", float("inf"), "number of seconds"),
+            ("polling_interval", True, "number of seconds"),
+            ("polling_interval", timedelta(0), "above 0"),
+            ("polling_interval", 10**400, "100 years"),
+            ("max_concurrent_runs", 0, "1 to 1000"),
+            ("max_concurrent_runs", 1001, "1 to 1000"),
+            ("max_concurrent_runs", 1.5, "whole number"),
+            ("max_concurrent_runs", "10", "whole number"),
+            ("max_concurrent_runs", True, "whole number"),
+            ("lease_duration", 0, "above 0"),
+            ("lease_duration", None, "number of seconds"),
+            ("lease_duration", 1e300, "100 years"),
+            ("lease_renew_interval", 0, "above 0"),
+            ("lease_renew_interval", 30, "shorter than lease_duration"),
+            ("lease_renew_interval", timedelta(minutes=1), "shorter than lease_duration"),
+            ("preserve_steps", "yes", "True or False"),
+            ("preserve_steps", 1, "True or False"),
+            ("retain_runs", "30", "'30d'"),
+            ("retain_runs", "a month", "'30d'"),
+            ("retain_runs", "-1d", "'30d'"),
+            ("retain_runs", 30, "'30d'"),
+            ("retain_runs", timedelta(-1), "'30d'"),
+            ("retain_runs", "9999999999d", "100 years"),
+            ("labels", object(), "Pydantic"),
+            ("worker_id", "", "not empty"),
+            ("worker_id", 5, "text"),
+            ("worker_id", "a\x00b", "text"),
+        ],
+        ids=repr,
+    )
+    def test_an_invalid_value_is_named_with_what_is_allowed(self, argument: str, value: Any, allowed: str) -> None:
+        """`ValidationError`, a `ValueError` too, naming the argument, the value and what is allowed."""
+        with pytest.raises(ValidationError) as refused:
+            create_durably(**{"database": "sqlite://:memory:", argument: value})
+
+        message = str(refused.value)
+        assert allowed in message
+        assert argument in message or argument in str(refused.value.field)
+        assert isinstance(refused.value, ValueError)
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"polling_interval": 1, "lease_duration": timedelta(minutes=2), "lease_renew_interval": 0.5},
+            {"retain_runs": "30d"},
+            {"retain_runs": "1.5h"},
+            {"retain_runs": "60 m"},
+            {"retain_runs": timedelta(0)},
+            {"max_concurrent_runs": 1000, "preserve_steps": True, "worker_id": "me", "labels": dict[str, str]},
+        ],
+        ids=repr,
+    )
+    def test_valid_values_are_taken(self, options: dict[str, Any]) -> None:
+        """Seconds are a `float`, an `int` or a `timedelta`."""
+        assert "no jobs" not in repr(create_durably(database="sqlite://:memory:", **options))
+
+    def test_an_unknown_argument_is_a_type_error(self) -> None:
+        """Misspelt keywords do not pass."""
+        with pytest.raises(TypeError, match="databse"):
+            create_durably(databse="x")  # type: ignore[call-arg]
+
+
+class TestTheDatabase:
+    def test_the_default_is_the_environment_then_a_file(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """`$DURABLY_DATABASE_URL`, else `sqlite:///durably.db`."""
+        monkeypatch.delenv("DURABLY_DATABASE_URL", raising=False)
+        assert database_from_environment() == "sqlite:///durably.db"
+        monkeypatch.setenv("DURABLY_DATABASE_URL", "sqlite:////srv/jobs.db")
+        assert database_from_environment() == "sqlite:////srv/jobs.db"
+        assert create_durably().storage.name == "database /srv/jobs.db"
+
+    def test_paths_urls_and_stores_are_taken(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Three slashes and a relative path, four and an absolute one."""
+        monkeypatch.chdir(tmp_path)
+        absolute = tmp_path / "a.db"
+        for given in (absolute, f"sqlite:///{absolute}", "sqlite:///a.db", Path("a.db")):
+            assert create_durably(database=given).storage.name == f"database {absolute}"
+        store = create_durably(database="sqlite://:memory:").storage
+        assert create_durably(database=store).storage is store
+        assert store.name == "the in-memory database"
+
+    def test_making_an_instance_opens_nothing(self, tmp_path: Path) -> None:
+        """Nothing is opened before it is used."""
+        create_durably(database=tmp_path / "a.db", jobs={"job": job})
+
+        assert list(tmp_path.iterdir()) == []
+
+
+class TestRegistering:
+    def test_register_returns_the_instance_with_the_new_handles(self) -> None:
+        """The same definition again returns the same handle."""
+        durably = create_durably(database="sqlite://:memory:")
+
+        assert durably.register({"job": job}) is durably
+        handle = durably.jobs.job
+        assert durably.register({"job": job, "alias": job}).jobs.alias is handle
+        assert repr(durably) == "<Durably on the in-memory database, jobs: job>"
+
+    @pytest.mark.parametrize("jobs", [{"job": other}, {"another": other}], ids=["attribute", "name"])
+    def test_another_definition_under_a_taken_name_is_a_conflict(self, jobs: Any) -> None:
+        """Whichever of its two names is taken; nothing is registered then."""
+        durably = create_durably(database="sqlite://:memory:", jobs={"job": job})
+
+        @define_job(name="fine")
+        async def fine(step: StepContext, input: Any) -> Any: ...
+
+        with pytest.raises(ConflictError) as refused:
+            durably.register({"fine": fine, **jobs})
+        assert (refused.value.operation, refused.value.job_name) == ("register", "job")
+        assert list(durably.jobs) == ["job"]
+
+    def test_two_definitions_of_one_name_in_one_mapping_are_a_conflict(self) -> None:
+        """Also when both are new."""
+        with pytest.raises(ConflictError):
+            create_durably(database="sqlite://:memory:", jobs={"one": job, "two": other})
+
+    def test_get_job_makes_an_attribute_name(self) -> None:
+        """A definition that is not registered yet is registered under its name with `_` for what cannot stand there."""
+        durably = create_durably(database="sqlite://:memory:")
+        for name, attribute in (("import-csv", "import_csv"), ("1st job", "job_1st_job"), ("_x", "job__x")):
+
+            async def work(step: StepContext, input: Any) -> Any: ...
+
+            definition = define_job(name=name, run=work)
+            assert durably.get_job(definition) is durably.jobs[attribute]

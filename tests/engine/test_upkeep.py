@@ -1,0 +1,371 @@
+"""W3: what is done now and then, by a clock that the test moves, and what happens when it cannot be done."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from durably import (
+    Durably,
+    StepContext,
+    StoreError,
+    StoreUnavailableError,
+    create_durably,
+    define_job,
+    with_log_persistence,
+)
+from durably.testing import FakeClock
+from tests.conftest import PATIENCE_SECONDS, Events, Gate, OpenDurably, until
+
+
+@define_job(name="job")
+async def job(step: StepContext, input: Any) -> Any:
+    step.log.info("line")
+    return await step.run("one", lambda: input)
+
+
+async def poll(durably: Durably) -> None:
+    """Let the worker look around once."""
+    durably._worker.wake()
+    await asyncio.sleep(0)
+
+
+class TestRetention:
+    async def test_old_runs_are_purged_when_idle_once_a_minute(
+        self, open_durably: OpenDurably, clock: FakeClock
+    ) -> None:
+        """W3: terminal runs older than `retain_runs`, each announced; pending ones never."""
+        durably = await open_durably(job, clock=clock, retain_runs="1h")
+        events = Events(durably)
+        old = await durably.jobs.job.trigger(1)
+        await durably.process_until_idle()
+        clock.advance(minutes=50)
+        younger = await durably.jobs.job.trigger(2)
+        await durably.process_until_idle()
+        clock.advance(minutes=11)
+        await durably.start()
+
+        told = await events.until("run:delete")
+        assert told.run_id == old.id
+        clock.advance(seconds=59)
+        await poll(durably)
+        assert [run.id for run in await durably.get_runs()] == [younger.id]
+
+        clock.advance(minutes=60)
+        await poll(durably)
+        assert (await events.until("run:delete", 2)).run_id == younger.id
+
+    async def test_more_than_a_hundred_go_in_portions(self, open_durably: OpenDurably, clock: FakeClock) -> None:
+        """W3: 100 at a time, until none is left."""
+        durably = await open_durably(job, clock=clock, retain_runs="1h")
+        for run in await durably.jobs.job.batch_trigger(list(range(250))):
+            await durably.cancel(run.id)
+        clock.advance(hours=2)
+
+        assert await durably.process_until_idle() == 0
+        assert await durably.get_runs() == []
+
+    async def test_without_retention_nothing_is_deleted(self, open_durably: OpenDurably, clock: FakeClock) -> None:
+        """W3: `retain_runs` defaults to keeping everything."""
+        durably = await open_durably(job, clock=clock)
+        await durably.jobs.job.trigger(1)
+        await durably.process_until_idle()
+        clock.advance(days=10_000)
+
+        await durably.process_until_idle()
+        assert len(await durably.get_runs()) == 1
+
+
+class TestLeases:
+    async def test_expired_leases_of_others_come_back_when_idle(
+        self, open_durably: OpenDurably, clock: FakeClock
+    ) -> None:
+        """L4, W3: at the instant of expiry the run is anyone's, and not a millisecond before."""
+        durably = await open_durably(job, clock=clock)
+        run = await durably.jobs.job.trigger(1)
+        (dead,) = await durably.storage.claim("dead", ["job"], 1, 30)
+        clock.advance(seconds=29.999)
+        assert await durably.process_one() is False
+        clock.advance(seconds=0.001)
+        assert await durably.process_one() is True
+
+        found = await durably.get_run(run.id)
+        assert found is not None
+        assert (found.status, found.lease_generation) == ("completed", dead.claim.generation + 1)
+
+    async def test_the_holder_stops_by_itself_when_its_lease_runs_out(
+        self, open_durably: OpenDurably, clock: FakeClock
+    ) -> None:
+        """L3: with no renewal coming back, by its own monotonic clock."""
+        gate, seen = Gate(), []
+
+        @define_job(name="held")
+        async def held(step: StepContext, input: Any) -> None:
+            try:
+                await step.run("waiting", gate.pass_through)
+            finally:
+                seen.append(step.signal.reason)
+
+        durably = await open_durably(held, clock=clock, lease_duration=1, lease_renew_interval=0.5)
+        events = Events(durably)
+
+        class Unreachable:
+            def renew(self, claims: Any, lease_seconds: float) -> Any:
+                raise StoreUnavailableError("unreachable")
+
+            def close(self) -> None: ...
+
+        durably.storage.lease_renewer = Unreachable  # type: ignore[assignment, method-assign]
+        run = await durably.jobs.held.trigger(None)
+        processing = asyncio.create_task(durably.process_one())
+        await gate.reached()
+        clock.advance(seconds=0.6)
+        told = await events.until("worker:error")
+        assert (told.context, told.error) == ("lease-renewal", "unreachable")
+        clock.advance(seconds=0.5)
+
+        async def is_lost() -> bool:
+            return any(event.run_id == run.id for event in events.of("worker:error"))
+
+        await until(is_lost)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await processing
+        assert seen == ["lease-lost"]
+
+    async def test_a_run_that_its_own_worker_claims_again_executes_once(
+        self, open_durably: OpenDurably, clock: FakeClock
+    ) -> None:
+        """L2: the execution whose lease ran out stops before the next one of the same process begins to work."""
+        gate, seen = Gate(), []
+
+        @define_job(name="held")
+        async def held(step: StepContext, input: Any) -> str:
+            if step.attempt == 1:
+                try:
+                    await step.run("waiting", gate.pass_through)
+                finally:
+                    seen.append(step.signal.reason)
+            return "second"
+
+        # Its thread looks at the leases every second: claiming is faster.
+        durably = await open_durably(held, clock=clock, lease_duration=60, lease_renew_interval=50)
+        run = await durably.jobs.held.trigger(None)
+        first = asyncio.create_task(durably.process_one())
+        await gate.reached()
+        clock.advance(seconds=60)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            assert await durably.process_one()
+            assert await first
+
+        assert (await durably.wait_for_run(run.id, timeout=PATIENCE_SECONDS)).output == "second"
+        assert seen == ["lease-lost"]
+
+
+class TestTrouble:
+    async def test_a_database_that_goes_away_is_looked_for_again(
+        self, open_durably: OpenDurably, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """W3: the worker tells, backs off with jitter, goes on by itself, and has lost nothing."""
+        durably = await open_durably(job)
+        events = Events(durably)
+        claim, failures = durably.storage.claim, [StoreUnavailableError("gone")] * 3
+
+        async def flaky(*args: Any, **kwargs: Any) -> Any:
+            if failures:
+                raise failures.pop()
+            return await claim(*args, **kwargs)
+
+        monkeypatch.setattr(durably.storage, "claim", flaky)
+        run = await durably.jobs.job.trigger(1)
+        await durably.start()
+
+        assert (await durably.wait_for_run(run.id, timeout=PATIENCE_SECONDS)).output == 1
+        assert [event.error for event in events.of("worker:error")] == ["cannot look for work, trying again: gone"] * 3
+
+    async def test_an_unexpected_error_does_not_stop_the_worker(
+        self, open_durably: OpenDurably, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """W3: whatever a store or a row throws, errors become `worker:error` and never stop the loop."""
+        durably = await open_durably(job)
+        events = Events(durably)
+        claim, failures = durably.storage.claim, [ValueError("a row that cannot be read")]
+
+        async def flaky(*args: Any, **kwargs: Any) -> Any:
+            if failures:
+                raise failures.pop()
+            return await claim(*args, **kwargs)
+
+        monkeypatch.setattr(durably.storage, "claim", flaky)
+        run = await durably.jobs.job.trigger(1)
+        await durably.start()
+
+        assert (await durably.wait_for_run(run.id, timeout=PATIENCE_SECONDS)).output == 1
+        assert "a row that cannot be read" in (await events.until("worker:error")).error
+
+    @pytest.mark.parametrize("error", [StoreError("broken"), ValueError("unexpected")], ids=repr)
+    async def test_maintenance_that_fails_is_told_and_tried_again(
+        self, open_durably: OpenDurably, monkeypatch: pytest.MonkeyPatch, clock: FakeClock, error: Exception
+    ) -> None:
+        """W3: it stops nobody."""
+        durably = await open_durably(job, clock=clock)
+        events = Events(durably)
+
+        async def fail() -> int:
+            raise error
+
+        monkeypatch.setattr(durably.storage, "recover_expired", fail)
+        await durably.start()
+        told = await events.until("worker:error")
+        assert (told.context, str(error) in told.error) == ("maintenance", True)
+        assert (await durably.jobs.job.trigger_and_wait(1, timeout=PATIENCE_SECONDS)).output == 1
+
+        clock.advance(minutes=2)
+        await poll(durably)
+        await events.until("worker:error", 2)
+
+    @pytest.mark.parametrize("verb", ["record_step", "finish"])
+    async def test_a_checkpoint_is_written_again_while_the_database_is_away(
+        self, open_durably: OpenDurably, monkeypatch: pytest.MonkeyPatch, verb: str
+    ) -> None:
+        """S1, W3: the step does not run again, it waits."""
+        executed: list[int] = []
+
+        @define_job(name="counted")
+        async def counted(step: StepContext, input: Any) -> Any:
+            await step.run("one", lambda: executed.append(1))
+            return "done"
+
+        durably = await open_durably(counted)
+        write, failures = getattr(durably.storage, verb), [StoreUnavailableError("gone")] * 2
+
+        async def flaky(*args: Any, **kwargs: Any) -> Any:
+            if failures:
+                raise failures.pop()
+            return await write(*args, **kwargs)
+
+        monkeypatch.setattr(durably.storage, verb, flaky)
+        events = Events(durably)
+        run = await durably.jobs.counted.trigger(None)
+        await durably.process_one()
+
+        assert (await durably.wait_for_run(run.id, timeout=PATIENCE_SECONDS)).output == "done"
+        assert executed == [1]
+        assert len(events.of("worker:error")) == 2
+
+    @pytest.mark.parametrize("verb", ["record_step", "finish", "load_checkpoints"])
+    async def test_a_store_beyond_help_gives_the_run_up(
+        self, open_durably: OpenDurably, monkeypatch: pytest.MonkeyPatch, clock: FakeClock, verb: str
+    ) -> None:
+        """S1: nothing is pretended; when the lease ends the run goes on."""
+        durably = await open_durably(job, clock=clock)
+        events = Events(durably)
+        run = await durably.jobs.job.trigger(1)
+        if verb == "load_checkpoints":
+            await durably.storage.claim("dead", ["job"], 1, 1)
+            clock.advance(seconds=1)
+
+        async def fail(*args: Any, **kwargs: Any) -> Any:
+            raise StoreError("damaged")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(durably.storage, verb, fail)
+            await durably.process_one()
+        found = await durably.get_run(run.id)
+        assert found is not None
+        assert found.status in ("leased", "pending")
+        assert events.of("run:fail", "run:complete") == []
+        clock.advance(minutes=1)
+        assert await durably.process_one()
+        assert (await durably.wait_for_run(run.id, timeout=PATIENCE_SECONDS)).output == 1
+
+    async def test_logs_wait_while_the_database_is_away(
+        self, open_durably: OpenDurably, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """P1: lines are stored when it is back."""
+        monkeypatch.setattr("durably.plugins._RETRY_SECONDS", 0.01)
+        durably = await open_durably(job)
+        durably.use(with_log_persistence())
+        append, failures = durably.storage.append_logs, [StoreUnavailableError("gone")] * 2
+
+        async def flaky(*args: Any) -> None:
+            if failures:
+                raise failures.pop()
+            await append(*args)
+
+        monkeypatch.setattr(durably.storage, "append_logs", flaky)
+        run = await durably.jobs.job.trigger(1)
+        await durably.process_one()
+        await durably.stop()
+
+        assert [line.message for line in await durably.get_logs(run.id)] == ["line"]
+
+    async def test_logs_that_cannot_be_stored_are_said_to_be_lost(
+        self, open_durably: OpenDurably, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """P1: the run is not harmed; too many waiting lines are dropped, and that is said too."""
+        monkeypatch.setattr("durably.plugins._MOST_WAITING", 2)
+        durably = await open_durably(job)
+        durably.use(with_log_persistence())
+
+        async def fail(*args: Any) -> None:
+            raise StoreError("damaged")
+
+        monkeypatch.setattr(durably.storage, "append_logs", fail)
+        for run in await durably.jobs.job.batch_trigger([1, 2, 3]):
+            assert run.status == "pending"
+        assert await durably.process_until_idle() == 3
+        await durably.stop()
+
+        assert "2 log lines are lost" in caplog.text
+        assert "damaged" in caplog.text
+        assert "1 log lines were dropped" in caplog.text
+
+
+class TestLife:
+    async def test_an_instance_is_a_context(self, database: str) -> None:
+        """`init()` on entry, `stop()` and `close()` on exit."""
+        async with create_durably(database=database, jobs={"job": job}) as durably:
+            assert (await durably.jobs.job.trigger_and_wait(1, timeout=PATIENCE_SECONDS)).output == 1
+        with pytest.raises(StoreError, match="closed"):
+            await durably.get_runs()
+
+    async def test_an_error_on_its_way_out_does_not_wait_for_running_jobs(
+        self, database: str, open_durably: OpenDurably
+    ) -> None:
+        """W4: what runs is given back."""
+        gate = Gate()
+
+        @define_job(name="held")
+        async def held(step: StepContext, input: Any) -> None:
+            await gate.pass_through()
+
+        async def fail_while_it_runs() -> None:
+            async with create_durably(database=database, jobs={"held": held}) as durably:
+                await durably.jobs.held.trigger(None)
+                await gate.reached()
+                raise RuntimeError("on its way")
+
+        with pytest.raises(RuntimeError, match="on its way"):
+            await fail_while_it_runs()
+
+        after = await open_durably(held)
+        assert [run.status for run in await after.get_runs()] == ["pending"]
+
+    async def test_a_context_that_cannot_begin_closes_what_it_opened(self, tmp_path: Any) -> None:
+        """Entry fails with the reason."""
+        with pytest.raises(StoreError, match="no directory"):
+            async with create_durably(database=tmp_path / "no" / "x.db"):
+                pytest.fail("never entered")
+
+    async def test_retention_of_nothing_takes_a_timedelta(self, open_durably: OpenDurably, clock: FakeClock) -> None:
+        """W3: `retain_runs` as a timedelta."""
+        durably = await open_durably(job, clock=clock, retain_runs=timedelta(seconds=1))
+        await durably.jobs.job.trigger(1)
+        await durably.process_until_idle()
+        clock.advance(minutes=2)
+        await durably.process_until_idle()
+
+        assert await durably.get_runs() == []
