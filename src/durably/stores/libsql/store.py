@@ -184,8 +184,9 @@ class LibsqlStore:
 
     def announce(self, event: DurablyEvent) -> None:
         """Add an event to the log soon, after those announced before it; never blocks, never fails."""
-        self._open()
-        self._events.announce(event)
+        if not self._is_closed:
+            self._open()
+            self._events.announce(event)
 
     async def follow(self, sink: Sink, changed: Callable[[], None]) -> Position:
         """Call `sink` with every event after the returned position, once it is in the log, in its order."""
