@@ -253,6 +253,27 @@ class _Statement:
 
     def _insert_events(self) -> None:
         batch = self._batch
+        depends = bool(batch.changes) or batch.may_exist
+        source, events = self._chosen_events() if depends else self._all_events()
+        origin, number = self._value(self._mark[0], "text"), self._value(self._mark[1], "bigint")
+        self._parts.append(
+            f"""told AS (
+  INSERT INTO durably_events (origin, number, events, created_at)
+  SELECT {origin}, {number}, {events}, moment.now
+  FROM {source}
+  RETURNING position
+)"""
+        )
+        self._answers["position"] = "(SELECT position FROM told)"
+
+    def _all_events(self) -> tuple[str, str]:
+        """Return source and value of events that depend on nothing."""
+        events = [*self._batch.announced, *(event for event, _, _ in self._batch.told)]
+        return "moment", self._value(encode_events(events), "text")
+
+    def _chosen_events(self) -> tuple[str, str]:
+        """Return source and value of the events whose change held and whose run is new."""
+        batch = self._batch
         rows: list[tuple[Any, ...]] = [(encode_events([event])[1:-1], None, None) for event in batch.announced]
         rows += [
             (encode_events([event])[1:-1], place, run_id if batch.may_exist else None)
@@ -260,22 +281,15 @@ class _Statement:
         ]
         conditions = []
         if batch.changes:
-            conditions.append("event.place IS NULL OR event.place IN (SELECT place FROM held)")
+            conditions.append("(event.place IS NULL OR event.place IN (SELECT place FROM held))")
         if batch.may_exist:
-            conditions.append("event.run_id IS NULL OR event.run_id IN (SELECT id FROM created)")
-        where = f"WHERE ({') AND ('.join(conditions)})" if conditions else ""
-        origin, number = self._value(self._mark[0], "text"), self._value(self._mark[1], "bigint")
+            conditions.append("(event.run_id IS NULL OR event.run_id IN (SELECT id FROM created))")
         source = self._unnest(rows, "text int text")
-        self._parts.append(
-            f"""told AS (
-  INSERT INTO durably_events (origin, number, events, created_at)
-  SELECT {origin}, {number}, '[' || string_agg(event.text, ',' ORDER BY event.nth) || ']', moment.now
-  FROM {source} WITH ORDINALITY AS event(text, place, run_id, nth) CROSS JOIN moment
-  {where} GROUP BY moment.now
-  RETURNING position
-)"""
+        chosen = (
+            f"{source} WITH ORDINALITY AS event(text, place, run_id, nth) CROSS JOIN moment"
+            f" WHERE {' AND '.join(conditions)} GROUP BY moment.now"
         )
-        self._answers["position"] = "(SELECT position FROM told)"
+        return chosen, "'[' || string_agg(event.text, ',' ORDER BY event.nth) || ']'"
 
 
 _END: Final = """,
