@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import socket
@@ -46,7 +47,7 @@ class LibsqlServer:
         deadline = time.monotonic() + _START_SECONDS
         while True:
             try:
-                self.ask("SELECT 1")
+                self._ask("SELECT 1")
                 return
             except (urllib.error.URLError, ConnectionError):
                 assert self._process.poll() is None, f"the server ended with {self._process.returncode}"
@@ -60,8 +61,14 @@ class LibsqlServer:
             self._process.wait()
             self._process = None
 
-    def ask(self, *statements: str) -> list[list[Any]]:
-        """Return the rows of the last statement, read beside the library under test."""
+    async def ask(self, *statements: str) -> list[list[Any]]:
+        """Return the rows of the last statement, read beside the library under test.
+
+        Not on the event loop: the server serves one connection at a time, and may be waiting for ours.
+        """
+        return await asyncio.to_thread(self._ask, *statements)
+
+    def _ask(self, *statements: str) -> list[list[Any]]:
         requests = [{"type": "execute", "stmt": {"sql": sql, "want_rows": True}} for sql in statements]
         request = urllib.request.Request(f"{self.url}/v2/pipeline", json.dumps({"requests": requests}).encode())
         with urllib.request.urlopen(request, timeout=_START_SECONDS) as response:

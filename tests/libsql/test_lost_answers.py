@@ -49,7 +49,7 @@ async def test_a_checkpoint_or_an_end_is_written_again_and_counted_once(
     assert ended is not None
     assert (ended.status, ended.output, ended.completed_step_count) == (RunStatus.COMPLETED, [0, 1, 2], 3)
     assert [step.name for step in await durably.get_steps(run.id)] == ["step-0", "step-1", "step-2"]
-    log = "".join(text for (text,) in server.ask("SELECT events FROM durably_events"))
+    log = "".join(text for (text,) in await server.ask("SELECT events FROM durably_events"))
     assert (log.count('"step:complete"'), log.count('"run:complete"')) == (3, 1)
 
 
@@ -106,6 +106,6 @@ async def test_a_server_that_goes_away_and_comes_back(open_durably: OpenDurably,
     ended = await durably.get_run(run.id)
     assert ended is not None
     assert (ended.output, ended.lease_generation) == (["before", "after"], 1)
-    log = "".join(text for (text,) in server.ask("SELECT events FROM durably_events"))
+    log = "".join(text for (text,) in await server.ask("SELECT events FROM durably_events"))
     assert log.count('"log:write"') == 1
     assert log.index('"log:write"') < log.index('"run:complete"')

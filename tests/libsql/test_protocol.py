@@ -91,7 +91,7 @@ async def test_what_is_written_at_one_moment_goes_out_together(open_durably: Ope
 async def test_a_write_that_fails_fails_alone(open_durably: OpenDurably, server: LibsqlServer) -> None:
     """Group commit: those who shared its transaction are written all the same."""
     durably = await open_durably(echo)
-    server.ask("CREATE UNIQUE INDEX a_rule_of_somebody_else ON durably_runs (input)")
+    await server.ask("CREATE UNIQUE INDEX a_rule_of_somebody_else ON durably_runs (input)")
 
     results = await asyncio.gather(
         *[durably.jobs.echo.trigger(n) for n in ["a", "b", "b", "c"]], return_exceptions=True

@@ -34,13 +34,13 @@ class TestMigrating:
 
         await asyncio.gather(*[instance.migrate() for instance in instances])
 
-        versions = server.ask("SELECT version FROM durably_schema_versions ORDER BY version")
+        versions = await server.ask("SELECT version FROM durably_schema_versions ORDER BY version")
         assert [int(version) for (version,) in versions] == [version for version, _ in MIGRATIONS]
 
     async def test_a_database_of_the_typescript_library(self, open_durably: OpenDurably, server: LibsqlServer) -> None:
         """D1: version 1 is theirs; what Python adds comes on top."""
         ((_, first), *_) = MIGRATIONS
-        server.ask(VERSIONS_TABLE, *first, "INSERT INTO durably_schema_versions VALUES (1, '2026-01-01T00:00:00.000Z')")
+        await server.ask(VERSIONS_TABLE, *first, "INSERT INTO durably_schema_versions VALUES (1, '2026')")
 
         durably = await open_durably(echo)
 
@@ -50,7 +50,7 @@ class TestMigrating:
 
     async def test_a_newer_schema_is_refused(self, open_durably: OpenDurably, server: LibsqlServer) -> None:
         """D2."""
-        server.ask(VERSIONS_TABLE, f"INSERT INTO durably_schema_versions VALUES ({NEWEST + 1}, 'later')")
+        await server.ask(VERSIONS_TABLE, f"INSERT INTO durably_schema_versions VALUES ({NEWEST + 1}, 'later')")
         durably = await open_durably(echo, migrate=False)
 
         with pytest.raises(SchemaTooNewError, match="upgrade"):
@@ -59,7 +59,7 @@ class TestMigrating:
     async def test_tables_of_another_application_are_refused(
         self, open_durably: OpenDurably, server: LibsqlServer
     ) -> None:
-        server.ask("CREATE TABLE durably_runs (id text)")
+        await server.ask("CREATE TABLE durably_runs (id text)")
         durably = await open_durably(echo, migrate=False)
 
         with pytest.raises(StoreError, match="belongs to another application"):
@@ -69,13 +69,13 @@ class TestMigrating:
         self, open_durably: OpenDurably, server: LibsqlServer
     ) -> None:
         """D2: a version is there wholly or not at all."""
-        server.ask("CREATE TABLE durably_logs (id text)")
+        await server.ask("CREATE TABLE durably_logs (id text)")
         durably = await open_durably(echo, migrate=False)
 
         with pytest.raises(StoreError, match="durably_logs"):
             await durably.migrate()
 
-        tables = {name for (name,) in server.ask("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        tables = {name for (name,) in await server.ask("SELECT name FROM sqlite_master WHERE type = 'table'")}
         assert tables == {"durably_logs"}
 
 
@@ -93,7 +93,7 @@ class TestProgramsThatTellNothing:
         run = await durably.jobs.held.trigger(None)
         await gate.reached()
 
-        server.ask(SILENT_CANCEL.format(run.id))
+        await server.ask(SILENT_CANCEL.format(run.id))
 
         assert (await events.until("step:cancel")).step_name == "wait"
         await events.until("run:cancel")
@@ -108,7 +108,7 @@ class TestProgramsThatTellNothing:
         # Both stand and wait when these have been answered.
         await asyncio.gather(*[durably.get_run(run.id) for _ in range(5)])
 
-        await asyncio.to_thread(server.ask, SILENT_CANCEL.format(run.id))
+        await server.ask(SILENT_CANCEL.format(run.id))
 
         async with asyncio.timeout(PATIENCE_SECONDS):
             assert (await first).type == "run:cancel"
@@ -121,7 +121,7 @@ class TestProgramsThatTellNothing:
         durably = await open_durably(echo, start=True, polling_interval=3600)
         events = Events(durably)
 
-        server.ask(
+        await server.ask(
             "INSERT INTO durably_runs (id, job_name, input, status, created_at, updated_at) VALUES"
             " ('theirs', 'echo', '7', 'pending', '2026-01-01T00:00:00.000Z', '2026-01-01T00:00:00.000Z')"
         )
@@ -181,10 +181,10 @@ async def test_old_events_are_cleaned_away_by_the_clock_of_the_server(
     durably = await open_durably(echo)
     for n in range(5):
         await durably.jobs.echo.trigger(n)
-    server.ask("UPDATE durably_events SET created_at = '2020-01-01T00:00:00.000Z'")
-    ((newest,),) = server.ask("SELECT MAX(position) FROM durably_events")
+    await server.ask("UPDATE durably_events SET created_at = '2020-01-01T00:00:00.000Z'")
+    ((newest,),) = await server.ask("SELECT MAX(position) FROM durably_events")
 
     await durably.storage.maintain(idle=True)
 
-    assert server.ask("SELECT position FROM durably_events") == [[newest]]
+    assert await server.ask("SELECT position FROM durably_events") == [[newest]]
     assert await durably.purge_runs(older_than=timedelta(0)) == 0
