@@ -17,6 +17,30 @@ test.each(['durably-client', 'durably-react'])('the examples in the README of %s
   expect(problemsIn(files)).toEqual([])
 }, 60_000)
 
+test('the page of docs/fullstack.md type-checks', () => {
+  const guide = readFileSync(`${PACKAGES}../docs/fullstack.md`, 'utf8')
+  const [hooks = '', component = '', ...more] = [...guide.matchAll(EXAMPLE)].map(([, , code = '']) => code)
+  expect(more).toEqual([])
+  const folder = `${PACKAGES}durably-react/`
+  const files = new Map([
+    [`${folder}durably.gen.ts`, GENERATED_IN_GUIDE],
+    [`${folder}durably.ts`, hooks],
+    [`${folder}import.tsx`, component],
+  ])
+  // As Vite resolves: names of modules without an extension.
+  const bundled = { module: ts.ModuleKind.ESNext, moduleResolution: ts.ModuleResolutionKind.Bundler }
+  expect(problemsIn(files, bundled)).toEqual([])
+  files.set(`${folder}import.tsx`, component.replace('{ filename }', '{ fileName: filename }'))
+  expect(problemsIn(files, bundled)).not.toEqual([])
+}, 60_000)
+
+const GENERATED_IN_GUIDE = `
+  export interface Jobs {
+    importCsv: { input: { filename: string; batch_size?: number }; output: { rows: number } }
+  }
+  export const jobNames = { importCsv: 'import-csv' } as const
+`
+
 /** The example of a generated file, which the others import. */
 function generatedExample(): string {
   const readme = readFileSync(`${PACKAGES}durably-client/README.md`, 'utf8')
@@ -24,8 +48,8 @@ function generatedExample(): string {
   return examples.find((code) => code.includes('export interface Jobs')) ?? ''
 }
 
-function problemsIn(files: ReadonlyMap<string, string>): string[] {
-  const options = compilerOptions()
+function problemsIn(files: ReadonlyMap<string, string>, more: ts.CompilerOptions = {}): string[] {
+  const options = { ...compilerOptions(), ...more }
   const disk = ts.createCompilerHost(options)
   const host: ts.CompilerHost = {
     ...disk,
