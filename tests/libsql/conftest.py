@@ -24,5 +24,6 @@ async def between(server: LibsqlServer) -> AsyncIterator[Middleman]:
 
 
 @pytest.fixture
-def database(server: LibsqlServer) -> str:
+def database(server: LibsqlServer, between: Middleman) -> str:
+    """Return the server's own URL; whoever stands between outlives the instances that go through it."""
     return server.url
