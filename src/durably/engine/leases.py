@@ -84,8 +84,8 @@ class LeaseKeeper:
     def keep(self, claim: Claim, run: Run[Any], claimed_at: float) -> HeldLease:
         """Hold a lease until `let_go`; `claimed_at` is what the monotonic clock said before the claim."""
         lease = HeldLease(claim, run, claimed_at + self._lease_seconds, self._clock, self._tell_lost)
-        self._start()
         with self._wake:
+            self._start()
             if not self._held:
                 self._next_renewal = self._clock.monotonic() + self._renew_seconds
                 self._wake.notify()
@@ -151,6 +151,11 @@ class LeaseKeeper:
                     self._wake.wait()
                 if not self._is_stopping:
                     self._wake.wait(self._tick_seconds)
+                if self._loop.is_closed():
+                    # Nobody works any more: leases that this thread kept alive would hold their runs for ever.
+                    self._held.clear()
+                    self._thread = None
+                    break
                 if self._is_stopping:
                     break
             self._tick()

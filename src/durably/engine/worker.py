@@ -86,8 +86,7 @@ class Worker:
         self.wake()
         try:
             async with asyncio.timeout(timeout):
-                if self._loop_task is not None:
-                    await asyncio.wait([self._loop_task])
+                await _until_done(self._loop_task)
                 # Only now is it known what runs: the loop may have been claiming.
                 while self._active:
                     await asyncio.wait(self._active)
@@ -95,13 +94,11 @@ class Worker:
             log.info("stopping without waiting any longer for %d runs", len(self._active))
         if self._active:
             await self._give_up()
-        if self._loop_task is not None:
-            await asyncio.wait([self._loop_task])
-            self._loop_task = None
+        await _until_done(self._loop_task)
+        self._loop_task = None
         # Looked at only now: the loop may have begun it in its last turn.
-        if self._upkeep is not None:
-            await asyncio.wait([self._upkeep])
-            self._upkeep = None
+        await _until_done(self._upkeep)
+        self._upkeep = None
         self._is_stopping = False
 
     async def process(self, worker_id: str | None, *, max_runs: int | None, until_idle: bool) -> int:
@@ -248,3 +245,9 @@ class Worker:
 def _forget_own(own: dict[asyncio.Task[Any], Claimed], wake: asyncio.Event, task: asyncio.Task[Any]) -> None:
     own.pop(task, None)
     wake.set()
+
+
+async def _until_done(task: asyncio.Task[None] | None) -> None:
+    # Tasks of an event loop that is gone are done, and cannot be waited for.
+    if task is not None and not task.done():
+        await asyncio.wait([task])

@@ -1,0 +1,283 @@
+"""The rare ways in which an execution ends: lost on the last write, given up twice, a loop that is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from durably import (
+    DurablyError,
+    LeaseLostError,
+    StepContext,
+    StoreError,
+    StoreUnavailableError,
+    SyncStepContext,
+    ValidationError,
+    create_durably,
+    define_job,
+)
+from durably.core.leases import Claim
+from durably.core.store import Store
+from durably.engine.step_types import result_codec, takes_signal
+from durably.testing import FakeClock
+from tests.conftest import PATIENCE_SECONDS, Events, Gate, OpenDurably
+
+
+@define_job(name="job")
+async def job(step: StepContext, input: Any) -> Any:
+    return await step.run("one", lambda: input)
+
+
+async def fail(*args: Any, **kwargs: Any) -> Any:
+    raise StoreError("damaged")
+
+
+async def give_to_another(store: Store, run_id: str) -> None:
+    """Let another worker hold a run that is held here."""
+    run = await store.get_run(run_id)
+    assert run is not None
+    assert run.lease_owner is not None
+    assert run.lease_expires_at is not None
+    await store.release([Claim(run.id, run.lease_generation, run.lease_owner, run.lease_expires_at)])
+    assert await store.claim("thief", [run.job_name], 1, 60)
+
+
+class TestTheLastWrite:
+    async def test_an_end_that_comes_too_late_is_not_recorded(self, open_durably: OpenDurably) -> None:
+        """L2: the end of a run is a guarded write like any other, and the loss is told once."""
+        gate = Gate()
+
+        @define_job(name="held")
+        async def held(step: StepContext, input: Any) -> str:
+            await gate.pass_through()
+            return "late"
+
+        durably = await open_durably(held, lease_duration=60, lease_renew_interval=50)
+        events = Events(durably)
+        run = await durably.jobs.held.trigger(None)
+        processing = asyncio.create_task(durably.process_one())
+        await gate.reached()
+        await give_to_another(durably.storage, run.id)
+        gate.open()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await processing
+
+        found = await durably.get_run(run.id)
+        assert found is not None
+        assert (found.status, found.lease_owner, found.output) == ("leased", "thief", None)
+        assert [event.context for event in events.of("worker:error")] == ["lease-lost"]
+        assert events.of("run:complete") == []
+
+    async def test_a_job_that_catches_a_broken_store_starts_no_further_step(
+        self, open_durably: OpenDurably, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """S1: once a step could not be stored, none after it may run."""
+        seen: list[Any] = []
+
+        @define_job(name="stubborn")
+        async def stubborn(step: StepContext, input: Any) -> None:
+            try:
+                await step.run("one", lambda: 1)
+            except StoreError as error:
+                seen.append(str(error))
+            try:
+                await step.run("two", lambda: seen.append("executed"))
+            except LeaseLostError:
+                seen.append("refused")
+
+        durably = await open_durably(stubborn)
+        run = await durably.jobs.stubborn.trigger(None)
+        monkeypatch.setattr(durably.storage, "record_step", fail)
+        await durably.process_one()
+
+        assert seen == ["damaged", "refused"]
+        found = await durably.get_run(run.id)
+        assert found is not None
+        assert found.status == "leased"
+
+    async def test_leases_that_cannot_be_given_back_end_by_themselves(
+        self, open_durably: OpenDurably, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """W4: stop() ends all the same, and says so."""
+        gate = Gate()
+
+        @define_job(name="held")
+        async def held(step: StepContext, input: Any) -> None:
+            await gate.pass_through()
+
+        durably = await open_durably(held, start=True)
+        events = Events(durably)
+        await durably.jobs.held.trigger(None)
+        await gate.reached()
+        with monkeypatch.context() as broken:
+            broken.setattr(durably.storage, "release", fail)
+            await durably.stop(timeout=0)
+
+        assert "free when they expire" in events.of("worker:error")[0].error
+
+    async def test_checkpoints_that_cannot_be_read_nor_the_run_given_back(
+        self, open_durably: OpenDurably, monkeypatch: pytest.MonkeyPatch, clock: FakeClock
+    ) -> None:
+        """S4: the run is not executed from the start; it is free when its lease ends."""
+        durably = await open_durably(job, clock=clock)
+        run = await durably.jobs.job.trigger(1)
+        await durably.storage.claim("dead", ["job"], 1, 1)
+        clock.advance(seconds=1)
+        with monkeypatch.context() as broken:
+            broken.setattr(durably.storage, "load_checkpoints", fail)
+            broken.setattr(durably.storage, "release", fail)
+            assert await durably.process_one()
+        clock.advance(minutes=1)
+
+        assert await durably.process_one()
+        assert (await durably.wait_for_run(run.id, timeout=PATIENCE_SECONDS)).lease_generation == 3
+
+    @pytest.mark.parametrize("error", [ValueError("unexpected"), LeaseLostError("run")], ids=repr)
+    async def test_an_error_of_the_worker_itself_stops_nobody(
+        self,
+        open_durably: OpenDurably,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+        clock: FakeClock,
+        error: BaseException,
+    ) -> None:
+        """W3: whatever happens around one run, the next one is executed."""
+
+        async def throw(*args: Any) -> Any:
+            raise error
+
+        durably = await open_durably(job, clock=clock)
+        await durably.jobs.job.trigger(1)
+        await durably.storage.claim("dead", ["job"], 1, 1)
+        clock.advance(seconds=1)
+        with monkeypatch.context() as broken:
+            broken.setattr(durably.storage, "load_checkpoints", throw)
+            await durably.process_one()
+        second = await durably.jobs.job.trigger(2)
+        await durably.process_one()
+
+        assert (await durably.wait_for_run(second.id, timeout=PATIENCE_SECONDS)).output == 2
+        assert repr(error) in caplog.text
+
+    async def test_progress_that_could_not_be_stored_is_stored_with_the_end(
+        self, open_durably: OpenDurably, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """S7: the last value is always stored."""
+        gate, tried = Gate(), asyncio.Event()
+
+        async def away(*args: Any) -> bool:
+            tried.set()
+            raise StoreUnavailableError("away")
+
+        @define_job(name="held")
+        async def held(step: StepContext, input: Any) -> None:
+            step.progress(7)
+            await gate.pass_through()
+
+        durably = await open_durably(held)
+        monkeypatch.setattr(durably.storage, "save_progress", away)
+        run = await durably.jobs.held.trigger(None)
+        processing = asyncio.create_task(durably.process_one())
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await tried.wait()
+            gate.open()
+            await processing
+
+        found = await durably.get_run(run.id)
+        assert found is not None
+        assert found.progress is not None
+        assert found.progress.current == 7
+
+
+class TestALoopThatIsGone:
+    def test_a_program_that_just_ends_leaves_its_runs_to_others(self, database: str) -> None:
+        """L2: no thread of it keeps a lease alive, and a plain job's thread ends at its next step."""
+        entered, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+        seen: list[Any] = []
+
+        @define_job(name="plain")
+        def plain(step: SyncStepContext, input: Any) -> None:
+            entered.set()
+            assert go_on.wait(PATIENCE_SECONDS)
+            step.log.info("nobody is left to tell")
+            try:
+                step.run("one", lambda: seen.append("executed"))
+            except DurablyError as error:
+                seen.append(type(error))
+            finally:
+                ended.set()
+
+        async def begin_and_leave() -> str:
+            durably = create_durably(
+                database=database, jobs={"plain": plain}, lease_duration=0.3, lease_renew_interval=0.05
+            )
+            await durably.init()
+            instances.append(durably)
+            run = await durably.jobs.plain.trigger(None)
+            await asyncio.to_thread(entered.wait, PATIENCE_SECONDS)
+            return run.id
+
+        async def claim_what_is_left(run_id: str) -> Any:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while not (claimed := await instances[0].storage.claim("heir", ["plain"], 1, 60)):
+                    await asyncio.sleep(0.01)
+            await instances[0].close()
+            return claimed[0].run.id
+
+        instances: list[Any] = []
+        run_id = asyncio.run(begin_and_leave())
+        go_on.set()
+        assert ended.wait(PATIENCE_SECONDS)
+        assert seen == [LeaseLostError]
+        assert asyncio.run(claim_what_is_left(run_id)) == run_id
+
+
+class TestStepTypes:
+    def test_annotations_that_cannot_be_had_are_none(self) -> None:
+        """S2: then the value is stored unchecked."""
+
+        def unknown() -> Nowhere: ...  # type: ignore[name-defined] # noqa: F821 - unknown on purpose
+
+        def broken() -> Any: ...
+
+        broken.__annotations__["return"] = "not ] python"
+
+        class Unhashable:
+            __hash__ = None  # type: ignore[assignment]
+
+        def odd() -> Any: ...
+
+        odd.__annotations__["return"] = Unhashable()
+        assert result_codec(unknown, None) is None
+        assert result_codec(broken, None) is None
+        assert result_codec(odd, None) is None
+        assert result_codec(print, None) is None
+
+    def test_a_signal_parameter_is_found_where_it_can_be_seen(self) -> None:
+        """`fn` gets the signal if it has a parameter of that name."""
+
+        class WithSignal:
+            def __call__(self, *, signal: Any) -> None: ...
+
+        assert takes_signal(lambda signal: signal)
+        assert takes_signal(WithSignal())
+        assert not takes_signal(lambda: None)
+        assert not takes_signal(dict)
+
+
+class TestInstants:
+    async def test_purging_up_to_an_instant_needs_to_know_its_zone(self, open_durably: OpenDurably) -> None:
+        """R10: `older_than` may be an aware datetime."""
+        durably = await open_durably(job)
+        run = await durably.jobs.job.trigger(1)
+        await durably.process_one()
+
+        assert await durably.purge_runs(older_than=datetime.now(UTC) - timedelta(days=1)) == 0
+        with pytest.raises(ValidationError, match="aware datetime"):
+            await durably.purge_runs(older_than=datetime(2030, 1, 1))  # noqa: DTZ001 - refused for that
+        assert await durably.purge_runs(older_than=datetime.now(UTC) + timedelta(days=1)) == 1
+        assert await durably.get_run(run.id) is None

@@ -1,0 +1,172 @@
+"""D1, R11: programs that share the file but write no events: what they do is noticed all the same."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from durably import NotFoundError, RunCancelledError, StepContext, define_job
+from durably.engine import event_hub
+from tests.conftest import PATIENCE_SECONDS, Events, Gate, OpenDurably
+
+NEVER = 1000.0
+NOW = "2026-01-02T03:04:05.678Z"
+CANCEL = f"UPDATE durably_runs SET status = 'cancelled', completed_at = '{NOW}', updated_at = '{NOW}'"
+COMPLETE = f"UPDATE durably_runs SET status = 'completed', output = '[ 1 ]', completed_at = '{NOW}'"
+DELETE = "DELETE FROM durably_runs"
+
+
+class Program:
+    """Another program with the file open."""
+
+    def __init__(self, path: Path) -> None:
+        self._connection = sqlite3.connect(path, isolation_level=None)
+
+    def does(self, statement: str, *values: Any) -> None:
+        """Change the database behind everybody's back."""
+        self._connection.execute(statement, values)
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+@pytest.fixture
+def program(path: Path) -> Iterator[Program]:
+    """Return another program; it opens the file when the test asks for it."""
+    other = Program(path)
+    yield other
+    other.close()
+
+
+@define_job(name="job")
+async def job(step: StepContext, input: Any) -> Any:
+    return input
+
+
+def held_job(gate: Gate, seen: list[Any], *, in_step: bool) -> Any:
+    """Return a job that stands still, in a step or between steps, and notes how that ended."""
+
+    @define_job(name="held")
+    async def held(step: StepContext, input: Any) -> None:
+        try:
+            if in_step:
+                await step.run("waiting", gate.pass_through)
+            else:
+                await gate.pass_through()
+        finally:
+            seen.append(step.signal.reason)
+
+    return held
+
+
+class TestTriggering:
+    async def test_a_run_inserted_by_another_program_is_executed(
+        self, open_durably: OpenDurably, program: Program
+    ) -> None:
+        """W1, D1: the worker wakes without polling; spaces, escapes and lone surrogates in JSON are read."""
+        durably = await open_durably(job, start=True, polling_interval=NEVER)
+        await durably.jobs.job.trigger_and_wait("idle now", timeout=PATIENCE_SECONDS)
+        program.does(
+            "INSERT INTO durably_runs (id, job_name, input, status, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?)",
+            "theirs", "job", '{ "text": "\\u00fc", "odd": ["\\ud800"] }', "pending", NOW, NOW,
+        )  # fmt: skip
+        events = Events(durably)
+
+        # The job fails to store the odd text as its output, but the run was found and read.
+        assert (await events.until("run:fail")).run_id == "theirs"
+        found = await durably.get_run("theirs")
+        assert found is not None
+        assert found.input == {"text": "ü", "odd": ["\ud800"]}
+
+
+class TestEnding:
+    @pytest.mark.parametrize(("statement", "error"), [(COMPLETE, None), (CANCEL, RunCancelledError)])
+    async def test_who_waits_learns_of_an_end_that_nobody_announced(
+        self, open_durably: OpenDurably, program: Program, statement: str, error: Any
+    ) -> None:
+        """R11: by the change of the file, not by polling."""
+        durably = await open_durably(job)
+        run = await durably.jobs.job.trigger(1)
+        waiting = asyncio.create_task(durably.wait_for_run(run.id, timeout=PATIENCE_SECONDS, polling_interval=NEVER))
+        streaming = asyncio.create_task(collect(durably, run.id))
+        await asyncio.sleep(0)
+        program.does(statement)
+
+        if error is None:
+            assert (await waiting).output == [1]
+        else:
+            with pytest.raises(error):
+                await waiting
+        assert await streaming == ["run:complete" if error is None else "run:cancel"]
+
+    async def test_a_run_that_another_program_deleted_is_gone(
+        self, open_durably: OpenDurably, program: Program
+    ) -> None:
+        """R11: who waits for it is told, and its streams end."""
+        durably = await open_durably(job)
+        run = await durably.jobs.job.trigger(1)
+        waiting = asyncio.create_task(durably.wait_for_run(run.id, timeout=PATIENCE_SECONDS, polling_interval=NEVER))
+        streaming = asyncio.create_task(collect(durably, run.id))
+        await asyncio.sleep(0)
+        program.does(DELETE)
+
+        with pytest.raises(NotFoundError):
+            await waiting
+        assert await streaming == []
+
+    @pytest.mark.parametrize(("statement", "event_type"), [(CANCEL, "run:cancel"), (DELETE, "run:delete")])
+    async def test_a_run_that_executes_here_is_stopped_and_its_end_told_once(
+        self, open_durably: OpenDurably, program: Program, statement: str, event_type: str
+    ) -> None:
+        """S5, E1: its code sees a cancellation, everybody an event."""
+        gate, seen = Gate(), []
+        held = held_job(gate, seen, in_step=True)
+        durably = await open_durably(held, start=True, polling_interval=NEVER)
+        other = await open_durably(held)
+        events, elsewhere = Events(durably), Events(other)
+        run = await durably.jobs.held.trigger(None)
+        await gate.reached()
+        program.does(statement)
+
+        for each in (events, elsewhere):
+            assert (await each.until(event_type)).run_id == run.id
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await durably.stop()
+        assert seen == ["cancelled"]
+        assert len(events.of(event_type)) == len(elsewhere.of(event_type)) == 1
+
+    @pytest.mark.parametrize("finder", ["renewal", "step", "end"])
+    async def test_whoever_finds_a_silent_cancellation_first_takes_it_as_one(
+        self, open_durably: OpenDurably, program: Program, monkeypatch: pytest.MonkeyPatch, finder: str
+    ) -> None:
+        """S5: it is no lost lease, whether the renewal, a checkpoint or the end of the run is refused."""
+        monkeypatch.setattr(event_hub, "_RECHECK_SECONDS", NEVER)
+        gate, seen = Gate(), []
+        held = held_job(gate, seen, in_step=finder != "end")
+        renewal = 0.02 if finder == "renewal" else 29
+        durably = await open_durably(held, start=True, polling_interval=NEVER, lease_renew_interval=renewal)
+        events = Events(durably)
+        await durably.jobs.held.trigger(None)
+        await gate.reached()
+        program.does(CANCEL)
+        if finder != "renewal":
+            gate.open()
+
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not seen:
+                await asyncio.sleep(0.001)
+            await durably.stop()
+        # A step that ended before the news came is refused afterwards, like the end of the run.
+        assert seen == [{"renewal": "cancelled", "step": "cancelled", "end": None}[finder]]
+        assert events.of("worker:error", "run:complete", "step:complete") == []
+
+
+async def collect(durably: Any, run_id: str) -> list[str]:
+    """Return the types of all events of a run's stream."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        return [event.type async for event in durably.subscribe(run_id)]
