@@ -26,7 +26,7 @@ class Greeted(BaseModel):
 
 @define_job(name="greet")
 async def greet(step: StepContext, input: Greeting) -> Greeted:
-    step.log.info("greeting", {"name": input.name})  # noqa: PLE1205 - it is no logging.Logger
+    step.log.info("greeting", {"name": input.name})
     text = await step.run("compose", lambda: f"hello {input.name}")
     step.progress(1, 1, "done")
     return Greeted(text=text)

@@ -1,4 +1,4 @@
-# ruff: noqa: PLE1205 - `step.log` is the log of a run, not one of the logging module
+
 """E1, E2: which events there are, what they hold, in which order, and who is told."""
 
 from __future__ import annotations
