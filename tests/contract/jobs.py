@@ -1,4 +1,4 @@
-
+# ruff: noqa: G004, G010 - `step.log` is the log of a run, not one of the logging module
 """The jobs that the contract server offers."""
 
 from __future__ import annotations

@@ -116,7 +116,7 @@ def _living(*instances: Durably):
 def _serve(app: Starlette, port: int) -> None:
     listener = socket.create_server(("127.0.0.1", port))
     # Connections are queued from here on, so whoever reads the line may use the address at once.
-    print(f"listening on http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
+    print(f"listening on http://127.0.0.1:{listener.getsockname()[1]}", flush=True)  # noqa: T201 - its first line
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
     uvicorn.Server(config).run(sockets=[listener])
 

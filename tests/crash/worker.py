@@ -172,7 +172,7 @@ def be_born(plan: str) -> None:
         os.dup2(2, 1)
         asyncio.run(live(Plan.from_json(plan)))
         status = 0
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - the fork must not go on as the server
         traceback.print_exc()
         sys.stderr.flush()
     finally:

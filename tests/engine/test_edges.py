@@ -240,7 +240,7 @@ class TestStepTypes:
     def test_annotations_that_cannot_be_had_are_none(self) -> None:
         """S2: then the value is stored unchecked."""
 
-        def unknown() -> Nowhere: ...  # type: ignore[name-defined]
+        def unknown() -> Nowhere: ...  # type: ignore[name-defined] # noqa: F821 - unknown on purpose
 
         def broken() -> Any: ...
 
@@ -278,6 +278,6 @@ class TestInstants:
 
         assert await durably.purge_runs(older_than=datetime.now(UTC) - timedelta(days=1)) == 0
         with pytest.raises(ValidationError, match="aware datetime"):
-            await durably.purge_runs(older_than=datetime(2030, 1, 1))
+            await durably.purge_runs(older_than=datetime(2030, 1, 1))  # noqa: DTZ001 - refused for that
         assert await durably.purge_runs(older_than=datetime.now(UTC) + timedelta(days=1)) == 1
         assert await durably.get_run(run.id) is None

@@ -208,5 +208,5 @@ def server_directory() -> Iterator[Path]:
 
 if __name__ == "__main__":
     with postgres_server() as running:
-        print(running.create_database(), flush=True)
+        print(running.create_database(), flush=True)  # noqa: T201 - for whoever starts it as a program
         signal.sigwait({signal.SIGINT, signal.SIGTERM})

@@ -1,4 +1,4 @@
-
+# ruff: noqa: ASYNC240 - a test may wait for its own temporary files
 """D3: what can be wrong with a file, each with an error that names it and says what to do."""
 
 from __future__ import annotations

@@ -199,7 +199,7 @@ class TestABlockedLoop:
         async def block() -> None:
             deadline = time.monotonic() + PATIENCE_SECONDS
             while "blocked for" not in caplog.text and time.monotonic() < deadline:
-                time.sleep(0.01)
+                time.sleep(0.01)  # noqa: ASYNC251 - blocking the loop is what the test is about
 
         @define_job(name="blocking")
         async def blocking(step: StepContext, input: Any) -> None:

@@ -1,4 +1,3 @@
-
 """E1, E2: which events there are, what they hold, in which order, and who is told."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-
+# ruff: noqa: G004, G010 - `step.log` is the log of a run, not one of the logging module
 """S7, P1: progress and logs never block, never fail the job, and lose nothing that counts."""
 
 from __future__ import annotations

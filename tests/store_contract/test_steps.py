@@ -1,4 +1,4 @@
-
+# ruff: noqa: G010 - `step.log` is the log of a run, not one of the logging module
 """S1 to S4, S8: checkpoints, and what a resume makes of them."""
 
 from __future__ import annotations

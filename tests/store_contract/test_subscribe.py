@@ -1,4 +1,4 @@
-
+# ruff: noqa: G004 - `step.log` is the log of a run, not one of the logging module
 """E3, E4: one run as a stream: its state, then what happens, no gap and no duplicate."""
 
 from __future__ import annotations

@@ -132,7 +132,7 @@ async def test_log_lines_know_their_step_also_when_steps_run_side_by_side():
     step = FakeStep()
 
     async def work(name: str) -> None:
-        step.log.warn(f"in {name}")
+        step.log.warn(f"in {name}")  # noqa: G004, G010 - it is no logging.Logger
         await asyncio.sleep(0)
 
     await asyncio.gather(step.run("a", work, "a"), step.run("b", work, "b"))

@@ -87,7 +87,7 @@ async def handles_know_their_types(durably: Durably) -> None:
     assert_type(result, TriggerAndWaitResult[Imported])
     assert_type(result.output, Imported)
     assert_type(result.output.count, int)
-    result.output.cuont  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue]
+    result.output.cuont  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue] # noqa: B018
     await handle.trigger_and_wait(ImportCsv(filename="a"), timout=1)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
 
     runs = await handle.batch_trigger([ImportCsv(filename="a"), BatchItem(ImportCsv(filename="b"), labels={"a": "b"})])
