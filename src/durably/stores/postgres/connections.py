@@ -45,6 +45,10 @@ class Server:
             connection: Connection = await asyncpg.connect(**arguments)
         except (ValueError, asyncpg.ClientConfigurationError) as error:
             raise StoreError(f"{self.name} cannot be connected to: {error}") from error
+        except asyncpg.TargetServerAttributeNotMatched:
+            raise
+        except asyncpg.InternalClientError as error:
+            raise ConnectionResetError(str(error)) from error
         return connection
 
     def qualified(self, statement: str) -> str:
@@ -65,8 +69,10 @@ class Server:
             # The driver would open another connection to ask for the cancellation, and wait for it unboundedly.
             connection.terminate()
             raise
-        except asyncpg.InterfaceError as error:
-            if connection.is_closed():
+        except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+            # The driver may also lose its own thread when a session is ended in the midst of preparing.
+            if isinstance(error, asyncpg.InternalClientError) or connection.is_closed():
+                connection.terminate()
                 raise ConnectionResetError(str(error)) from error
             raise
         finally:

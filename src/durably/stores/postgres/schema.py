@@ -86,6 +86,8 @@ async def migrate(server: Server, connection: Connection) -> None:
     if await check_version(server, connection) == NEWEST:
         return
     async with connection.transaction():
+        # Indexes on tables of years may take their time, and so may whoever migrates first.
+        await connection.execute("SET LOCAL statement_timeout = 0")
         await connection.execute(_ONE_AT_A_TIME)
         if server.schema is not None:
             await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(server.schema)}")
