@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Final
 
+from tests.postgres.server import NoPostgres, postgres_server
+
 from benchmarks import report
 from benchmarks.figures import HEADER, Line, in_turns, number, paired_line, samples, table
 from benchmarks.http_load import put_under_load
@@ -73,8 +75,14 @@ def _measure(options: argparse.Namespace) -> Iterator[Line]:
         for operation in ("GET /run", "POST /trigger"):
             for connections in (1, 64):
                 yield _requests(options, f"{operation}, {connections} at once, {way}", how, operation, connections)
+    effort = (50, 1) if options.quick else (500, 3)
     with fresh_file(options.directory) as url:
-        yield from latencies(url, 50 if options.quick else 500, 1 if options.quick else 3)
+        yield from latencies("SQLite", url, *effort)
+    try:
+        with postgres_server(is_safe=True) as server:
+            yield from latencies("PostgreSQL", server.create_database(), *effort)
+    except NoPostgres as reason:
+        _say(f"  PostgreSQL is not measured: {reason}")
     with fresh_file(options.directory) as url:
         yield from fan_out(url, 1000, 10 if options.quick else 50)
 

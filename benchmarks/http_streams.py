@@ -81,7 +81,7 @@ async def _tick(port: int, count: int, pause: float) -> None:
         raise RuntimeError(f"the trigger was refused: {answer[:300]!r}")
 
 
-def latencies(url: str, count: int, repetitions: int) -> Iterator[Line]:
+def latencies(database: str, url: str, count: int, repetitions: int) -> Iterator[Line]:
     """Yield how long progress takes to a client of another process, beside one of the worker's own."""
     own, other = asyncio.run(_latencies(url, count, repetitions))
     for name, share in (("p50", 0.5), ("p99", 0.99)):
@@ -92,7 +92,7 @@ def latencies(url: str, count: int, repetitions: int) -> Iterator[Line]:
         ratio = samples([far / near for near, far in zip(mine.values, theirs.values, strict=True)])
         is_judged = name == "p50"
         yield Line(
-            f"progress to a client of another process, {name}",
+            f"progress to a client of another process, {database}, {name}",
             theirs.show("ms"),
             f"a client of the worker's own process {mine.show('ms')}",
             ratio.show("x"),
