@@ -156,7 +156,9 @@ class TestFunctions:
 
         async def keyword_too(step: Any, input: Any, *, more: Any) -> None: ...
 
-        for function in (nothing, only_step, three, by_keyword, keyword_too, type):
+        async def anything(*arguments: Any) -> None: ...
+
+        for function in (anything, nothing, only_step, three, by_keyword, keyword_too, type):
             with pytest.raises(ValidationError, match=r"Job 'job'.*must take \(step, input\)"):
                 define_job(name="job", run=function)
 

@@ -234,13 +234,16 @@ class TestJumpingClocks:
             await step.run("after", lambda: step.attempt)
             return step.attempt
 
-        holder = await open_durably(held, start=True, clock=clock, preserve_steps=True)
+        holder = await open_durably(held, clock=clock, preserve_steps=True)
         run = await holder.jobs.held.trigger(None)
+        holding = asyncio.create_task(holder.process_one())
         await gate.reached()
         clock.set_wall_clock(clock.now() + jump)
         other = await open_durably(held, clock=clock, preserve_steps=True)
         taken = await other.process_one()
         gate.open()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await holding
         ended = await other.wait_for_run(run.id, timeout=PATIENCE_SECONDS)
 
         # Forward: the lease is over for everybody; back: it holds for its holder.

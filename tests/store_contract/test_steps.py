@@ -476,6 +476,47 @@ class TestTypedResults:
         assert executed == ["one"]
 
 
+class TestPlainJobs:
+    async def test_a_plain_step_that_raises_is_recorded_and_can_be_caught(self, open_durably: OpenDurably) -> None:
+        """S3: in the thread of the job, with its signal, labels and attempt."""
+
+        def look(n: int, signal: Any) -> list[Any]:
+            return [n, signal.aborted]
+
+        @define_job(name="job")
+        def job(step: SyncStepContext, input: Any) -> Any:
+            try:
+                step.run("bad", lambda: 1 / 0)
+            except ZeroDivisionError as error:
+                step.throw_if_aborted()
+                return [str(error), step.run("look", look, 5), step.labels, step.attempt, step.is_aborted()]
+
+        durably = await open_durably(job, start=True, preserve_steps=True)
+        result = await durably.jobs.job.trigger_and_wait(None, labels={"a": "b"}, timeout=PATIENCE_SECONDS)
+
+        assert result.output == ["division by zero", [5, False], {"a": "b"}, 1, False]
+        steps = await durably.get_steps(result.id)
+        assert [(step.name, step.status) for step in steps] == [("bad", "failed"), ("look", "completed")]
+
+    async def test_a_plain_function_may_return_an_awaitable(self, open_durably: OpenDurably) -> None:
+        """A lambda around a coroutine is awaited, in both kinds of jobs."""
+
+        async def work(n: int) -> int:
+            return n
+
+        @define_job(name="plain")
+        def plain(step: SyncStepContext, input: Any) -> Any:
+            return step.run("one", lambda: work(1))
+
+        @define_job(name="async")
+        async def async_job(step: StepContext, input: Any) -> Any:
+            return await step.run("one", lambda: work(2))
+
+        durably = await open_durably(plain, async_job, start=True)
+        for job, expected in ((plain, 1), (async_job, 2)):
+            assert (await durably.get_job(job).trigger_and_wait(None, timeout=PATIENCE_SECONDS)).output == expected
+
+
 class TestDuplicateNames:
     async def test_the_second_use_of_a_name_returns_the_first_result_and_warns(
         self, open_durably: OpenDurably, caplog: pytest.LogCaptureFixture

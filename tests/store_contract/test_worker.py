@@ -320,15 +320,16 @@ class TestLosingTheLease:
                 seen.append((error.run_id, step.signal.reason))
                 raise
 
-        durably = await open_durably(held, start=True, lease_duration=60, lease_renew_interval=0.01)
+        durably = await open_durably(held, lease_duration=60, lease_renew_interval=0.01)
         events = Events(durably)
         run = await durably.jobs.held.trigger(None)
+        processing = asyncio.create_task(durably.process_one())
         await gate.reached()
         thief = await steal(durably.storage, run.id)
 
         told = await events.until("worker:error")
         async with asyncio.timeout(PATIENCE_SECONDS):
-            await durably.stop()
+            await processing
 
         assert seen == [(run.id, "lease-lost")]
         assert told.run_id == run.id
@@ -348,14 +349,15 @@ class TestLosingTheLease:
             await step.run("late", gate.pass_through)
             return "late"
 
-        durably = await open_durably(held, start=True, lease_duration=60, lease_renew_interval=59)
+        durably = await open_durably(held, lease_duration=60, lease_renew_interval=59)
         events = Events(durably)
         run = await durably.jobs.held.trigger(None)
+        processing = asyncio.create_task(durably.process_one())
         await gate.reached()
         await steal(durably.storage, run.id)
         gate.open()
         async with asyncio.timeout(PATIENCE_SECONDS):
-            await durably.stop()
+            await processing
 
         assert await durably.get_steps(run.id) == []
         found = await durably.get_run(run.id)

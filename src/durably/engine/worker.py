@@ -69,11 +69,6 @@ class Worker:
         for wake in self._wakes:
             wake.set()
 
-    @property
-    def is_running(self) -> bool:
-        """Tell whether the worker claims runs by itself."""
-        return self._loop_task is not None
-
     def start(self) -> None:
         """Begin to claim and execute; does nothing when it does so already."""
         if self._loop_task is None or self._loop_task.done():
