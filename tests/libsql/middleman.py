@@ -49,6 +49,8 @@ class Middleman:
     """Says what to answer instead of asking the server."""
     loses: Callable[[Request], bool] = lambda request: False
     """Tells whether the server does what it is asked, and its answer is lost on the way."""
+    holds: Callable[[Request], asyncio.Event | None] = lambda request: None
+    """Says what the server's answer to a request waits for."""
     wants_streams_closed: bool = False
     may_pass: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -75,6 +77,8 @@ class Middleman:
                 writer.write(_response(answer))
             else:
                 said = await self._ask(request)
+                if (until := self.holds(request)) is not None:
+                    await until.wait()
                 if not self.loses(request):
                     writer.write(said)
             await writer.drain()

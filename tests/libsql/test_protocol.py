@@ -14,6 +14,7 @@ from durably import BatchItem, Durably, StepContext, create_durably, define_job
 from durably.core.errors import StoreError, StoreUnavailableError
 from durably.core.leases import Claim
 from durably.core.store import RunQuery
+from durably.stores.libsql import group_commit
 from tests.conftest import OpenDurably
 from tests.libsql.middleman import Answer, Middleman
 from tests.libsql.server import LibsqlServer, free_port
@@ -194,8 +195,16 @@ class TestErrors:
         ],
     )
     async def test_what_the_server_says_of_a_statement(
-        self, open_durably: OpenDurably, between: Middleman, code: str, message: str, *, may_succeed_later: bool
+        self,
+        open_durably: OpenDurably,
+        between: Middleman,
+        monkeypatch: pytest.MonkeyPatch,
+        code: str,
+        message: str,
+        *,
+        may_succeed_later: bool,
     ) -> None:
+        monkeypatch.setattr(group_commit, "BUSY_SECONDS", 0.05)
         durably = await open_durably(echo, database=between.url)
         error = {"type": "error", "error": {"message": message, "code": code}}
         between.answer = lambda request: Answer(200, json.dumps({"results": [error]}), "application/json")
@@ -204,6 +213,20 @@ class TestErrors:
             await durably.jobs.echo.trigger(1)
 
         assert isinstance(refused.value, StoreUnavailableError) is may_succeed_later
+
+    async def test_a_transaction_that_meets_another_waits_for_it(
+        self, open_durably: OpenDurably, between: Middleman
+    ) -> None:
+        """D3: waiting for others is bounded, and hidden from the caller."""
+        durably = await open_durably(echo, database=between.url)
+        error = {"type": "error", "error": {"message": "database is locked", "code": "SQLITE_BUSY"}}
+        busy = [Answer(200, json.dumps({"results": [error]}), "application/json")] * 3
+        between.answer = lambda request: busy.pop() if busy and "INSERT INTO durably_runs" in request.sql else None
+
+        run = await durably.jobs.echo.trigger(1)
+
+        assert busy == []
+        assert await durably.get_run(run.id) is not None
 
     async def test_tables_that_are_not_there_yet(self, open_durably: OpenDurably) -> None:
         durably = await open_durably(echo, migrate=False)

@@ -11,7 +11,6 @@ import pytest
 from durably import StepContext, define_job
 from durably.core.errors import RunCancelledError, SchemaTooNewError, StoreError
 from durably.stores.sql.sqlite_tables import MIGRATIONS, NEWEST, VERSIONS_TABLE
-from durably.testing import FakeClock
 from tests.conftest import PATIENCE_SECONDS, Events, Gate, OpenDurably
 from tests.libsql.server import LibsqlServer
 
@@ -127,34 +126,6 @@ class TestProgramsThatTellNothing:
         )
 
         assert (await events.until("run:complete")).output == 7
-
-
-async def test_the_clock_of_the_server_decides_a_lease(open_durably: OpenDurably) -> None:
-    """L6: a machine whose clock is a day ahead takes nobody's run away."""
-    gate = Gate()
-
-    @define_job(name="held")
-    async def held(step: StepContext, input: Any) -> str:
-        return await step.run("wait", lambda: _held(gate))
-
-    holder = await open_durably(held, start=True)
-    ahead = FakeClock()
-    ahead.advance(days=1)
-    hasty = await open_durably(held, clock=ahead)
-    run = await holder.jobs.held.trigger(None)
-    await gate.reached()
-
-    assert await hasty.process_until_idle() == 0
-    await hasty.storage.recover_expired()
-
-    gate.open()
-    ended = await holder.wait_for_run(run.id, timeout=PATIENCE_SECONDS)
-    assert (ended.output, ended.lease_generation) == ("done", 1)
-
-
-async def _held(gate: Gate) -> str:
-    await gate.pass_through()
-    return "done"
 
 
 async def test_events_of_two_processes_reach_both_in_one_order(open_durably: OpenDurably) -> None:

@@ -20,7 +20,7 @@ _PATH: Final = "/v2/pipeline"
 
 _TOKEN_REFUSED: Final = frozenset({401, 403})
 _FOR_NOW: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
-_BUSY_CODES: Final = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_IOERR", "STREAM_EXPIRED")
+_PASSING: Final = ("SQLITE_FULL", "SQLITE_IOERR", "STREAM_EXPIRED")
 
 NEVER_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
@@ -85,7 +85,7 @@ class Server:
             return StoreError(
                 f"{self.address.name} has no durably tables yet: call init() or migrate() first ({failure.message})"
             )
-        if failure.code.startswith(_BUSY_CODES) or "database is locked" in failure.message.lower():
+        if failure.is_busy or failure.code.startswith(_PASSING):
             return StoreUnavailableError(f"{self.address.name} cannot do it now ({said})")
         return StoreError(f"{self.address.name} failed ({said})")
 

@@ -7,6 +7,7 @@ order, together with those of others that stand between them.
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
@@ -20,6 +21,10 @@ from durably.stores.libsql.writes import Unit, Writes
 
 T = TypeVar("T")
 
+BUSY_SECONDS: Final = 5.0
+"""How long a transaction is tried that meets others."""
+
+_BUSY_PAUSE_SECONDS: Final = (0.005, 0.05)
 _MOST_UNITS: Final = 200
 _MOST_EVENTS: Final = 1_000
 
@@ -160,9 +165,21 @@ class GroupCommit:
         if not statements:
             return [], None if look is None else await self._client.query(look)
         if look is None:
-            return await self._client.transact(statements), None
-        *rows, others = await self._client.transact([*statements, look])
+            return await self._transact(statements), None
+        *rows, others = await self._transact([*statements, look])
         return rows, others
+
+    async def _transact(self, statements: list[Statement]) -> list[Rows]:
+        """Do a transaction, again while another one is in its way: then it has done nothing."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + BUSY_SECONDS
+        while True:
+            try:
+                return await self._client.transact(statements)
+            except StatementFailedError as failure:
+                if not failure.is_busy or loop.time() >= deadline:
+                    raise
+            await asyncio.sleep(random.uniform(*_BUSY_PAUSE_SECONDS))  # noqa: S311 - jitter, not a secret
 
     async def _refused(
         self, units: list[_Waiting], announced: list[DurablyEvent], failure: StatementFailedError

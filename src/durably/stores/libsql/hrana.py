@@ -35,6 +35,11 @@ class StatementFailedError(Exception):
         self.position = position
         self.results = results
 
+    @property
+    def is_busy(self) -> bool:
+        """Tell whether another transaction was in the way, so that nothing was done."""
+        return self.code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")) or "database is locked" in self.message.lower()
+
 
 class NotHranaError(Exception):
     """The answer is not one of this protocol."""
