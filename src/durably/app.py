@@ -169,10 +169,9 @@ class Durably:
         await self.stop(timeout=0)
         self._leases.stop()
         self._threads.close()
-        try:
-            await self.storage.close()
-        finally:
-            self._hub.stop()
+        self._hub.stop_looking()
+        self._hub.stop()
+        await self.storage.close()
 
     async def __aenter__(self) -> Self:
         try:
