@@ -157,13 +157,17 @@ class EventHub:
         if self._loop is not None:
             self._store.unfollow()
             self._loop = None
+        self.stop_looking()
+        for feed in [*self._all_feeds, *(feed for feeds in self._run_feeds.values() for feed in feeds)]:
+            feed.close()
+
+    def stop_looking(self) -> None:
+        """Look no more for runs that other programs ended: the store is about to be closed."""
         if self._recheck is not None:
             self._recheck.cancel()
             self._recheck = None
         if self._rechecking is not None:
             self._rechecking.cancel()
-        for feed in [*self._all_feeds, *(feed for feeds in self._run_feeds.values() for feed in feeds)]:
-            feed.close()
 
     @property
     def position(self) -> Position:
