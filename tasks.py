@@ -20,6 +20,7 @@ import subprocess
 import time
 import tomllib
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -27,7 +28,7 @@ VENV = ROOT / ".venv"
 WORK = ROOT / ".work"
 PACKAGES = ROOT / "packages"
 OLDEST_NODE = (20, 19)
-PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+PYTHONS = ("3.11", "3.12", "3.13")
 CORE_TESTS = ("tests/core", "tests/engine", "tests/sqlite", "tests/store_contract", "tests/testing")
 WHEEL_TESTS = ("tests/docs", "tests/examples", "tests/testing")
 
@@ -94,9 +95,7 @@ def prepare_venv(venv: Path, group: str, *, interpreter: str = sys.executable, p
     """
     python = python_in(venv)
     pyproject = ROOT / "pyproject.toml"
-    if not project:
-        extras = tomllib.loads(pyproject.read_text())["project"].get("optional-dependencies", {})
-        project = ("--editable", f".[{','.join(extras)}]")
+    project = project or ("--editable", f".[{extras()}]")
     if not is_supported(version_of(python)):
         make_venv(venv, interpreter)
     content = digest(pyproject, also=(version_of(python), project))
@@ -105,6 +104,11 @@ def prepare_venv(venv: Path, group: str, *, interpreter: str = sys.executable, p
         install(python, *project, "--group", group)
         stamps[0].write_text(content)
     return python
+
+
+def extras() -> str:
+    """Return every extra of the project."""
+    return ",".join(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
 
 
 def is_supported(version: str | None) -> bool:
@@ -224,24 +228,24 @@ def test() -> bool:
     setup()
     stages: dict[str, Callable[[], bool]] = {"checks": check, f"Python {version_of(python_in(VENV))}": python_tests}
     for version, interpreter in other_pythons().items():
-        stages[f"Python {version}"] = lambda version=version, interpreter=interpreter: other_python_tests(
-            version, interpreter
-        )
+        stages[f"Python {version}"] = partial(other_python_tests, version, interpreter)
     stages |= {"wheel": wheel, "TypeScript": typescript_tests}
-    results = {name: timed(stage) for name, stage in stages.items()}
-    print(
-        "\n"
-        + "\n".join(
-            f"{'ok    ' if ok else 'FAILED'} {seconds:6.0f} s  {name}" for name, (ok, seconds) in results.items()
-        )
-    )
-    return all(ok for ok, _ in results.values())
+    results = [(name, *timed(stage)) for name, stage in stages.items()]
+    print()
+    for name, succeeded, seconds in results:
+        print(f"{'ok' if succeeded else 'FAILED':6} {seconds:6.0f} s  {name}")
+    return all(succeeded for _, succeeded, _ in results)
 
 
 def timed(stage: Callable[[], bool]) -> tuple[bool, float]:
-    """Return whether a stage succeeded, and the seconds that it took."""
+    """Return whether a stage succeeded, and the seconds that it took; the others go on when it cannot."""
     started = time.monotonic()
-    return stage(), time.monotonic() - started
+    try:
+        succeeded = stage()
+    except RefusalError as refusal:
+        print(f"\n{refusal}")
+        succeeded = False
+    return succeeded, time.monotonic() - started
 
 
 def check() -> bool:
@@ -290,7 +294,7 @@ def wheel() -> bool:
     (file,) = built.glob("*.whl")
     venv = WORK / "venv-wheel"
     shutil.rmtree(venv, ignore_errors=True)
-    tester = prepare_venv(venv, "test", project=[f"{file}[http]"])
+    tester = prepare_venv(venv, "test", project=[f"{file}[{extras()}]"])
     place = answer_of(tester, "-c", "import durably; print(durably.__file__)")
     if place is None or venv not in Path(place).parents:
         raise RefusalError(f"The tests of the wheel would not test the wheel: durably was imported from {place}.")
@@ -298,7 +302,7 @@ def wheel() -> bool:
 
 
 def bench(*arguments: str) -> bool:
-    """Measure; what follows goes to the benchmarks (bench latency)."""
+    """Measure; what follows goes to the benchmarks (bench W1 --quick)."""
     return run(prepare_venv(VENV, "dev"), "-m", "benchmarks", *arguments)
 
 
