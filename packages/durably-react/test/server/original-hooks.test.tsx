@@ -30,6 +30,13 @@ async function completed(labels: { tag: string }): Promise<unknown> {
   return response.json()
 }
 
+async function leased(runId: string): Promise<void> {
+  await vi.waitFor(async () => {
+    const response = await fetch(`${api}/run?runId=${runId}`)
+    expect(await response.json()).toMatchObject({ status: 'leased' })
+  }, PATIENT)
+}
+
 const quiet = { autoResume: false, followLatest: false }
 
 test('useJob: trigger, output', async () => {
@@ -94,6 +101,8 @@ test('useJob: triggerAndWait', async () => {
 
 test('useJob: picks up an active run, and follows the latest one', async () => {
   const active = await trigger('slow', { ms: 60_000, steps: 1 })
+  // The hook asks for leased and for pending runs in two requests, and misses one that is claimed between them.
+  await leased(active)
   const { result } = renderHook(() => useJob({ api, jobName: 'slow' }))
   await waitFor(() => expect(result.current.currentRunId).toBe(active), PATIENT)
   await waitFor(() => expect(result.current.isLeased).toBe(true), PATIENT)
