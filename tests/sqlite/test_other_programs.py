@@ -170,3 +170,21 @@ async def collect(durably: Any, run_id: str) -> list[str]:
     """Return the types of all events of a run's stream."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         return [event.type async for event in durably.subscribe(run_id)]
+
+
+async def test_two_expired_leases_of_one_key_do_not_stop_the_queue(open_durably: OpenDurably, program: Program) -> None:
+    """L4: a program that leased two runs of one job and key leaves one to resume, and one that fails."""
+    durably = await open_durably(job)
+    first, second = [await durably.jobs.job.trigger({}) for _ in range(2)]
+    program.does(
+        "UPDATE durably_runs SET concurrency_key = 'key', status = 'leased', lease_owner = 'other', "
+        "lease_generation = 1, lease_expires_at = '2020-01-01T00:00:00.000Z'"
+    )
+
+    assert await durably.process_until_idle() == 1
+
+    resumed, failed = [await durably.get_run(run.id) for run in (first, second)]
+    assert resumed is not None
+    assert failed is not None
+    assert (resumed.status, failed.status) == ("completed", "failed")
+    assert failed.error == "Lease expired; pending run already exists"

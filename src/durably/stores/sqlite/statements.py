@@ -21,14 +21,10 @@ INSERT INTO durably_run_labels (run_id, key, value) VALUES (?, ?, ?)
 # --- claim -----------------------------------------------------------------------------------------
 
 EXPIRED_RUNS: Final = """
--- Leases that ran out, each with whether a run of its job and key has come to wait meanwhile.
-SELECT id, job_name, labels, EXISTS (
-  SELECT 1 FROM durably_runs AS waiting
-  WHERE waiting.job_name = expired.job_name AND waiting.concurrency_key = expired.concurrency_key
-    AND waiting.status = 'pending'
-)
-FROM durably_runs AS expired
+-- Leases that ran out, those of the oldest runs first.
+SELECT id, job_name, labels FROM durably_runs
 WHERE status = 'leased' AND lease_expires_at <= ?
+ORDER BY created_at, id
 """
 
 RETURN_TO_PENDING: Final = """

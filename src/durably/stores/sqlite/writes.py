@@ -143,11 +143,12 @@ def claim(
 def recover_expired(transaction: Transaction, *, preserve_steps: bool) -> int:
     """Put runs with an expired lease back to pending, or fail them where their place is taken."""
     expired = transaction.execute(sql.EXPIRED_RUNS, (transaction.now,)).fetchall()
-    for run_id, job_name, labels, is_replaced in expired:
-        if is_replaced:
-            _fail_replaced(transaction, run_id, job_name, labels, preserve_steps=preserve_steps)
-        else:
+    for run_id, job_name, labels in expired:
+        # Asked for each in turn: another program may have leased two runs of one job and key.
+        if transaction.execute(sql.PENDING_RIVAL, (run_id,)).fetchone() is None:
             transaction.execute(sql.RETURN_TO_PENDING, (transaction.now, run_id))
+        else:
+            _fail_replaced(transaction, run_id, job_name, labels, preserve_steps=preserve_steps)
     return len(expired)
 
 
