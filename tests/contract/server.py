@@ -114,7 +114,11 @@ def _living(*instances: Durably):
 
 
 def _serve(app: Starlette, port: int) -> None:
-    listener = socket.create_server(("127.0.0.1", port))
+    # The protocol is named because asyncio turns off Nagle's delay only for sockets that say they are TCP.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", port))
+    listener.listen()
     # Connections are queued from here on, so whoever reads the line may use the address at once.
     print(f"listening on http://127.0.0.1:{listener.getsockname()[1]}", flush=True)  # noqa: T201 - its first line
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
