@@ -250,10 +250,11 @@ class TestElsewhere:
         """E4: whoever ends the run."""
         here, there = await open_durably(job), await open_durably(job)
         run = await here.jobs.job.trigger("x")
+        await there.storage.claim("there", ["job"], 1, PATIENCE_SECONDS)
         reader = Reader(here.subscribe(run.id))
-        await asyncio.sleep(0)
+        await reader.until("run:leased")
         await there.cancel(run.id)
         if verb == "delete_run":
             await there.delete_run(run.id)
 
-        assert await reader.end() == ["run:cancel"]
+        assert await reader.end() == ["run:leased", "run:cancel"]
