@@ -1,16 +1,27 @@
 """The only place that asks for the time."""
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+_EPOCH: Final = datetime.fromtimestamp(0, UTC)
 
 
 class SystemClock:
     """This machine's clocks."""
 
+    def __init__(self) -> None:
+        self._latest = (0, _EPOCH)
+
     def now(self) -> datetime:
-        """Return the current instant, aware, in UTC, in whole milliseconds: what is stored comes back equal."""
-        instant = datetime.now(UTC)
-        return instant.replace(microsecond=instant.microsecond // 1000 * 1000)
+        """Return the current instant, aware, in UTC; in whole milliseconds, as every database stores it."""
+        milliseconds = time.time_ns() // 1_000_000
+        latest = self._latest
+        if latest[0] != milliseconds:
+            # Steps and their events ask several times within one millisecond: they share the instant, and
+            # with it its text form. One tuple, because the thread of the leases asks too.
+            latest = self._latest = (milliseconds, _EPOCH + timedelta(milliseconds=milliseconds))
+        return latest[1]
 
     def monotonic(self) -> float:
         """Return seconds on a clock that never jumps."""

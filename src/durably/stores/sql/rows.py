@@ -32,7 +32,7 @@ def run_from_row(row: Row) -> Run[Any]:
 
 def result_from_row(row: Row, disposition: Disposition) -> TriggerResult[Any]:
     """Return the run of a row of `RUN_COLUMNS` as what a trigger found."""
-    values = (*_values(row), disposition)
+    values: list[Any] = [*_values(row), disposition]
     return TriggerResult(*values)
 
 
