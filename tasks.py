@@ -267,7 +267,7 @@ def python_tests(*arguments: str) -> bool:
 
 
 def other_python_tests(version: str, interpreter: str) -> bool:
-    """Run the core's tests on another version of Python, on SQLite: what differs between databases was tested already."""
+    """Run the core's tests on another version of Python, on SQLite: the other databases were tested already."""
     python = prepare_venv(WORK / f"venv-{version}", "core-tests", interpreter=interpreter)
     return run(python, "-m", "pytest", "-k", "not postgres and not libsql", *CORE_TESTS)
 
