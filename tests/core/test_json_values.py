@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -106,9 +107,8 @@ class TestRoundTrip:
         """S7: any data can be logged, and read again by a strict reader."""
         text = encode_leniently(value)
 
-        decode_json(text)
         assert text.encode()
-        assert "NaN" not in text.replace('"NaN"', "")
+        json.loads(text, parse_constant=lambda constant: pytest.fail(f"{constant} is no JSON"))
 
     def test_it_is_compact_and_not_escaped(self) -> None:
         """D1: compact, UTF-8 not escaped."""

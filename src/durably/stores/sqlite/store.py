@@ -9,6 +9,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -229,9 +230,7 @@ class SqliteStore:
         if self._is_closed:
             raise StoreError(f"{self.name} was closed: make a new instance to use it again")
         self._loop = loop
-        self._write_connection = self._database.connect(writes=True)
-        self._reader = self._write_connection if self._is_single else self._database.connect(writes=False)
-        schema.check_version(self._reader, self.name)
+        self._connect()
         self._writer = GroupCommit(
             self._database,
             self._write_connection,
@@ -242,6 +241,18 @@ class SqliteStore:
         )
         self._events.attach(self._writer, self._write_connection, self._reader)
         return self._writer
+
+    def _connect(self) -> None:
+        with ExitStack() as opened:
+            write_connection = opened.enter_context(closing(self._database.connect(writes=True)))
+            reader = write_connection
+            if not self._is_single:
+                reader = opened.enter_context(closing(self._database.connect(writes=False)))
+            with self._database.errors():
+                schema.check_version(reader, self.name)
+            self._write_connection, self._reader = write_connection, reader
+            # From here on `close` closes them.
+            opened.pop_all()
 
     def _move_to(self, loop: asyncio.AbstractEventLoop, writer: GroupCommit) -> None:
         if self._loop is not None and not self._loop.is_closed():
