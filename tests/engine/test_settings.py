@@ -61,7 +61,7 @@ class TestArguments:
             ("retain_runs", 30, "'30d'"),
             ("retain_runs", timedelta(-1), "'30d'"),
             ("retain_runs", "9999999999d", "100 years"),
-            ("labels", object(), "Pydantic"),
+            pytest.param("labels", object(), "Pydantic", id="labels-object"),
             ("worker_id", "", "not empty"),
             ("worker_id", 5, "text"),
             ("worker_id", "a\x00b", "text"),

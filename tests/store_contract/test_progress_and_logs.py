@@ -133,7 +133,7 @@ class TestProgress:
             (1, float("inf")),
             ("three",),
             (None,),
-            (object(), object(), object()),
+            pytest.param((object(), object(), object()), id="objects"),
             (Decimal("1.5"), Decimal(3)),
             (10**400,),
             (1, 2, "\ud800 \x00"),
