@@ -10,8 +10,7 @@ _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 class SystemClock:
     """This machine's clocks."""
 
-    def __init__(self) -> None:
-        self._latest = (0, _EPOCH)
+    _latest = (0, _EPOCH)
 
     def now(self) -> datetime:
         """Return the current instant, aware, in UTC; in whole milliseconds, as every database stores it."""
