@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, TypeVar, cast
 
+from durably.core.errors import ValidationError
 from durably.core.jobs import InputT, JobDefinition, OutputT
 from durably.core.logs import LogData
 from durably.core.runs import Disposition, ProgressData, Run, RunStatus, TriggerResult
@@ -117,10 +118,12 @@ class JobHandle(Generic[InputT, OutputT]):
     async def get_run(self, run_id: str) -> Run[OutputT] | None:
         """Return a run of this job, its output as the output type; None when there is none of this job.
 
+        An old output that today's type refuses is handed over as the plain JSON value that is stored.
+
         >>> run = await durably.jobs.import_csv.get_run(run_id)
         """
         run = await self._runs.get(run_id)
-        return None if run is None or run.job_name != self.name else self._typed(run)
+        return None if run is None or run.job_name != self.name else self._typed_if_it_fits(run)
 
     async def get_runs(
         self,
@@ -132,19 +135,28 @@ class JobHandle(Generic[InputT, OutputT]):
     ) -> list[Run[OutputT]]:
         """Return runs of this job, newest first, outputs as the output type.
 
+        An old output that today's type refuses is handed over as the plain JSON value that is stored.
+
         >>> failed = await durably.jobs.import_csv.get_runs(status="failed", limit=20)
         """
         query = run_query(status=status, job_name=self.name, labels=labels, limit=limit, offset=offset)
-        return [self._typed(run) for run in await self._runs.find(query)]
+        return [self._typed_if_it_fits(run) for run in await self._runs.find(query)]
 
     async def _trigger(self, orders: Sequence[TriggerOrder]) -> list[TriggerResult[OutputT]]:
-        return [self._typed(run) for run in await self._runs.enqueue(self.definition, orders)]
+        return [self._typed_if_it_fits(run) for run in await self._runs.enqueue(self.definition, orders)]
 
     def _typed(self, run: RunT) -> RunT:
         codec = self.definition.output
         if codec is None or run.status is not RunStatus.COMPLETED:
             return run
         return replace(run, output=codec.validate(run.output, "output"))
+
+    def _typed_if_it_fits(self, run: RunT) -> RunT:
+        try:
+            return self._typed(run)
+        except ValidationError:
+            # One run of last year's type must not make a list unreadable.
+            return run
 
 
 def _order(item: Any) -> TriggerOrder:

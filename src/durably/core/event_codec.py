@@ -12,10 +12,11 @@ from typing import Any, Final
 
 from durably.core.clock import from_text, to_text
 from durably.core.events import EVENT_CLASSES, DurablyEvent, RunEvent
-from durably.core.json_values import compact_encoder, decode_json
+from durably.core.json_values import as_json, compact_encoder, decode_json
 from durably.core.runs import ProgressData
 
 _RAW_SUFFIX: Final = "_json"
+_QUOTED_SUFFIX: Final = "_text"
 _NOT_STORED: Final = "sequence"
 _TIMESTAMP: Final = "timestamp"
 _ABOUT_RUN: Final = ("run_id", "job_name", "labels")
@@ -86,7 +87,12 @@ class _Shape:
     def decode(self, record: dict[str, Any]) -> DurablyEvent:
         known = {name: value for name, value in record.items() if name in self.names}
         for name in self.raw:
-            known[name] = _encode(known[name]) if name in known else None
+            # Quoted by a store that cannot tell whether it is JSON.
+            quoted = record.get(name.removesuffix(_RAW_SUFFIX) + _QUOTED_SUFFIX)
+            if quoted is not None:
+                known[name] = as_json(quoted)
+            else:
+                known[name] = _encode(known[name]) if name in known else None
         for name in ("timestamp", "lease_expires_at"):
             if name in known:
                 known[name] = from_text(known[name])

@@ -10,7 +10,8 @@ from types import FrameType
 from typing import Any, Final, Generic, TypeVar, overload
 
 from durably.core.errors import ValidationError
-from durably.core.json_values import Codec, codec_or_none, is_storable
+from durably.core.json_values import Codec, NotJson, codec_or_none, is_storable, not_json
+from durably.core.runs import Run
 
 InputT = TypeVar("InputT")
 OutputT = TypeVar("OutputT")
@@ -50,6 +51,12 @@ class JobDefinition(Generic[InputT, OutputT]):
 
     def __repr__(self) -> str:
         return f"<JobDefinition {self.name!r}>"
+
+    def stored_input(self, run: Run[Any]) -> InputT:
+        """Return the input of a stored run as the input type. Raises `ValidationError` when it does not fit today."""
+        if isinstance(run.input, NotJson):
+            raise not_json(run.input, "input")
+        return self.input.validate(run.input, "input")
 
 
 class _Decorator(Generic[InputT, OutputT]):

@@ -20,9 +20,15 @@ from durably.core.errors import ValidationError
 
 T = TypeVar("T")
 
-_decode_strictly = json.JSONDecoder().decode
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+_decode_strictly = json.JSONDecoder(parse_constant=_no_constant).decode
 
 _SHOWN_ERRORS: Final = 5
+_SHOWN_TEXT: Final = 80
 # Where the reader of JSON stops, and the one of every process that shares the database.
 _MOST_NESTED: Final = 200
 
@@ -44,13 +50,54 @@ def compact_encoder(default: Callable[[object], object] | None = None) -> Callab
 _encode = compact_encoder()
 
 
+class NotJson(str):
+    """Stored text that should be JSON and is not: another program wrote it. Reading it must not fail a whole list."""
+
+    __slots__ = ()
+
+
 def decode_json(text: str) -> Any:
-    """Return the value of JSON text."""
+    """Return the value of JSON text. Raises `ValueError` for what is none."""
     try:
-        return from_json(text)
+        return from_json(text, allow_inf_nan=False)
     except ValueError:
         # It is strict about escapes that other writers of the database may use.
         return _decode_strictly(text)
+
+
+def decode_stored(text: str) -> Any:
+    """Return the value of a stored column, or its text as `NotJson`.
+
+    >>> decode_stored("{broken")
+    '{broken'
+    """
+    try:
+        return decode_json(text)
+    except ValueError:
+        return NotJson(text)
+
+
+def decode_checked(text: str, what: str) -> Any:
+    """Return the value of JSON text; `what` names it. Raises `ValidationError` for what is none."""
+    try:
+        return decode_json(text)
+    except ValueError as error:
+        raise not_json(text, what) from error
+
+
+def not_json(text: str, what: str) -> ValidationError:
+    """Return the error for stored text that should be JSON and is not."""
+    shown = text if len(text) <= _SHOWN_TEXT else text[:_SHOWN_TEXT] + "..."
+    return ValidationError(f"The stored {what} is not JSON: {str(shown)!r}", field=what, value=text)
+
+
+def as_json(text: str) -> str:
+    """Return stored text as events carry it: as it is, or quoted where it is not JSON.
+
+    >>> as_json("{broken")
+    '"{broken"'
+    """
+    return encode_json(text, "text") if isinstance(decode_stored(text), NotJson) else text
 
 
 def encode_json(value: object, what: str) -> str:
@@ -129,7 +176,7 @@ class Codec(Generic[T]):
 
     def decode(self, text: str, what: str) -> T:
         """Return the value of stored JSON text. Raises `ValidationError` when today's type refuses it."""
-        return self.validate(decode_json(text), what)
+        return self.validate(decode_checked(text, what), what)
 
     def to_mapping(self, value: T) -> Any:
         """Return a validated value as plain data, without what was not set."""

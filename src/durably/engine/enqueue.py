@@ -61,7 +61,7 @@ class Enqueuer:
         job = self._jobs.get(run.job_name)
         if job is None:
             raise NotFoundError("job", run.job_name)
-        input_json = job.input.encode(job.input.validate(run.input, "input"), "input")
+        input_json = job.input.encode(job.stored_input(run), "input")
         now = self._clock.now()
         fresh = NewRun(
             id=new_ulid(int(now.timestamp() * 1000)),

@@ -26,7 +26,15 @@ from durably.core.events import (
     StepStartEvent,
     WorkerErrorEvent,
 )
-from durably.core.json_values import Codec, decode_json, encode_json, encode_leniently, is_storable, storable, text_of
+from durably.core.json_values import (
+    Codec,
+    decode_checked,
+    encode_json,
+    encode_leniently,
+    is_storable,
+    storable,
+    text_of,
+)
 from durably.core.logs import LogLevel
 from durably.core.runs import RunStatus
 from durably.core.store import StepRecord, Store
@@ -369,4 +377,5 @@ def _encoded(step: StartedStep, value: Any) -> tuple[Any, str | None]:
 def _decoded(name: str, text: str | None, codec: Codec[Any] | None) -> Any:
     if text is None:
         return None
-    return decode_json(text) if codec is None else codec.decode(text, f"stored result of step {name!r}")
+    what = f"result of step {name!r}"
+    return decode_checked(text, what) if codec is None else codec.decode(text, what)

@@ -88,7 +88,7 @@ class Executor:
         return _completed(job, output) if error is None else _failed(execution, error)
 
     async def _call(self, job: JobDefinition[Any, Any], execution: Execution) -> Any:
-        input_value = job.input.validate(execution.run.input, "input")
+        input_value = job.stored_input(execution.run)
         step = context_for(execution, is_async=job.is_async)
         return await self._threads.call(job.function, step, input_value)
 

@@ -107,11 +107,12 @@ RETURNING {RUN_COLUMNS}
 """
 
 TELL_LEASED: Final = _tell(
+    # The input is quoted, for it is not always JSON, and `json_valid` finds more valid than JSON.
     _event(
         "run:leased",
         "run",
         '|| \',"lease_owner":\' || json_quote(?) || \',"lease_expires_at":"\' || run.lease_expires_at'
-        ' || \'","input_json":\' || run.input',
+        ' || \'","input_text":\' || json_quote(run.input)',
     ),
     "durably_runs AS run WHERE run.status = 'leased' AND run.lease_owner = '' ORDER BY run.created_at, run.id",
 )

@@ -77,8 +77,9 @@ _LEASED_TOLD: Final = _told(
         "to_json(leased.lease_owner)",
         """',"lease_expires_at":"'""",
         "leased.lease_expires_at",
-        """'","input_json":'""",
-        "leased.input",
+        # The input is quoted, for it is not always JSON, and not every PostgreSQL can tell.
+        """'","input_text":'""",
+        "to_json(leased.input)",
     ),
     "leased",
     "leased.created_at, leased.id",

@@ -15,7 +15,7 @@ from durably.core.events import (
     RunFailEvent,
     RunLeasedEvent,
 )
-from durably.core.json_values import storable
+from durably.core.json_values import as_json, storable
 from durably.core.leases import Claim
 from durably.core.outcomes import Completed, Failed
 from durably.core.runs import Run, TriggerResult
@@ -217,7 +217,7 @@ def _claimed(row: Any) -> Claimed:
 def _leased_event(row: Any) -> RunLeasedEvent:
     return RunLeasedEvent(
         **_about(row),
-        input_json=row["input"],
+        input_json=as_json(row["input"]),
         lease_owner=row["lease_owner"],
         lease_expires_at=from_text(row["lease_expires_at"]),
     )

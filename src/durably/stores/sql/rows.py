@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from durably.core.clock import from_text, to_text
-from durably.core.json_values import decode_json, encode_json
+from durably.core.json_values import decode_json, decode_stored, encode_json
 from durably.core.logs import Log
 from durably.core.runs import Disposition, ProgressData, Run, RunStatus, TriggerResult
 from durably.core.steps import Step
@@ -68,7 +68,7 @@ def _values(row: Row) -> tuple[Any, ...]:
         row[0],
         row[1],
         _STATUS[row[3]],
-        decode_json(row[2]),
+        decode_stored(row[2]),
         _value(row[10]),
         row[11],
         progress_from_text(row[9]),
@@ -136,7 +136,9 @@ def progress_from_text(text: str | None) -> ProgressData | None:
     """Return the progress of a row."""
     if text is None:
         return None
-    stored = decode_json(text)
+    stored = decode_stored(text)
+    if not isinstance(stored, dict) or "current" not in stored:
+        return None
     return ProgressData(stored["current"], stored.get("total"), stored.get("message"))
 
 
@@ -156,7 +158,7 @@ def row_of_new(new: NewRun) -> tuple[Any, ...]:
 
 
 def _value(text: str | None) -> Any:
-    return None if text is None else decode_json(text)
+    return None if text is None else decode_stored(text)
 
 
 def _instant(text: str | None) -> Any:

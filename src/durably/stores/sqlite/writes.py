@@ -18,6 +18,7 @@ from durably.core.events import (
     RunLeasedEvent,
     RunTriggerEvent,
 )
+from durably.core.json_values import as_json
 from durably.core.leases import Claim
 from durably.core.logs import Log
 from durably.core.outcomes import Completed, Failed
@@ -128,7 +129,7 @@ def claim(
                 run_id=run.id,
                 job_name=run.job_name,
                 labels=run.labels,
-                input_json=row[2],
+                input_json=as_json(row[2]),
                 lease_owner=owner,
                 lease_expires_at=expires_at,
             )
