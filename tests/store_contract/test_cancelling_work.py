@@ -237,7 +237,7 @@ class TestThreads:
         assert await durably.get_steps(run.id) == []
 
     async def test_a_plain_job_sees_it_at_its_next_step(self, open_durably: OpenDurably) -> None:
-        """S5: the same for a job that runs in a thread."""
+        """S5, W4: the same for a job that runs in a thread; `stop` waits for the thread."""
         started, cancelled = threading.Event(), threading.Event()
         seen: list[Any] = []
 
@@ -257,10 +257,11 @@ class TestThreads:
         durably = await open_durably(job, start=True)
         run = await durably.jobs.job.trigger(None)
         assert await asyncio.to_thread(started.wait, PATIENCE_SECONDS)
-        await cancel_and_stop(durably, run.id)
+        await durably.cancel(run.id)
         cancelled.set()
+        await durably.stop()
 
-        assert await asyncio.to_thread(ended.wait, PATIENCE_SECONDS)
+        assert ended.is_set()
         assert seen == ["cancelled"]
 
     async def test_an_async_step_of_a_plain_job_is_cancelled_at_its_next_await(self, open_durably: OpenDurably) -> None:

@@ -286,12 +286,12 @@ class Execution:
 
     # --- the job's own code ------------------------------------------------------------------------
 
-    async def perform(self, function: Callable[[], Awaitable[Any]]) -> Any:
+    async def perform(self, function: Callable[[], Awaitable[Any]], *, in_thread: bool) -> Any:
         """Run the job's own code in this task, so that it can be interrupted between steps as well."""
         task = _this_task()
         self.lease.tasks[task] = None
         try:
-            return await self._interruption.guard_job(task, function())
+            return await self._interruption.guard_job(task, function(), in_thread=in_thread)
         finally:
             del self.lease.tasks[task]
 

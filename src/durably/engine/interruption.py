@@ -24,9 +24,10 @@ class Interruption:
         self._steps: set[asyncio.Task[Any]] = set()
         self._interrupted: set[asyncio.Task[Any]] = set()
 
-    async def guard_job(self, task: asyncio.Task[Any], work: Awaitable[Any]) -> Any:
-        """Await the job's own code in its task."""
-        self._job = task
+    async def guard_job(self, task: asyncio.Task[Any], work: Awaitable[Any], *, in_thread: bool) -> Any:
+        """Await the job's own code in its task; what runs in a thread is left to look at its signal."""
+        # Interrupted, the task would end while the thread goes on, and nobody would wait for that any more.
+        self._job = None if in_thread else task
         try:
             return await self._translate(task, work)
         finally:
