@@ -9,7 +9,8 @@ from types import TracebackType
 from typing import Any, Final, Protocol, Self, overload, runtime_checkable
 
 from durably.core.clock import Clock
-from durably.core.events import DurablyEvent, EventType
+from durably.core.errors import ValidationError
+from durably.core.events import DurablyEvent, Event, EventType
 from durably.core.jobs import InputT, JobDefinition, OutputT
 from durably.core.json_values import Codec
 from durably.core.logs import Log, LogData
@@ -36,6 +37,7 @@ from durably.settings import (
     Settings,
     aware,
     check_waiting,
+    checked_worker_id,
     database_from_environment,
     duration,
     refuse,
@@ -323,17 +325,19 @@ class Durably:
 
     async def process_one(self, *, worker_id: str | None = None) -> bool:
         """Claim one run, execute it, and tell whether there was one. Works without `start`."""
+        owner = None if worker_id is None else checked_worker_id(worker_id)
         await self._hub.start()
-        return await self._worker.process(worker_id, max_runs=1, until_idle=False) == 1
+        return await self._worker.process(owner, max_runs=1, until_idle=False) == 1
 
     async def process_until_idle(self, *, worker_id: str | None = None, max_runs: int | None = None) -> int:
         """Execute runs until nothing is claimable, or `max_runs` of them; return how many.
 
         Works without `start`, for cron and serverless. Does maintenance when it got to the end.
         """
+        owner = None if worker_id is None else checked_worker_id(worker_id)
         most = None if max_runs is None else whole_number("max_runs", max_runs)
         await self._hub.start()
-        return await self._worker.process(worker_id, max_runs=most, until_idle=True)
+        return await self._worker.process(owner, max_runs=most, until_idle=True)
 
     # --- events ------------------------------------------------------------------------------------
 
@@ -354,7 +358,12 @@ class Durably:
         return self._bus.on_error(handler)
 
     def emit(self, event: DurablyEvent) -> None:
-        """Deliver an event to the listeners of this process, and give it its sequence."""
+        """Deliver an event to the listeners of this process, and give it its sequence.
+
+        Raises `ValidationError` for what is no event.
+        """
+        if not isinstance(event, Event):
+            raise refuse("event", event, "one of the event classes, as RunCancelEvent(...)")
         self._bus.emit(event)
 
     async def subscribe(self, run_id: str) -> AsyncIterator[DurablyEvent]:
@@ -425,5 +434,7 @@ def _label_codec(labels: Any) -> Codec[Any] | None:
         return None
     try:
         return Codec(labels)
+    except ValidationError:
+        raise
     except Exception as error:
         raise refuse("labels", labels, "a type that Pydantic can validate") from error

@@ -8,6 +8,7 @@ from typing import Any
 from durably.core.errors import ConflictError, ValidationError
 from durably.core.jobs import JobDefinition
 from durably.engine.run_service import RunService
+from durably.engine.threads import has_threads
 from durably.handles import JobHandle
 
 
@@ -53,6 +54,12 @@ class JobRegistry:
 
     def register(self, jobs: Mapping[str, JobDefinition[Any, Any]], runs: RunService) -> None:
         """Add jobs, all or none. Raises `ConflictError` for a name that is taken, `ValidationError`."""
+        if not isinstance(jobs, Mapping):
+            raise ValidationError(
+                f"Invalid jobs {jobs!r}: must be a mapping of names to definitions, as {{'import_csv': import_csv}}",
+                field="jobs",
+                value=jobs,
+            )
         known = dict(self.definitions)
         for attribute, definition in jobs.items():
             self._check(attribute, definition, known)
@@ -75,6 +82,13 @@ class JobRegistry:
                 field=f"jobs[{attribute!r}]",
                 value=definition,
             )
+        if not definition.is_async and not has_threads():
+            raise ValidationError(
+                f"Invalid jobs[{attribute!r}]: the job {definition.name!r} is a plain function, which needs a thread, "
+                "and this Python has none; write it as `async def`",
+                field=f"jobs[{attribute!r}]",
+                value=definition,
+            )
         known = definitions.get(definition.name)
         taken = self._by_attribute.get(attribute)
         if known not in (None, definition) or (taken is not None and taken.definition is not definition):
@@ -92,13 +106,20 @@ def attribute_of(name: str) -> str:
     'import_csv'
     """
     attribute = "".join(character if character.isalnum() else "_" for character in name)
-    return attribute if attribute.isidentifier() and not attribute.startswith("_") else f"job_{attribute}"
+    return attribute if _can_be_attribute(attribute) else f"job_{attribute}"
 
 
 def _check_attribute(name: object) -> str:
     """Return a name that can stand behind `durably.jobs.`. Raises `ValidationError`."""
-    if not isinstance(name, str) or not name.isidentifier() or name.startswith("_"):
+    if not isinstance(name, str) or not _can_be_attribute(name):
         raise ValidationError(
-            f"Invalid jobs key {name!r}: must be a name that can stand behind `durably.jobs.`", field="jobs", value=name
+            f"Invalid jobs key {name!r}: must be a name that can stand behind `durably.jobs.`, and is not taken there "
+            "as `items` is",
+            field="jobs",
+            value=name,
         )
     return name
+
+
+def _can_be_attribute(name: str) -> bool:
+    return name.isidentifier() and not name.startswith("_") and not hasattr(Jobs, name)

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from durably.core.errors import ValidationError
+from durably.core.json_values import is_storable
 
 Seconds = float | int | timedelta
 
@@ -64,7 +65,7 @@ class Settings:
             renew_seconds=renew,
             preserve_steps=preserve_steps,
             retain_runs=None if retain_runs is None else duration("retain_runs", retain_runs),
-            worker_id=_worker_id(worker_id),
+            worker_id=_made_worker_id() if worker_id is None else checked_worker_id(worker_id),
         )
 
 
@@ -122,6 +123,13 @@ def whole_number(name: str, value: Any) -> int:
     return min(value, _LARGEST)
 
 
+def checked_worker_id(value: Any) -> str:
+    """Return a name for a worker. Raises `ValidationError` unless it is text that is not empty."""
+    if not isinstance(value, str) or not value or not is_storable(value):
+        raise refuse("worker_id", value, "text (without NUL) that is not empty")
+    return value
+
+
 def refuse(name: str, value: object, allowed: str) -> ValidationError:
     """Return the error for an argument: its name, its value and what is allowed."""
     return ValidationError(f"Invalid {name} {value!r}: must be {allowed}", field=name, value=value)
@@ -133,9 +141,5 @@ def _concurrency(value: Any) -> int:
     return value
 
 
-def _worker_id(value: Any) -> str:
-    if value is None:
-        return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
-    if not isinstance(value, str) or not value or "\x00" in value:
-        raise refuse("worker_id", value, "text that is not empty")
-    return value
+def _made_worker_id() -> str:
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -131,11 +132,16 @@ class TestRefusals:
             ([bytearray(b"x")], "value[0]", "bytes"),
             ({"a": object()}, "value.a", "object of type 'object'"),
             ({"a": [lambda: 1]}, "value.a[0]", "function"),
+            ({"a": [{1: 2}]}, "value.a[0]", "the key 1, keys are text"),
+            ({"a": ({None: date(2026, 1, 1)},)}, "value.a[0]", "the key None"),
             ("\ud800", "value", "lone surrogate"),
             ({"\udfff": 1}, "value", "lone surrogate"),
             (10**5000, "value", "cannot be stored"),
         ],
-        ids=["nan", "inf", "set", "frozenset", "bytes", "bytearray", "object", "function", "text", "key", "huge"],
+        ids=[
+            *("nan", "inf", "set", "frozenset", "bytes", "bytearray", "object", "function"),
+            *("int-key", "none-key", "text", "key", "huge"),
+        ],
     )
     def test_the_place_is_named(self, value: Any, field: str, message: str) -> None:
         """R3: NaN, Infinity, sets, bytes, objects, lone surrogates."""
@@ -144,6 +150,30 @@ class TestRefusals:
 
         assert refused.value.field == field
         assert message in str(refused.value)
+
+    @pytest.mark.parametrize(
+        ("annotation", "value"),
+        [
+            (dict[int, str], {1: "one"}),
+            (dict[date, list[dict[bool, int]]], {date(2026, 1, 1): [{True: 1}]}),
+            (Counter[str], Counter("aab")),
+            (dict[Colour, int], {Colour.RED: 1}),
+        ],
+        ids=["int", "date", "counter", "enum"],
+    )
+    def test_keys_come_back_where_the_type_says_what_they_are(self, annotation: Any, value: Any) -> None:
+        """R3, S2: JSON has text for keys only."""
+        codec = Codec(annotation)
+
+        assert codec.decode(codec.encode(value, "value"), "value") == value
+
+    @pytest.mark.parametrize("annotation", [dict, dict[str, Any], dict[int | str, Any]], ids=str)
+    def test_keys_that_would_come_back_as_text_are_refused(self, annotation: Any) -> None:
+        """R3, S2: both executions must see the same, so this is known before anything is stored."""
+        value = {"a": {1: 1}} if annotation == dict[str, Any] else {1: 1}
+
+        with pytest.raises(ValidationError, match=r"the key 1.*dict\[int, \.\.\.\]"):
+            Codec(annotation).encode(value, "value")
 
     def test_nesting_without_end_is_refused(self) -> None:
         """R3: deep or endless, plain or inside something that needs a second look."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from durably import ConflictError, StepContext, ValidationError, create_durably, define_job
+from durably import ConflictError, StepContext, SyncStepContext, ValidationError, create_durably, define_job
 from durably.settings import database_from_environment
 
 
@@ -34,6 +35,8 @@ class TestArguments:
             ("jobs", {"not a name": job}, "durably.jobs."),
             ("jobs", {"_private": job}, "durably.jobs."),
             ("jobs", {5: job}, "durably.jobs."),
+            ("jobs", {"items": job}, "durably.jobs."),
+            pytest.param("jobs", [job], "a mapping of names", id="jobs-list"),
             ("polling_interval", 0, "above 0"),
             ("polling_interval", -1.5, "above 0"),
             ("polling_interval", "1s", "number of seconds"),
@@ -126,6 +129,14 @@ class TestTheDatabase:
         assert list(tmp_path.iterdir()) == []
 
 
+ATTRIBUTES = [
+    ("import-csv", "import_csv"),
+    ("1st job", "job_1st_job"),
+    ("_x", "job__x"),
+    ("items", "job_items"),
+]
+
+
 class TestRegistering:
     def test_register_returns_the_instance_with_the_new_handles(self) -> None:
         """The same definition again returns the same handle."""
@@ -135,6 +146,18 @@ class TestRegistering:
         handle = durably.jobs.job
         assert durably.register({"job": job, "alias": job}).jobs.alias is handle
         assert repr(durably) == "<Durably on the in-memory database, jobs: job>"
+
+    def test_a_plain_job_is_refused_where_there_are_no_threads(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """L2: in a browser; it would block the event loop that it waits for."""
+
+        @define_job(name="plain")
+        def plain(step: SyncStepContext, input: Any) -> Any: ...
+
+        monkeypatch.setattr(sys, "platform", "emscripten")
+        durably = create_durably(database="sqlite://:memory:", jobs={"job": job})
+
+        with pytest.raises(ValidationError, match=r"'plain' is a plain function, which needs a thread.*`async def`"):
+            durably.register({"plain": plain})
 
     @pytest.mark.parametrize("jobs", [{"job": other}, {"another": other}], ids=["attribute", "name"])
     def test_another_definition_under_a_taken_name_is_a_conflict(self, jobs: Any) -> None:
@@ -157,7 +180,7 @@ class TestRegistering:
     def test_get_job_makes_an_attribute_name(self) -> None:
         """A definition that is not registered yet is registered under its name with `_` for what cannot stand there."""
         durably = create_durably(database="sqlite://:memory:")
-        for name, attribute in (("import-csv", "import_csv"), ("1st job", "job_1st_job"), ("_x", "job__x")):
+        for name, attribute in ATTRIBUTES:
 
             async def work(step: StepContext, input: Any) -> Any: ...
 

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from durably import StepContext, create_durably, define_job
-from durably.engine import threads
 from tests.conftest import PATIENCE_SECONDS, Events, Gate
 
 
@@ -24,7 +23,6 @@ class TestWithoutThreads:
     ) -> None:
         """L2, D3: renewal runs in the loop, commits in place, plain steps on the loop."""
         monkeypatch.setattr(sys, "platform", "emscripten")
-        monkeypatch.setattr(threads, "_HAS_THREADS", False)
         gate = Gate()
 
         @define_job(name="held")

@@ -232,6 +232,15 @@ class TestListeners:
         with pytest.raises(ValidationError, match="run:complete"):
             durably.on("run:completed", print)  # type: ignore[call-overload]
 
+    async def test_what_cannot_be_called_is_no_listener(self, open_durably: OpenDurably) -> None:
+        """It is refused here, not when the first event arrives."""
+        durably = await open_durably(job)
+
+        with pytest.raises(ValidationError, match="Invalid listener 'run'"):
+            durably.on("run:complete", "run")  # type: ignore[call-overload]
+        with pytest.raises(ValidationError, match="Invalid handler 5"):
+            durably.on_error(5)  # type: ignore[arg-type]
+
     async def test_a_listener_may_trigger_and_read(self, open_durably: OpenDurably) -> None:
         """E2: what an event tells of has happened."""
         durably = await open_durably(job, start=True)
@@ -254,7 +263,7 @@ class TestListeners:
         assert chained == [{"out": 0}, {"out": 1}, {"out": 2}]
 
     async def test_emit_delivers_to_listeners_here(self, open_durably: OpenDurably) -> None:
-        """E1: an emitted event gets a sequence."""
+        """E1: an emitted event gets a sequence; what is no event is refused."""
         durably = await open_durably(job)
         events = Events(durably)
         run = await durably.jobs.job.trigger(1)
@@ -262,3 +271,5 @@ class TestListeners:
 
         (told,) = events.of("worker:error")
         assert (told.error, told.sequence > events.of("run:trigger")[0].sequence) == ("mine", True)
+        with pytest.raises(ValidationError, match="event"):
+            durably.emit({"type": "worker:error"})  # type: ignore[arg-type] # what a checker refuses

@@ -6,6 +6,7 @@ import asyncio
 import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import Enum
 from typing import Any, NotRequired
 
 import pytest
@@ -257,14 +258,15 @@ class TestWhatIsRefused:
             ({"a": {"b": {1, 2}}}, "input.a.b"),
             ({"blob": b"bytes"}, "input.blob"),
             ({"o": [object()]}, "input.o[0]"),
+            ({"a": [{1: "one"}]}, "input.a[0]"),
             ({"text": "\ud800"}, "input"),
         ],
-        ids=["nan", "infinity", "set", "bytes", "object", "surrogate"],
+        ids=["nan", "infinity", "set", "bytes", "object", "key", "surrogate"],
     )
     async def test_what_json_cannot_carry_is_refused_by_place(
         self, open_durably: OpenDurably, value: Any, field: str
     ) -> None:
-        """R3: NaN, Infinity, a set, bytes, an object raise `ValidationError` naming the place."""
+        """R3: NaN, Infinity, a set, bytes, an object, a key that is not text raise `ValidationError` with the place."""
         durably = await open_durably(echo)
 
         with pytest.raises(ValidationError) as refused:
@@ -342,7 +344,7 @@ class TestTypedLabels:
         assert len(await durably.get_runs()) == 1
 
     async def test_labels_may_be_a_model(self, open_durably: OpenDurably) -> None:
-        """R5: what was not set is no label."""
+        """R5: what is None is no label."""
 
         class Tag(BaseModel):
             org: str
@@ -351,6 +353,24 @@ class TestTypedLabels:
         durably = await open_durably(echo, labels=Tag)
 
         assert (await durably.jobs.echo.trigger(1, labels={"org": "a"})).labels == {"org": "a"}
+
+    async def test_what_a_label_model_fills_in_is_stored(self, open_durably: OpenDurably) -> None:
+        """R5: defaults, enumerations and aliases; what is stored is the validated value."""
+
+        class Stage(Enum):
+            DEV = "dev"
+            PROD = "prod"
+
+        class Tag(BaseModel):
+            org: str = Field(alias="org/id")
+            stage: Stage = Stage.DEV
+
+        durably = await open_durably(echo, labels=Tag)
+
+        run = await durably.jobs.echo.trigger(1, labels={"org/id": "a"})
+
+        assert run.labels == {"org/id": "a", "stage": "dev"}
+        assert [found.id for found in await durably.get_runs(labels={"stage": "dev"})] == [run.id]
 
 
 class TestIdempotencyKeys:

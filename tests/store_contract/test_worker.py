@@ -257,6 +257,8 @@ class TestWithoutAWorker:
         assert [run.id for run in await durably.get_runs(status="pending")] == [second.id]
         assert await durably.process_one() is True
         assert await durably.process_one() is False
+        with pytest.raises(ValidationError, match="Invalid worker_id ''"):
+            await durably.process_one(worker_id="")
 
     async def test_process_one_tells_its_listeners(self, open_durably: OpenDurably) -> None:
         """W5, E1: events come also without `start()`."""

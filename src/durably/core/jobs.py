@@ -219,6 +219,8 @@ def _resolve(name: str, annotation: Any, function: Callable[..., Any], caller: F
 def _input_codec(name: str, annotation: Any) -> Codec[Any]:
     try:
         return Codec(annotation)
+    except ValidationError as error:
+        raise _refused(name, "input", annotation, error) from error
     except Exception as error:
         raise ValidationError(
             f"Job {name!r}: Pydantic cannot validate the input type {annotation!r}: {error}",
@@ -227,10 +229,17 @@ def _input_codec(name: str, annotation: Any) -> Codec[Any]:
         ) from error
 
 
+def _refused(name: str, field: str, annotation: Any, error: ValidationError) -> ValidationError:
+    return ValidationError(f"Job {name!r}: the {field} type cannot be stored: {error}", field=field, value=annotation)
+
+
 def _output_codec(name: str, annotation: Any) -> Codec[Any] | None:
     if annotation is Any or annotation is None or annotation is type(None):
         return None
-    codec = codec_or_none(annotation)
+    try:
+        codec = codec_or_none(annotation)
+    except ValidationError as error:
+        raise _refused(name, "output", annotation, error) from error
     if codec is None:
         raise ValidationError(
             f"Job {name!r}: Pydantic cannot validate the output type {annotation!r}; "

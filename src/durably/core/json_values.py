@@ -17,6 +17,7 @@ from pydantic import ValidationError as PydanticValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_jsonable_python
 
 from durably.core.errors import ValidationError
+from durably.core.round_trip import check_round_trip
 
 T = TypeVar("T")
 
@@ -27,6 +28,8 @@ def _no_constant(name: str) -> None:
 
 _decode_strictly = json.JSONDecoder(parse_constant=_no_constant).decode
 
+# What holds no keys; most values are one of these.
+_LEAVES: Final = frozenset({str, int, float, bool, type(None)})
 _SHOWN_ERRORS: Final = 5
 _SHOWN_TEXT: Final = 80
 # Where the reader of JSON stops, and the one of every process that shares the database.
@@ -109,7 +112,10 @@ def encode_json(value: object, what: str) -> str:
     '{"n":1}'
     """
     try:
-        return _storable(_encode(value), what)
+        text = _storable(_encode(value), what)
+        if (found := _foreign_key(value)) is not None:
+            raise _key_refused(what, found)
+        return text
     except ValidationError:
         raise
     except (TypeError, ValueError, RecursionError):
@@ -150,6 +156,7 @@ class Codec(Generic[T]):
     def __init__(self, annotation: Any) -> None:
         self.annotation = annotation
         self._adapter: TypeAdapter[T] = TypeAdapter(annotation)
+        check_round_trip(self._adapter.core_schema)
         self._validate = self._adapter.validator.validate_python
         self._dump = self._adapter.serializer.to_python
 
@@ -166,7 +173,10 @@ class Codec(Generic[T]):
     def encode(self, value: T, what: str) -> str:
         """Return the JSON text of a validated value. Raises `ValidationError` naming what JSON cannot carry."""
         try:
-            return _storable(_encode(self._dump(value, by_alias=True, warnings=False)), what)
+            plain = self._dump(value, by_alias=True, warnings=False)
+            text = _storable(_encode(plain), what)
+            self._check_keys(plain, text, what)
+            return text
         except (TypeError, ValueError, PydanticSerializationError) as error:
             if isinstance(error, ValidationError):
                 raise
@@ -179,21 +189,32 @@ class Codec(Generic[T]):
         return self.validate(decode_checked(text, what), what)
 
     def to_mapping(self, value: T) -> Any:
-        """Return a validated value as plain data, without what was not set."""
-        return self._adapter.dump_python(value, exclude_none=True, exclude_unset=True)
+        """Return a validated value as plain data, without what is None."""
+        return self._adapter.dump_python(value, mode="json", by_alias=True, exclude_none=True, warnings=False)
 
     def json_schema(self, mode: Any = "validation") -> dict[str, Any]:
         """Return the JSON Schema of the type."""
         return self._adapter.json_schema(mode=mode)
 
+    def _check_keys(self, plain: object, text: str, what: str) -> None:
+        """Refuse keys that JSON turns into text, unless the type turns them back."""
+        if (found := _foreign_key(plain)) is None:
+            return
+        again = self._dump(self.decode(text, what), by_alias=True, warnings=False)
+        if _foreign_key(again) is None or again != plain:
+            raise _key_refused(what, found)
+
     def _encode_rich(self, value: T, what: str) -> str:
         # Dates, UUIDs, decimals and the like have a JSON form of Pydantic's that its validation accepts
         # back; everything that would come back as something else is found and refused first.
         try:
-            _refuse_foreign(self._adapter.dump_python(value, by_alias=True, warnings=False), what)
-            return _storable(
+            plain = self._adapter.dump_python(value, by_alias=True, warnings=False)
+            _refuse_foreign(plain, what)
+            text = _storable(
                 _encode(self._adapter.dump_python(value, mode="json", by_alias=True, warnings=False)), what
             )
+            self._check_keys(plain, text, what)
+            return text
         except (PydanticSerializationError, TypeError, ValueError) as error:
             if isinstance(error, ValidationError):
                 raise
@@ -297,6 +318,31 @@ def _refuse_foreign(value: object, where: str) -> None:  # noqa: C901 - one case
                 raise ValidationError(
                     f"{where}: JSON cannot carry an object of type {type(value).__name__!r}", field=where, value=value
                 ) from error
+
+
+def _foreign_key(value: object) -> tuple[str, object] | None:
+    """Return where the first key of a mapping is that is not text, and the key."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                return "", key
+            if item.__class__ not in _LEAVES and (found := _foreign_key(item)) is not None:
+                return f".{key}{found[0]}", found[1]
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            if item.__class__ not in _LEAVES and (found := _foreign_key(item)) is not None:
+                return f"[{index}]{found[0]}", found[1]
+    return None
+
+
+def _key_refused(what: str, found: tuple[str, object]) -> ValidationError:
+    where, key = what + found[0], found[1]
+    return ValidationError(
+        f"{where}: JSON cannot carry the key {key!r}, keys are text there; use text, or a type that says what the keys "
+        f"are, as dict[{type(key).__name__}, ...]",
+        field=where,
+        value=key,
+    )
 
 
 def _finite(value: Any) -> Any:

@@ -145,4 +145,6 @@ def _check_coalesce(order: TriggerOrder) -> None:
 
 def _check_key(name: str, key: object) -> None:
     if not isinstance(key, str) or not key or not is_storable(key):
-        raise ValidationError(f"Invalid {name} {key!r}: must be text that is not empty", field=name, value=key)
+        raise ValidationError(
+            f"Invalid {name} {key!r}: must be text (without NUL) that is not empty", field=name, value=key
+        )

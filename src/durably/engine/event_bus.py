@@ -32,13 +32,17 @@ class EventBus:
         self._sequence = 0
 
     def on(self, event_type: EventType, listener: Listener, scope: Scope) -> Callable[[], None]:
-        """Register a listener; return what removes it. Raises `ValidationError` for an unknown type."""
+        """Register a listener; return what removes it.
+
+        Raises `ValidationError` for an unknown type and for what cannot be called.
+        """
         if event_type not in _TYPES:
             raise ValidationError(
                 f"Invalid event type {event_type!r}: must be one of {', '.join(_TYPES)}",
                 field="event_type",
                 value=event_type,
             )
+        _check_callable("listener", listener)
         entry = (listener, scope)
         self._listeners.setdefault(event_type, []).append(entry)
 
@@ -52,7 +56,11 @@ class EventBus:
         return remove
 
     def on_error(self, handler: ErrorHandler) -> Callable[[], None]:
-        """Register what is told of failing listeners, as `(error, event)`; return what removes it."""
+        """Register what is told of failing listeners, as `(error, event)`; return what removes it.
+
+        Raises `ValidationError` for what cannot be called.
+        """
+        _check_callable("handler", handler)
         self._error_handlers.append(handler)
 
         def remove() -> None:
@@ -104,3 +112,8 @@ class EventBus:
                 handler(error, event)
             except Exception:
                 log.exception("an error handler failed while it was told of %r", error)
+
+
+def _check_callable(name: str, value: object) -> None:
+    if not callable(value):
+        raise ValidationError(f"Invalid {name} {value!r}: must be a function", field=name, value=value)

@@ -13,9 +13,13 @@ from typing import Any, Final
 
 from durably.core.jobs import is_async_callable
 
-_HAS_THREADS: Final = sys.platform != "emscripten"
 _THREADS_PER_RUN: Final = 4
 _FEWEST_THREADS: Final = 32
+
+
+def has_threads() -> bool:
+    """Tell whether this Python can start threads; in a browser it cannot."""
+    return sys.platform != "emscripten"
 
 
 class Threads:
@@ -35,7 +39,7 @@ class Threads:
 
     async def run(self, function: Callable[[], Any]) -> Any:
         """Return what a plain function returns, called in a thread with this task's context."""
-        if not _HAS_THREADS:
+        if not has_threads():
             return function()
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self._limit, thread_name_prefix="durably-job")

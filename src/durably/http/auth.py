@@ -15,6 +15,7 @@ from typing_extensions import TypeVar
 from durably.core.errors import ValidationError
 from durably.core.jobs import is_async_callable
 from durably.core.runs import Run, RunFilter, RunOperation, RunsSubscribeFilter
+from durably.engine.threads import has_threads
 from durably.http.problems import Reject
 from durably.options import TriggerRequest
 
@@ -102,5 +103,5 @@ async def call_hook(hook: Callable[..., Any], *arguments: Any) -> Any:
     """Call a hook of the application: an async one here, a plain one where it may block."""
     if is_async_callable(hook):
         return await hook(*arguments)
-    result = await run_in_threadpool(hook, *arguments)
+    result = await run_in_threadpool(hook, *arguments) if has_threads() else hook(*arguments)
     return await result if inspect.isawaitable(result) else result

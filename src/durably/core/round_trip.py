@@ -1,0 +1,61 @@
+"""Whether a type can read back what it writes: found out once, when the type is first used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from durably.core.errors import ValidationError
+
+_FIELDS: Final = frozenset({"model-field", "dataclass-field", "typed-dict-field"})
+_OWNERS: Final = frozenset({"model", "dataclass", "typed-dict"})
+
+
+def check_round_trip(core_schema: Any) -> None:
+    """Raise `ValidationError` for a field that is stored under a name which validation does not look for.
+
+    `core_schema` is that of a Pydantic `TypeAdapter`. Unnoticed, the first execution would see the value and
+    a resumed one the default.
+    """
+    for owner, name, field, reads_by_name in _fields(core_schema, "", None, reads_by_name=False):
+        written = str(field.get("serialization_alias") or name)
+        read = _read_as(name, field, reads_by_name=reads_by_name)
+        if [written] not in read and not field.get("serialization_exclude"):
+            raise ValidationError(
+                f"{owner}.{name} would be stored as {written!r} and not be found again, for it is read as "
+                f"{' or '.join(repr('.'.join(map(str, path))) for path in read)}: give it one alias for both, "
+                "Field(alias=...)",
+                field=f"{owner}.{name}",
+            )
+
+
+def _fields(
+    node: Any, owner: str, key: str | None, *, reads_by_name: bool
+) -> Iterator[tuple[str, str, Mapping[str, Any], bool]]:
+    """Yield every field of a schema: the class it is in, its name, what is said of it, whether its name is read."""
+    if isinstance(node, list | tuple):
+        for item in node:
+            yield from _fields(item, owner, None, reads_by_name=reads_by_name)
+    if not isinstance(node, dict):
+        return
+    kind = node.get("type")
+    if kind in _OWNERS:
+        config = node.get("config") or {}
+        owner = getattr(node.get("cls"), "__name__", owner)
+        reads_by_name = bool(config.get("validate_by_name") or config.get("populate_by_name"))
+    elif kind in _FIELDS:
+        # A field of a dataclass knows its name, the others stand behind theirs.
+        yield owner, str(node.get("name", key)), node, reads_by_name
+    for name, item in node.items():
+        if name != "metadata":
+            yield from _fields(item, owner, name, reads_by_name=reads_by_name)
+
+
+def _read_as(name: str, field: Mapping[str, Any], *, reads_by_name: bool) -> list[list[str | int]]:
+    """Return the paths under which validation looks for a field."""
+    alias = field.get("validation_alias")
+    if alias is None:
+        return [[name]]
+    paths: list[list[str | int]]
+    paths = [[alias]] if isinstance(alias, str) else alias if isinstance(alias[0], list) else [alias]
+    return [*paths, [name]] if reads_by_name else paths

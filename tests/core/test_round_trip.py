@@ -1,0 +1,89 @@
+"""R3, S2: a type must read back what it writes; one that cannot is refused where it is first used."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import pytest
+from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, Field
+from pydantic.dataclasses import dataclass
+from typing_extensions import TypedDict
+
+from durably import StepContext, ValidationError, create_durably, define_job
+from durably.core.json_values import Codec
+
+
+class WritesElse(BaseModel):
+    count: int = Field(serialization_alias="countTotal", default=0)
+
+
+class ReadsElse(BaseModel):
+    count: int = Field(validation_alias="n", default=0)
+
+
+class ReadsWithin(BaseModel):
+    count: int = Field(validation_alias=AliasPath("counts", 0))
+
+
+@dataclass
+class Point:
+    x: int = Field(validation_alias="a", serialization_alias="b")
+
+
+class Box(TypedDict):
+    width: Annotated[int, Field(validation_alias="w")]
+
+
+class Tree(BaseModel):
+    children: list[Tree] = []
+    leaf: ReadsElse | None = None
+
+
+@pytest.mark.parametrize(
+    ("annotation", "field", "stored", "read"),
+    [
+        (WritesElse, "WritesElse.count", "countTotal", "'count'"),
+        (ReadsElse, "ReadsElse.count", "count", "'n'"),
+        (ReadsWithin, "ReadsWithin.count", "count", "'counts.0'"),
+        (Point, "Point.x", "b", "'a'"),
+        (Box, "Box.width", "width", "'w'"),
+        (dict[str, list[WritesElse] | None], "WritesElse.count", "countTotal", "'count'"),
+        (Tree, "ReadsElse.count", "count", "'n'"),
+    ],
+    ids=["writes", "reads", "path", "dataclass", "typed-dict", "inside", "recursive"],
+)
+def test_a_field_that_would_not_be_found_again_is_refused(annotation: Any, field: str, stored: str, read: str) -> None:
+    """R3: as input, as output and as labels, naming the field and both names."""
+
+    async def work(step: StepContext, input: Any) -> Any: ...
+
+    for role in ("input", "output"):
+        with pytest.raises(ValidationError, match=f"Job 'job': the {role} type cannot be stored: {field}") as refused:
+            define_job(name="job", input=annotation if role == "input" else Any, output=annotation, run=work)
+        assert f"stored as {stored!r}" in str(refused.value)
+        assert f"read as {read}" in str(refused.value)
+    with pytest.raises(ValidationError, match=field):
+        create_durably(database="sqlite://:memory:", labels=annotation)
+
+
+class Chosen(BaseModel):
+    model_config = ConfigDict(alias_generator=str.upper)
+
+    one: int
+    two: int = Field(alias="zwei")
+    three: int = Field(validation_alias=AliasChoices("tres", "drei"), serialization_alias="drei")
+    four: int = Field(exclude=True, validation_alias="vier", default=4)
+
+
+class ByName(BaseModel):
+    model_config = ConfigDict(populate_by_name=True)
+
+    five: int = Field(validation_alias="cinq")
+
+
+@pytest.mark.parametrize("value", [Chosen(ONE=1, zwei=2, tres=3), ByName(cinq=5)], ids=["aliases", "by-name"])
+def test_aliases_that_are_read_again_are_fine(value: Any) -> None:
+    """R3: one alias for both, one of several, a generator, the name itself."""
+    codec = Codec(type(value))
+
+    assert codec.decode(codec.encode(value, "value"), "value") == value
