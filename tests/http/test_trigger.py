@@ -35,9 +35,9 @@ async def test_an_unknown_job(client: Client) -> None:
         ({"coalesce": "merge", "concurrencyKey": "k"}, "Invalid coalesce value: 'merge'. Valid values: 'skip'"),
         ({"coalesce": None, "concurrencyKey": "k"}, "Invalid coalesce value: 'null'. Valid values: 'skip'"),
         ({"coalesce": "skip"}, "coalesce requires concurrencyKey"),
-        ({"idempotencyKey": ""}, "Invalid idempotencyKey '': must be text that is not empty"),
-        ({"idempotencyKey": 5}, "Invalid idempotencyKey 5: must be text that is not empty"),
-        ({"concurrencyKey": "a\0b"}, "Invalid concurrencyKey 'a\\x00b': must be text that is not empty"),
+        ({"idempotencyKey": ""}, "Invalid idempotencyKey '': must be text (without NUL) that is not empty"),
+        ({"idempotencyKey": 5}, "Invalid idempotencyKey 5: must be text (without NUL) that is not empty"),
+        ({"concurrencyKey": "a\0b"}, "Invalid concurrencyKey 'a\\x00b': must be text (without NUL) that is not empty"),
         ({"labels": ["a"]}, "Invalid labels ['a']: must map text to text"),
         ({"labels": {"org": 5}}, "Invalid label 'org': 5 must be text (without NUL)"),
         (
