@@ -3,6 +3,7 @@
 >>> from durably import StepContext, create_durably, define_job
 """
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from durably.app import Durably, DurablyPlugin, create_durably
@@ -154,6 +155,9 @@ __all__ = [
 _FROM_HTTP = frozenset(
     {"AuthConfig", "CreateDurablyHandlerOptions", "DurablyHandler", "Reject", "create_durably_handler"}
 )
+if not TYPE_CHECKING and find_spec("starlette") is None:
+    # `from durably import *` must not need what an extra brings either.
+    __all__ = [name for name in __all__ if name not in _FROM_HTTP]
 
 
 def __getattr__(name: str) -> Any:

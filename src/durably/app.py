@@ -37,6 +37,7 @@ from durably.settings import (
     Settings,
     aware,
     check_waiting,
+    checked_run_id,
     checked_worker_id,
     database_from_environment,
     duration,
@@ -225,6 +226,8 @@ class Durably:
         """
         if isinstance(job, str):
             return self._registry.find(job)
+        if not isinstance(job, JobDefinition):
+            raise refuse("job", job, "the name of a job or its definition")
         handle = self._registry.find(job.name)
         if handle is None or handle.definition is not job:
             self.register({attribute_of(job.name): job})
@@ -234,7 +237,7 @@ class Durably:
 
     async def get_run(self, run_id: str) -> Run[Any] | None:
         """Return a run, None when there is none of that id."""
-        return await self._runs.get(run_id)
+        return await self._runs.get(checked_run_id(run_id))
 
     async def get_runs(
         self,
@@ -257,10 +260,11 @@ class Durably:
 
     async def get_steps(self, run_id: str) -> list[Step]:
         """Return the stored steps of a run by index; none when it ended, unless steps are preserved."""
-        return await self.storage.get_steps(run_id)
+        return await self.storage.get_steps(checked_run_id(run_id))
 
     async def get_logs(self, run_id: str) -> list[Log]:
         """Return the stored log lines of a run, oldest first; see `with_log_persistence`."""
+        checked_run_id(run_id)
         await self._flush_plugins()
         return await self.storage.get_logs(run_id)
 
@@ -282,9 +286,9 @@ class Durably:
 
         >>> run = await durably.wait_for_run(run_id, timeout=60)
         """
-        seconds, polling_seconds = check_waiting(timeout, polling_interval)
+        seconds, polling_seconds = check_waiting(timeout, polling_interval, on_progress, on_log)
         return await self._runs.wait(
-            run_id,
+            checked_run_id(run_id),
             since=None,
             timeout=seconds,
             polling_seconds=polling_seconds,
@@ -298,15 +302,15 @@ class Durably:
         Raises `NotFoundError` (run or job), `ConflictError` when it has not ended or its key is taken,
         `ValidationError` when today's schema refuses its input.
         """
-        return await self._runs.retrigger(run_id)
+        return await self._runs.retrigger(checked_run_id(run_id))
 
     async def cancel(self, run_id: str) -> None:
         """Cancel a pending or leased run, at once. Raises `NotFoundError`, `ConflictError` when it has ended."""
-        await self._runs.cancel(run_id)
+        await self._runs.cancel(checked_run_id(run_id))
 
     async def delete_run(self, run_id: str) -> None:
         """Delete a terminal run with its steps, logs and labels. Raises `NotFoundError`, `ConflictError`."""
-        await self._runs.delete(run_id)
+        await self._runs.delete(checked_run_id(run_id))
 
     async def purge_runs(self, *, older_than: str | timedelta | datetime, limit: int = _PURGE_LIMIT) -> int:
         """Delete up to `limit` terminal runs that ended longer ago than `older_than`, oldest first.
@@ -374,7 +378,7 @@ class Durably:
         >>> async for event in durably.subscribe(run_id):
         ...     print(event.type)
         """
-        async for _, event in follow_run(self._hub, self.storage, self._clock, run_id):
+        async for _, event in follow_run(self._hub, self.storage, self._clock, checked_run_id(run_id)):
             yield event
 
     def use(self, plugin: DurablyPlugin) -> Self:

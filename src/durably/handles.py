@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, TypeVar, cast
 
@@ -14,7 +14,7 @@ from durably.engine.enqueue import TriggerOrder
 from durably.engine.queries import run_query
 from durably.engine.run_service import RunService
 from durably.options import BatchItem
-from durably.settings import Seconds, check_waiting
+from durably.settings import Seconds, check_waiting, checked_run_id, refuse
 
 RunT = TypeVar("RunT", bound=Run[Any])
 
@@ -84,7 +84,7 @@ class JobHandle(Generic[InputT, OutputT]):
         >>> result.output.count
         """
         # Refused before anything is stored, not after.
-        seconds, polling_seconds = check_waiting(timeout, polling_interval)
+        seconds, polling_seconds = check_waiting(timeout, polling_interval, on_progress, on_log)
         before = await self._runs.position() if on_progress is not None or on_log is not None else None
         triggered = await self.trigger(
             input,
@@ -105,14 +105,17 @@ class JobHandle(Generic[InputT, OutputT]):
         return TriggerAndWaitResult(run.id, cast("OutputT", self._typed(run).output), triggered.disposition)
 
     async def batch_trigger(
-        self, items: Sequence[InputT | dict[str, Any] | BatchItem[Any]]
+        self, items: Iterable[InputT | dict[str, Any] | BatchItem[Any]]
     ) -> list[TriggerResult[OutputT]]:
         """Store a run for every item in one transaction, all or none; an item is an input or a `BatchItem`.
 
-        Raises what `trigger` raises; then nothing was stored.
+        Raises what `trigger` raises, with the place of the item; then nothing was stored.
 
         >>> await durably.jobs.import_csv.batch_trigger([{"filename": "a.csv"}, {"filename": "b.csv"}])
         """
+        if isinstance(items, str | bytes | Mapping) or not isinstance(items, Iterable):
+            # Text and dicts can be iterated too, over what nobody meant to trigger.
+            raise refuse("items", items, "a sequence of inputs or BatchItems")
         return await self._trigger([_order(item) for item in items])
 
     async def get_run(self, run_id: str) -> Run[OutputT] | None:
@@ -122,7 +125,7 @@ class JobHandle(Generic[InputT, OutputT]):
 
         >>> run = await durably.jobs.import_csv.get_run(run_id)
         """
-        run = await self._runs.get(run_id)
+        run = await self._runs.get(checked_run_id(run_id))
         return None if run is None or run.job_name != self.name else self._typed_if_it_fits(run)
 
     async def get_runs(

@@ -10,6 +10,7 @@ from typing import Any, Generic, Literal
 
 from typing_extensions import TypedDict, TypeVar
 
+from durably.core.clock import Clock
 from durably.core.jobs import JobDefinition
 from durably.core.logs import LogData
 from durably.core.runs import Disposition, ProgressData
@@ -32,6 +33,7 @@ class DurablyOptions(TypedDict, total=False):
     retain_runs: str | timedelta | None
     labels: Any
     worker_id: str | None
+    clock: Clock | None
 
 
 class TriggerOptions(TypedDict, total=False):

@@ -93,8 +93,13 @@ def waiting_seconds(name: str, value: Any) -> float | None:
     return positive_seconds(name, value)
 
 
-def check_waiting(timeout: Any, polling_interval: Any) -> tuple[float | None, float | None]:
-    """Return the two options of waiting in seconds. Raises `ValidationError`."""
+def check_waiting(
+    timeout: Any, polling_interval: Any, on_progress: Any, on_log: Any
+) -> tuple[float | None, float | None]:
+    """Return the first two options of waiting, in seconds. Raises `ValidationError`."""
+    for name, callback in (("on_progress", on_progress), ("on_log", on_log)):
+        if callback is not None and not callable(callback):
+            raise refuse(name, callback, "a function")
     polling = None if polling_interval is None else positive_seconds("polling_interval", polling_interval)
     return waiting_seconds("timeout", timeout), polling
 
@@ -121,6 +126,13 @@ def whole_number(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise refuse(name, value, "a whole number, 0 or more")
     return min(value, _LARGEST)
+
+
+def checked_run_id(value: Any) -> str:
+    """Return the id of a run. Raises `ValidationError` for what cannot be one, as the run itself."""
+    if not isinstance(value, str) or not is_storable(value):
+        raise refuse("run_id", value, "text (without NUL), the id of a run")
+    return value
 
 
 def checked_worker_id(value: Any) -> str:

@@ -177,6 +177,13 @@ class TestRegistering:
         with pytest.raises(ConflictError):
             create_durably(database="sqlite://:memory:", jobs={"one": job, "two": other})
 
+    def test_get_job_takes_a_name_or_a_definition(self) -> None:
+        """Anything else, as the function itself, is named."""
+        durably = create_durably(database="sqlite://:memory:")
+
+        with pytest.raises(ValidationError, match=r"Invalid job .*its definition"):
+            durably.get_job(job.function)  # type: ignore[call-overload]
+
     def test_get_job_makes_an_attribute_name(self) -> None:
         """A definition that is not registered yet is registered under its name with `_` for what cannot stand there."""
         durably = create_durably(database="sqlite://:memory:")

@@ -199,6 +199,8 @@ try:
 except ImportError as error:
     print(error)
 assert not hasattr(durably, "no_such_name")
+from durably import *
+assert create_durably is durably.create_durably
 """
     shown = subprocess.run([sys.executable, "-c", script], check=True, timeout=60, capture_output=True, text=True)
 

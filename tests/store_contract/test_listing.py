@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -124,6 +125,24 @@ class TestFilters:
         assert await durably.get_run("nobody") is None
         assert await durably.get_steps("nobody") == []
         assert await durably.get_logs("nobody") == []
+
+    async def test_what_is_no_id_is_refused(self, open_durably: OpenDurably) -> None:
+        """A run handed over instead of its id is named, on every call that takes an id."""
+        durably = await open_durably(red)
+        run: Any = await durably.jobs.red.trigger("ok")
+
+        async def follow(run_id: str) -> None:
+            async for _ in durably.subscribe(run_id):
+                pass
+
+        takes_id: list[Callable[[str], Awaitable[object]]] = [
+            *(durably.get_run, durably.get_steps, durably.get_logs, durably.wait_for_run, follow),
+            *(durably.retrigger, durably.cancel, durably.delete_run, durably.jobs.red.get_run),
+        ]
+        for call in takes_id:
+            for wrong in (run, None, "a\x00b", "\ud800"):
+                with pytest.raises(ValidationError, match=r"Invalid run_id .*the id of a run"):
+                    await call(wrong)
 
 
 def matches(run: Any, status: Any, job_name: Any, labels: Any) -> bool:

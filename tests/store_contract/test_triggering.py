@@ -465,6 +465,15 @@ class TestBatches:
         assert (runs[2].labels, runs[2].idempotency_key, runs[2].concurrency_key) == ({"l": "1"}, "i", "k")
         assert len(await durably.get_runs()) == 3
 
+    @pytest.mark.parametrize("items", ["abc", b"abc", {"item": "a"}, 5], ids=repr)
+    async def test_what_is_no_sequence_of_inputs_is_refused(self, open_durably: OpenDurably, items: Any) -> None:
+        """R8: a text is not a batch of its letters."""
+        durably = await open_durably(echo)
+
+        with pytest.raises(ValidationError, match="Invalid items"):
+            await durably.jobs.echo.batch_trigger(items)
+        assert await durably.get_runs() == []
+
     async def test_an_empty_batch_makes_nothing(self, open_durably: OpenDurably) -> None:
         """R8: nothing asked, nothing done."""
         durably = await open_durably(order)
@@ -475,8 +484,9 @@ class TestBatches:
         """R8: one invalid item and nothing is created."""
         durably = await open_durably(order)
 
-        with pytest.raises(ValidationError, match=r"input\.count"):
+        with pytest.raises(ValidationError, match=r"input\.count") as refused:
             await durably.jobs.order.batch_trigger([{"item": "a"}, {"item": "b", "count": "x"}])
+        assert refused.value.field == "items[1].input.count"
 
         assert await stored(durably) == []
 

@@ -93,10 +93,15 @@ class TestOutcomes:
 
         assert await durably.process_until_idle() == 2
         assert (await durably.wait_for_run(run.id)).output == 1
+        # Without time to wait there is still time to look.
+        assert (await durably.wait_for_run(run.id, timeout=0)).output == 1
 
     @pytest.mark.parametrize(
         "arguments",
-        [{"timeout": -1}, {"timeout": "1"}, {"timeout": True}, {"polling_interval": 0}, {"polling_interval": "x"}],
+        [
+            *({"timeout": -1}, {"timeout": "1"}, {"timeout": True}, {"polling_interval": 0}, {"polling_interval": "x"}),
+            *({"on_progress": 5}, {"on_log": "log"}),
+        ],
         ids=repr,
     )
     async def test_bad_arguments_are_refused(self, open_durably: OpenDurably, arguments: dict[str, Any]) -> None:

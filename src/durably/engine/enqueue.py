@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from durably.core.clock import Clock
@@ -79,32 +80,38 @@ class Enqueuer:
     def _new_runs(self, job: JobDefinition[Any, Any], orders: Sequence[TriggerOrder]) -> list[NewRun]:
         now = self._clock.now()
         milliseconds = int(now.timestamp() * 1000)
-        codec = job.input
-        runs = []
+        runs: list[NewRun] = []
         for order in orders:
-            if order.coalesce is not None:
-                _check_coalesce(order)
-            input_value = codec.validate(order.input, "input")
-            input_json = codec.encode(input_value, "input")
-            labels = {} if order.labels is None and self._label_codec is None else self._labels(order.labels)
-            if order.idempotency_key is not None:
-                _check_key("idempotency_key", order.idempotency_key)
-            if order.concurrency_key is not None:
-                _check_key("concurrency_key", order.concurrency_key)
-            runs.append(
-                NewRun(
-                    new_ulid(milliseconds),
-                    job.name,
-                    input_value,
-                    input_json,
-                    labels,
-                    order.idempotency_key,
-                    order.concurrency_key,
-                    order.coalesce is not None,
-                    now,
-                )
-            )
+            try:
+                runs.append(self._new_run(job, order, now, milliseconds))
+            except ValidationError as error:
+                if len(orders) == 1:
+                    raise
+                where = f"items[{len(runs)}]"
+                raise ValidationError(f"{where}: {error}", field=f"{where}.{error.field}", value=error.value) from error
         return runs
+
+    def _new_run(self, job: JobDefinition[Any, Any], order: TriggerOrder, now: datetime, milliseconds: int) -> NewRun:
+        if order.coalesce is not None:
+            _check_coalesce(order)
+        input_value = job.input.validate(order.input, "input")
+        input_json = job.input.encode(input_value, "input")
+        labels = {} if order.labels is None and self._label_codec is None else self._labels(order.labels)
+        if order.idempotency_key is not None:
+            _check_key("idempotency_key", order.idempotency_key)
+        if order.concurrency_key is not None:
+            _check_key("concurrency_key", order.concurrency_key)
+        return NewRun(
+            new_ulid(milliseconds),
+            job.name,
+            input_value,
+            input_json,
+            labels,
+            order.idempotency_key,
+            order.concurrency_key,
+            order.coalesce is not None,
+            now,
+        )
 
     def _labels(self, labels: Mapping[str, str] | None) -> dict[str, str]:
         if self._label_codec is not None:

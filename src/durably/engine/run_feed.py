@@ -52,7 +52,8 @@ async def wait_for_end(
     Raises `NotFoundError`, `RunFailedError`, `RunCancelledError`, `TimeoutError`.
     """
     try:
-        async with asyncio.timeout(timeout):
+        # Without time to wait there is still time to look.
+        async with asyncio.timeout(timeout or None):
             await hub.start()
             with hub.waiting_for_end(run_id) as ended:
                 while True:
@@ -61,6 +62,8 @@ async def wait_for_end(
                         raise NotFoundError("run", run_id)
                     if run.is_terminal:
                         break
+                    if timeout == 0:
+                        raise TimeoutError
                     # The event wakes us; looking now and then only covers programs that write no events.
                     await asyncio.wait([ended], timeout=polling_interval)
     except TimeoutError as error:
