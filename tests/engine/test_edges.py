@@ -136,6 +136,61 @@ class TestTheLastWrite:
         assert await durably.process_one()
         assert (await durably.wait_for_run(run.id, timeout=PATIENCE_SECONDS)).lease_generation == 3
 
+    async def test_checkpoints_are_read_again_when_the_database_was_away(
+        self, open_durably: OpenDurably, monkeypatch: pytest.MonkeyPatch, clock: FakeClock
+    ) -> None:
+        """W3: a run that was claimed is not left to the end of its lease because one read failed."""
+        durably = await open_durably(job, clock=clock)
+        events = Events(durably)
+        run = await durably.jobs.job.trigger(1)
+        await durably.storage.claim("dead", ["job"], 1, 1)
+        clock.advance(seconds=1)
+        read = durably.storage.load_checkpoints
+        answers: list[Any] = [StoreUnavailableError("away")] * 2
+
+        async def read_at_last(run_id: str) -> dict[str, str | None]:
+            if answers:
+                raise answers.pop()
+            return await read(run_id)
+
+        monkeypatch.setattr(durably.storage, "load_checkpoints", read_at_last)
+        assert await durably.process_one()
+
+        assert (await durably.wait_for_run(run.id, timeout=PATIENCE_SECONDS)).lease_generation == 2
+        assert len([event for event in events.of("worker:error") if "trying again: away" in event.error]) == 2
+
+    async def test_why_a_write_was_refused_is_asked_again_when_the_database_was_away(
+        self, open_durably: OpenDurably, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """L2: a job whose lease is lost never sees that the reason could not be read."""
+        seen: list[BaseException] = []
+
+        @define_job(name="held")
+        async def held(step: StepContext, input: Any) -> None:
+            await give_to_another(durably.storage, run.id)
+            try:
+                await step.run("late", lambda: 1)
+            except BaseException as error:
+                seen.append(error)
+                raise
+
+        durably = await open_durably(held, lease_duration=60, lease_renew_interval=50)
+        run = await durably.jobs.held.trigger(None)
+        read = durably.storage.get_run
+        answers: list[Any] = [StoreUnavailableError("away")]
+
+        async def read_at_last(run_id: str) -> Any:
+            held_by = await read(run_id)
+            if held_by is not None and held_by.lease_owner == "thief" and answers:
+                raise answers.pop()
+            return held_by
+
+        monkeypatch.setattr(durably.storage, "get_run", read_at_last)
+        await durably.process_one()
+
+        assert answers == []
+        assert [type(error) for error in seen] == [LeaseLostError]
+
     @pytest.mark.parametrize("error", [ValueError("unexpected"), LeaseLostError("run")], ids=repr)
     async def test_an_error_of_the_worker_itself_stops_nobody(
         self,

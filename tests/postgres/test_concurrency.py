@@ -179,6 +179,8 @@ async def test_runs_that_another_claimer_looks_at_are_not_missed(database: str, 
 
 
 async def _has_looked(connection: asyncpg.Connection) -> bool:
+    # Inside of a transaction the server shows the same picture again and again, unless told to look.
+    await connection.execute("SELECT pg_stat_clear_snapshot()")
     rows = await connection.fetch(
         "SELECT 1 FROM pg_stat_activity WHERE query LIKE '%Lease the oldest%' AND pid <> pg_backend_pid()"
     )

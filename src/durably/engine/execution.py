@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import threading
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
@@ -44,11 +43,9 @@ from durably.engine.event_hub import EventHub
 from durably.engine.interruption import Interruption
 from durably.engine.leases import HeldLease
 from durably.engine.progress import ProgressKeeper
+from durably.engine.retrying import while_allowed
 from durably.engine.step_types import result_codec, takes_signal
 from durably.engine.threads import Threads
-
-_FIRST_RETRY_SECONDS: Final = 0.05
-_LONGEST_RETRY_SECONDS: Final = 2.0
 
 _current_step: ContextVar[tuple[Execution, str] | None] = ContextVar("durably_current_step", default=None)
 
@@ -225,21 +222,17 @@ class Execution:
 
         Raises `LeaseLostError` or `CancelledError` when the write does not hold.
         """
-        pause = _FIRST_RETRY_SECONDS
-        while True:
-            self._check_held()
-            try:
-                if await write():
-                    return
-            except StoreUnavailableError as error:
-                self._tell(f"a checkpoint could not be written, trying again: {error}")
-                await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - jitter, not a secret
-                pause = min(2 * pause, _LONGEST_RETRY_SECONDS)
-                continue
-            except StoreError as error:
-                self.store_error = error
-                raise
-            await self._find_out_why_refused()
+
+        async def hold() -> None:
+            if not await write():
+                await self._find_out_why_refused()
+                self._check_held()
+
+        try:
+            await while_allowed(hold, self._check_held, self._teller("written"))
+        except StoreError as error:
+            self.store_error = error
+            raise
 
     async def _find_out_why_refused(self) -> None:
         """Abort for the reason that the stored run gives: its event may still be on its way."""
@@ -252,8 +245,7 @@ class Execution:
     def _check_held(self) -> None:
         if self.store_error is not None:
             raise LeaseLostError(self.run.id) from self.store_error
-        if not self.lease.is_held():
-            raise self.signal.error()
+        self.lease.check_held()
 
     def _cancelled(self, step: StartedStep) -> DurablyError:
         self._ended(step.name)
@@ -281,7 +273,9 @@ class Execution:
         )
         log.warning(message)
         self.log("warn", message, None)
-        checkpoints = await self._store.load_checkpoints(self.run.id)
+        checkpoints = await while_allowed(
+            lambda: self._store.load_checkpoints(self.run.id), self._check_held, self._teller("read")
+        )
         return Replayed(_decoded(name, checkpoints.get(name), codec))
 
     # --- the job's own code ------------------------------------------------------------------------
@@ -333,6 +327,9 @@ class Execution:
         """Let go of everything: the run has ended here."""
         self._forget_abort()
         self.progress.close()
+
+    def _teller(self, done: str) -> Callable[[StoreUnavailableError], None]:
+        return lambda error: self._tell(f"a checkpoint could not be {done}, trying again: {error}")
 
     def _tell(self, message: str) -> None:
         log.warning(message)

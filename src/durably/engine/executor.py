@@ -15,9 +15,11 @@ from durably.core.json_values import encode_json
 from durably.core.outcomes import Cancelled, Completed, Failed, LeaseLost, Outcome, Released
 from durably.core.runs import Run
 from durably.core.store import Claimed, Store
+from durably.engine.abort import AbortSignal
 from durably.engine.event_hub import EventHub
 from durably.engine.execution import Execution, describe
 from durably.engine.leases import HeldLease, LeaseKeeper
+from durably.engine.retrying import while_allowed
 from durably.engine.step_context import context_for
 from durably.engine.threads import Threads
 
@@ -53,9 +55,13 @@ class Executor:
 
     async def _execute_under(self, lease: HeldLease, claimed: Claimed) -> Outcome:
         try:
-            checkpoints = await self._checkpoints_of(claimed)
+            checkpoints = await self._checkpoints_of(lease, claimed.run)
         except StoreError as error:
             return await self._give_back(claimed, error)
+        except DurablyError:
+            if (ended := _why_aborted(lease.controller.signal)) is None:
+                raise
+            return ended
         execution = Execution(lease, checkpoints, self._store, self._hub, self._clock, self._threads)
         try:
             outcome = await self._perform(execution)
@@ -63,11 +69,15 @@ class Executor:
         finally:
             execution.close()
 
-    async def _checkpoints_of(self, claimed: Claimed) -> dict[str, str | None]:
+    async def _checkpoints_of(self, lease: HeldLease, run: Run[Any]) -> dict[str, str | None]:
         # A first attempt has no checkpoints: not looking for them saves most runs a read.
-        if claimed.claim.generation == 1:
+        if lease.claim.generation == 1:
             return {}
-        return await self._store.load_checkpoints(claimed.run.id)
+        return await while_allowed(
+            lambda: self._store.load_checkpoints(run.id),
+            lease.check_held,
+            lambda error: self._tell(run, f"the checkpoints of run {run.id} could not be read, trying again: {error}"),
+        )
 
     async def _perform(self, execution: Execution) -> Outcome:
         job = self._jobs[execution.run.job_name]
@@ -143,7 +153,11 @@ def _is_being_cancelled() -> bool:
 def _ended_from_outside(execution: Execution) -> Outcome | None:
     if execution.store_error is not None:
         return Released()
-    match execution.signal.reason:
+    return _why_aborted(execution.signal)
+
+
+def _why_aborted(signal: AbortSignal) -> Outcome | None:
+    match signal.reason:
         case None:
             return None
         case "cancelled":

@@ -51,6 +51,11 @@ class HeldLease:
             self.lose("it could not be renewed in time")
         return not self.controller.signal.aborted
 
+    def check_held(self) -> None:
+        """Raise what ends an execution when nothing may be written any more."""
+        if not self.is_held():
+            raise self.controller.signal.error()
+
     def lose(self, why: str) -> None:
         """Stop what works under the lease, and say so once."""
         if self.controller.abort("lease-lost"):

@@ -1,10 +1,11 @@
 """Writes that happen exactly once, though connections break.
 
 Every transaction carries a mark, the origin of this process and a number, and stores it with what it has to
-tell, in a unique index. When an answer is lost, nobody knows whether the commit happened; so the same
-statement is sent again under the same mark. If the first was committed, the second fails by the index and the
-stored row says what became of it. If the first is still under way, the second waits for it there. If it only
-arrives later, it is the one that fails.
+tell, in a unique index. When an answer is lost, nobody knows whether the commit happened; so an empty row is
+stored under the same mark. Where that is refused by the index, the commit happened, and the row in its place
+says what became of it. Where it is not, the commit did not happen and never will: if it is still under way the
+empty row waits for it, and if it only arrives later it is the one that is refused. Then the statement is sent
+again, under a mark of its own.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import itertools
 import random
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import asyncpg
 
@@ -33,7 +34,6 @@ _PATIENCE_SECONDS: Final = 10.0
 _LAST_PATIENCE_SECONDS: Final = 1.0
 _FIRST_PAUSE_SECONDS: Final = 0.02
 _LONGEST_PAUSE_SECONDS: Final = 0.5
-_MARK_INDEX: Final = "idx_durably_events_mark"
 _RACED_INDEXES: Final = frozenset(
     {"idx_durably_runs_leased_key", "idx_durably_runs_pending_concurrency", "idx_durably_runs_job_idempotency"}
 )
@@ -53,6 +53,14 @@ class Found:
 
     position: int
     events: list[DurablyEvent]
+
+
+class WriteInDoubtError(StoreUnavailableError):
+    """Nobody knows whether a write happened; `Marks.settle` tells by the mark, once the database is back."""
+
+    def __init__(self, message: str, mark: Mark) -> None:
+        super().__init__(message)
+        self.mark = mark
 
 
 class Marks:
@@ -78,58 +86,78 @@ class Marks:
     ) -> T:
         """Return what `attempt` returned, or what `recover` makes of the attempt whose answer was lost.
 
-        `attempt` sends one statement. Raises our errors: after `StoreUnavailableError` the write may still
-        have happened, after others it has not.
+        `attempt` sends one statement. Raises our errors: after `WriteInDoubtError` the write may still have
+        happened, after others it has not.
         """
-        mark = Mark(self.origin, next(self._numbers))
-        self.under_way.add(mark.number)
         try:
-            return await self._persist(mark, attempt, recover)
+            return await self._persist(attempt, recover)
         except Exception as error:
             raise self._server.explain(error) from error
-        finally:
-            self.under_way.discard(mark.number)
 
-    async def find(self, mark: Mark) -> Found | None:
-        """Return what was stored under a mark, None if nothing was."""
-        return await self._pool.run(lambda connection: self.find_on(connection, mark))
-
-    async def find_on(self, connection: Connection, mark: Mark) -> Found | None:
-        """Return what was stored under a mark, None if nothing was."""
-        rows = await self._server.fetch(connection, sql.EVENTS_OF_MARK, mark.origin, mark.number)
-        return Found(rows[0]["position"], decode_events(rows[0]["events"])) if rows else None
+    async def settle(self, mark: Mark) -> Found | None:
+        """Return what was stored under a mark; None if nothing was and nothing ever will be. Raises our errors."""
+        try:
+            return await self._settle(mark)
+        except Exception as error:
+            raise self._server.explain(error) from error
 
     async def _persist(
-        self, mark: Mark, attempt: Callable[[Connection, Mark], Awaitable[T]], recover: Callable[[Found], Awaitable[T]]
+        self, attempt: Callable[[Connection, Mark], Awaitable[T]], recover: Callable[[Found], Awaitable[T]]
     ) -> T:
         began = time.monotonic()
         pause = _FIRST_PAUSE_SECONDS
-        is_in_doubt = False
-        while True:
-            try:
-                if is_in_doubt and (found := await self.find(mark)) is not None:
-                    return await recover(found)
-                return await self._pool.run(lambda connection: attempt(connection, mark))
-            except asyncpg.UniqueViolationError as error:
-                if error.constraint_name == _MARK_INDEX:
+        mark, is_in_doubt = self._new_mark(), False
+        try:
+            while True:
+                try:
+                    if is_in_doubt:
+                        if (found := await self._settle(mark)) is not None:
+                            return await recover(found)
+                        self.under_way.discard(mark.number)
+                        mark, is_in_doubt = self._new_mark(), False
+                    return await self._pool.run(_under(mark, attempt))
+                except asyncpg.UniqueViolationError as error:
+                    if error.constraint_name not in _RACED_INDEXES or self._is_too_late(began):
+                        raise
+                except COLLISION:
+                    if self._is_too_late(began):
+                        raise
+                except (*LOST, StoreUnavailableError) as error:
                     is_in_doubt = True
-                elif error.constraint_name not in _RACED_INDEXES or self._is_too_late(began):
-                    raise
-            except COLLISION:
-                if self._is_too_late(began):
-                    raise
-            except (*LOST, StoreUnavailableError) as error:
-                is_in_doubt = True
-                if self._is_too_late(began):
-                    raise self._unavailable(error) from error
-                await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - jitter, not a secret
-                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+                    if self._is_too_late(began):
+                        raise self._in_doubt(error, mark) from error
+                    await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - jitter, not a secret
+                    pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+        finally:
+            self.under_way.discard(mark.number)
+
+    async def _settle(self, mark: Mark) -> Found | None:
+        values = (mark.origin, mark.number)
+
+        async def work(connection: Connection) -> Sequence[Any]:
+            await self._server.fetch(connection, sql.STORE_EMPTY_MARK, *values)
+            return await self._server.fetch(connection, sql.EVENTS_OF_MARK, *values)
+
+        for row in await self._pool.run(work):
+            if events := decode_events(row["events"]):
+                return Found(row["position"], events)
+        return None
+
+    def _new_mark(self) -> Mark:
+        mark = Mark(self.origin, next(self._numbers))
+        self.under_way.add(mark.number)
+        return mark
 
     def _is_too_late(self, began: float) -> bool:
         return time.monotonic() - began >= self._patience_seconds
 
-    def _unavailable(self, error: BaseException) -> StoreUnavailableError:
-        return StoreUnavailableError(
+    def _in_doubt(self, error: BaseException, mark: Mark) -> WriteInDoubtError:
+        return WriteInDoubtError(
             f"{self._server.name} could not be reached for {self._patience_seconds:.0f} s; "
-            f"whether the last write happened is not known ({str(error) or type(error).__name__})"
+            f"whether the last write happened is not known ({str(error) or type(error).__name__})",
+            mark,
         )
+
+
+def _under(mark: Mark, attempt: Callable[[Connection, Mark], Awaitable[T]]) -> Callable[[Connection], Awaitable[T]]:
+    return lambda connection: attempt(connection, mark)

@@ -307,8 +307,14 @@ FROM (VALUES (1)) AS one LEFT JOIN durably_runs AS run ON run.id = $1
 
 # --- events ----------------------------------------------------------------------------------------
 
+STORE_EMPTY_MARK: Final = f"""
+-- Take the place of a transaction whose answer was lost, unless it was committed; one under way is waited for.
+INSERT INTO durably_events (origin, number, events, created_at) VALUES ($1, $2, '[]', {NOW})
+ON CONFLICT (origin, number) DO NOTHING
+"""
+
 EVENTS_OF_MARK: Final = """
--- What a transaction stored whose answer was lost; nothing, if it never was committed.
+-- What stands under a mark.
 SELECT position, events FROM durably_events WHERE origin = $1 AND number = $2
 """
 

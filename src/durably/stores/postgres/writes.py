@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar
 
-from durably.core.clock import Clock, from_text
+from durably.core.clock import Clock, from_text, to_text
 from durably.core.errors import NotFoundError, StoreUnavailableError
 from durably.core.events import (
     DurablyEvent,
@@ -25,7 +25,7 @@ from durably.stores.postgres.batch import Batch
 from durably.stores.postgres.connections import Connection, Pool, Server
 from durably.stores.postgres.enqueueing import Enqueueing, keys_of
 from durably.stores.postgres.event_log import EventLog
-from durably.stores.postgres.marks import Found, Mark, Marks
+from durably.stores.postgres.marks import Found, Mark, Marks, WriteInDoubtError
 from durably.stores.sql.rows import labels_from_text, run_from_row
 from durably.stores.sql.rules import EXPIRED_AND_REPLACED, cancel_conflict, delete_conflict
 
@@ -44,6 +44,7 @@ class Writes:
         self._marks = marks
         self._events = events
         self._clock = clock
+        self._doubtful_claims: list[Mark] = []
 
     # --- trigger -----------------------------------------------------------------------------------
 
@@ -81,6 +82,7 @@ class Writes:
         self, owner: str, job_names: Sequence[str], limit: int, lease_seconds: float, *, preserve_steps: bool
     ) -> list[Claimed]:
         """Lease the oldest claimable runs, after returning to the queue what others have lost."""
+        await self._settle_claims(preserve_steps=preserve_steps)
         for _ in range(_CLAIM_TRIES):
             rows = await self._claim_once(owner, job_names, limit, lease_seconds)
             if rows[0]["id"] is not None:
@@ -112,7 +114,24 @@ class Writes:
             held = [row for row in rows if row["status"] == "leased" and row["lease_owner"] == owner]
             return held or [{"id": None, "has_expired": False, "is_contended": True}]
 
-        return await self._marks.write(attempt, recover)
+        try:
+            return await self._marks.write(attempt, recover)
+        except WriteInDoubtError as doubt:
+            self._doubtful_claims.append(doubt.mark)
+            raise
+
+    async def _settle_claims(self, *, preserve_steps: bool) -> None:
+        """Give back what was leased by claims whose answers never came: nobody executes it."""
+        while self._doubtful_claims:
+            mark = self._doubtful_claims[0]
+            found = await self._marks.settle(mark)
+            if found is not None:
+                leased = {event.run_id: event for event in found.events if isinstance(event, RunLeasedEvent)}
+                rows = await self._pool.fetch(sql.RUNS_BY_ID, list(leased))
+                claims = [_claimed(row).claim for row in rows if _is_still(row, leased[row["id"]])]
+                await self.release(claims, preserve_steps=preserve_steps)
+            if mark in self._doubtful_claims:
+                self._doubtful_claims.remove(mark)
 
     async def recover_expired(self, *, preserve_steps: bool) -> int:
         """Put runs with an expired lease back to pending, or fail them where their place is taken."""
@@ -194,8 +213,6 @@ class Writes:
 
         async def attempt(connection: Connection, mark: Mark) -> Sequence[Any]:
             rows = await self._server.fetch(connection, statement, mark.origin, mark.number, *values)
-            if not rows and (found := await self._marks.find_on(connection, mark)) is not None:
-                return await recover(found)
             if rows and rows[0]["position"] is not None:
                 self._events.committed(rows[0]["position"], [], told(rows))
             return rows
@@ -212,6 +229,12 @@ def _claimed(row: Any) -> Claimed:
     if run.lease_expires_at is None or run.lease_owner is None:
         raise StoreUnavailableError(f"run {run.id} was claimed and lost again at once")
     return Claimed(Claim(run.id, run.lease_generation, run.lease_owner, run.lease_expires_at), run)
+
+
+def _is_still(row: Any, event: RunLeasedEvent) -> bool:
+    # The expiry tells this lease from a later one of the same worker, and from one that is being renewed.
+    lease = (row["status"], row["lease_owner"], row["lease_expires_at"])
+    return lease == ("leased", event.lease_owner, to_text(event.lease_expires_at))
 
 
 def _leased_event(row: Any) -> RunLeasedEvent:

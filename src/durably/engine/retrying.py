@@ -1,0 +1,33 @@
+"""Asking a database again and again while it is away."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+from durably.core.errors import StoreUnavailableError
+
+T = TypeVar("T")
+
+_FIRST_PAUSE_SECONDS: Final = 0.05
+_LONGEST_PAUSE_SECONDS: Final = 2.0
+
+
+async def while_allowed(
+    ask: Callable[[], Awaitable[T]], check: Callable[[], None], tell: Callable[[StoreUnavailableError], None]
+) -> T:
+    """Return what `ask` returns, once the database can be asked; each failure is told.
+
+    `check` is called before every attempt and raises what ends the attempts.
+    """
+    pause = _FIRST_PAUSE_SECONDS
+    while True:
+        check()
+        try:
+            return await ask()
+        except StoreUnavailableError as error:
+            tell(error)
+        await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - jitter, not a secret
+        pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
