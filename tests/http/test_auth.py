@@ -315,6 +315,47 @@ async def test_a_key_that_hits_a_hidden_run_does_not_reveal_it(clients, keys: di
         assert hidden not in answer.text
 
 
+async def test_a_trigger_that_may_not_join_a_run_is_told_to_nobody(clients, durably: Durably) -> None:
+    """The streams of a hidden run say nothing of it; those of one's own run do."""
+    told: list[str] = []
+    durably.on("run:coalesced", lambda event: told.append(event.run_id))
+    await clients("a").trigger("echo", 1, labels={"org": "a"}, concurrencyKey="theirs")
+    mine = await clients("b").trigger("echo", 1, labels={"org": "b"}, concurrencyKey="mine")
+
+    joining = {"jobName": "echo", "input": 2, "labels": {"org": "b"}, "coalesce": "skip"}
+    refused = await clients("b").post("/trigger", {**joining, "concurrencyKey": "theirs"})
+    joined = await clients("b").post("/trigger", {**joining, "concurrencyKey": "mine"})
+    made = await clients("b").post("/trigger", {**joining, "concurrencyKey": "nobody's"})
+
+    assert refused.status == 409
+    assert joined.body == {"runId": mine, "disposition": "coalesced"}
+    assert made.body["disposition"] == "created"
+    assert told == [mine]
+
+
+async def test_a_run_that_takes_the_place_of_another_is_looked_at_as_well(durably: Durably) -> None:
+    """What the hook has let pass is joined, and nothing that came under the key meanwhile."""
+    told: list[str] = []
+    durably.on("run:coalesced", lambda event: told.append(event.run_id))
+    visible = await durably.jobs.echo.trigger(1, labels={"org": "b"}, concurrency_key="k")
+    looked_at: list[str] = []
+
+    async def replace_when_seen(_: None, run: Run, operation: RunOperation) -> None:
+        looked_at.append(run.labels["org"])
+        if run.labels["org"] != "b":
+            raise HTTPException(403, "Forbidden")
+        await durably.cancel(run.id)
+        await durably.jobs.echo.trigger(2, labels={"org": "a"}, concurrency_key="k")
+
+    auth = AuthConfig(authenticate=lambda request: None, on_run_access=replace_when_seen)
+    body = {"jobName": "echo", "input": 3, "concurrencyKey": "k", "coalesce": "skip"}
+    answer = await mounted(durably, auth=auth).post("/trigger", body)
+
+    assert (answer.status, answer.error) == (409, "The trigger conflicts with another run")
+    assert visible.id not in answer.text
+    assert (looked_at, told) == (["b", "a"], [])
+
+
 async def test_a_retrigger_that_hits_a_hidden_run_does_not_reveal_it(clients, durably: Durably) -> None:
     mine = await clients("b").trigger("echo", 1, labels={"org": "b"}, concurrencyKey="k")
     await durably.process_one()

@@ -86,6 +86,14 @@ async def test_filters(client: Client, runs: dict[str, str], query: str, expecte
         ),
         ("jobName=a%00b", "Invalid 'jobName': must not hold a NUL character"),
         ("label.org=a%00b", "Invalid 'label.org': must not hold a NUL character"),
+        (
+            "&".join(f"label.key{number}=x" for number in range(101)),
+            "Invalid labels: 101 were given, at most 100 can be asked for",
+        ),
+        (
+            "&".join(f"jobName=job{number}" for number in range(1001)),
+            "Invalid jobName: 1001 were given, at most 1000 can be asked for",
+        ),
     ],
 )
 async def test_a_filter_that_cannot_be_one_is_refused(client: Client, query: str, text: str) -> None:

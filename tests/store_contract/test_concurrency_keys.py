@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from durably import ConflictError, RunStatus, StepContext, define_job
+from durably.engine.enqueue import TriggerOrder
 from tests.conftest import PATIENCE_SECONDS, Events, Gate, OpenDurably
 
 
@@ -57,6 +58,25 @@ class TestPending:
         run = await durably.jobs.echo.trigger(1, concurrency_key="k", coalesce="skip")
 
         assert run.disposition == "created"
+
+    async def test_coalescing_may_name_the_one_run_to_join(self, open_durably: OpenDurably) -> None:
+        """R7: another one that waits under the key is a conflict and hears nothing; nothing of the batch is stored."""
+        durably = await open_durably(echo)
+        events = Events(durably)
+        waiting = await durably.jobs.echo.trigger(1, concurrency_key="k")
+        joining = TriggerOrder(2, concurrency_key="k", coalesce="skip", only_into=waiting.id)
+        elsewhere = joining._replace(only_into="another")
+
+        for orders in ([elsewhere], [TriggerOrder(0), elsewhere]):
+            with pytest.raises(ConflictError) as refused:
+                await durably.enqueue(echo, orders)
+            assert refused.value.run_id == waiting.id
+        (joined,) = await durably.enqueue(echo, [joining])
+        made, joined_too = await durably.enqueue(echo, [TriggerOrder(3), joining])
+
+        assert (joined.id, joined.disposition) == (joined_too.id, joined_too.disposition) == (waiting.id, "coalesced")
+        assert {run.id for run in await durably.get_runs()} == {waiting.id, made.id}
+        await events.until("run:coalesced", 2)
 
     async def test_pending_runs_of_two_jobs_may_share_a_key(self, open_durably: OpenDurably) -> None:
         """R7: at most one pending per job and key."""

@@ -35,6 +35,8 @@ class NewRun(NamedTuple):
     concurrency_key: str | None
     coalesce: bool
     created_at: datetime
+    only_into: str | None = None
+    """The one run that it may be coalesced into; any other that waits under its key is a conflict."""
 
 
 class Claimed(NamedTuple):

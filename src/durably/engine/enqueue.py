@@ -26,6 +26,7 @@ class TriggerOrder(NamedTuple):
     concurrency_key: str | None = None
     coalesce: str | None = None
     labels: Mapping[str, str] | None = None
+    only_into: str | None = None
 
 
 class Enqueuer:
@@ -111,6 +112,7 @@ class Enqueuer:
             order.concurrency_key,
             order.coalesce is not None,
             now,
+            order.only_into,
         )
 
     def _labels(self, labels: Mapping[str, str] | None) -> dict[str, str]:

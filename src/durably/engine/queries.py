@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
 from durably.core.errors import ValidationError
 from durably.core.runs import RunStatus
 from durably.core.store import RunQuery
 from durably.engine.enqueue import check_labels
+
+T = TypeVar("T")
+
+_MOST_NAMES: Final = 1_000
+_MOST_LABELS: Final = 100
 
 
 def run_query(
@@ -26,11 +31,22 @@ def run_query(
     """
     return RunQuery(
         statuses=tuple(dict.fromkeys(_status(each) for each in _several("status", status))),
-        job_names=tuple(dict.fromkeys(_text("job_name", each) for each in _several("job_name", job_name))),
-        labels=tuple(check_labels(labels).items()),
+        job_names=_at_most(
+            _MOST_NAMES,
+            "job_name",
+            dict.fromkeys(_text("job_name", each) for each in _several("job_name", job_name)),
+        ),
+        labels=_at_most(_MOST_LABELS, "labels", check_labels(labels).items()),
         limit=None if limit is None else _whole("limit", limit),
         offset=0 if offset is None else _whole("offset", offset),
     )
+
+
+def _at_most(most: int, name: str, values: Collection[T]) -> tuple[T, ...]:
+    # Databases bound how much one statement may ask for, each in its own way.
+    if len(values) > most:
+        raise ValidationError(f"Invalid {name}: {len(values)} were given, at most {most} can be asked for", field=name)
+    return tuple(values)
 
 
 def _several(name: str, value: Any) -> tuple[Any, ...]:

@@ -16,6 +16,7 @@ from durably.core.errors import ValidationError
 from durably.core.jobs import is_async_callable
 from durably.core.runs import Run, RunFilter, RunOperation, RunsSubscribeFilter
 from durably.engine.threads import has_threads
+from durably.http.codec import Fields, trigger_from_wire
 from durably.http.problems import Reject
 from durably.options import TriggerRequest
 
@@ -63,15 +64,20 @@ class Gate:
         """Return the context of the caller."""
         return None if self._auth is None else await call_hook(self._auth.authenticate, request)
 
-    async def check_trigger(self, context: Any, trigger: TriggerRequest) -> None:
-        """Let `on_trigger` reject."""
+    async def check_trigger(self, context: Any, body: Fields) -> None:
+        """Let `on_trigger` reject what the body of a trigger asks for."""
         if self._auth is not None and self._auth.on_trigger is not None:
-            await call_hook(self._auth.on_trigger, context, trigger)
+            await call_hook(self._auth.on_trigger, context, trigger_from_wire(body))
 
     async def check_access(self, context: Any, run: Run[Any], operation: RunOperation) -> None:
         """Let `on_run_access` reject."""
         if self._auth is not None and self._auth.on_run_access is not None:
             await call_hook(self._auth.on_run_access, context, run, operation)
+
+    @property
+    def hides_runs(self) -> bool:
+        """Tell whether there may be runs that a caller may not see."""
+        return self._auth is not None and self._auth.on_run_access is not None
 
     async def may_read(self, context: Any, run: Run[Any]) -> bool:
         """Tell whether the caller may see a run, instead of rejecting."""

@@ -7,12 +7,13 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Final
 
+from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse, Response
 
 from durably.core.errors import ConflictError, NotFoundError, StoreUnavailableError, ValidationError
-from durably.http.codec import encode, error_to_wire
+from durably.http.codec import error_to_wire
 
 _LONGEST_TEXT: Final = 2_000
 _NO_BODY: Final = frozenset({204, 304})
@@ -39,15 +40,20 @@ class Reject(Exception):  # noqa: N818 - it reads as what a hook does: raise Rej
         self.response = response
 
 
-def json_response(content: Any, status: int = 200) -> Response:
-    """Return a JSON response."""
-    return Response(encode(content), status, media_type="application/json")
+class JsonResponse(Response):
+    """JSON, with the two headers that it needs and nothing that others might."""
+
+    def __init__(self, content: Any, status: int = 200) -> None:
+        self.status_code = status
+        self.background = None
+        self.body = to_json(content)
+        self.raw_headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(self.body))]
 
 
 def problem(status: int, text: str) -> Response:
     """Return an error response."""
     # Some texts quote what was sent, and a megabyte of it helps nobody.
-    return json_response({"error": text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}..."}, status)
+    return JsonResponse({"error": text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}..."}, status)
 
 
 def not_found() -> Response:

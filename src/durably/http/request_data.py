@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, Final
+from urllib.parse import unquote_plus
 
 from pydantic_core import from_json
 from starlette.requests import Request
@@ -14,6 +15,8 @@ from durably.http.problems import BadRequest
 _LABEL_PREFIX: Final = "label."
 _LONGEST_NUMBER: Final = 18
 
+Query = list[tuple[str, str]]
+
 
 async def json_body(request: Request, limit: int) -> Any:
     """Return the body as JSON of at most `limit` bytes, nested at most 200 deep. Raises `BadRequest`."""
@@ -24,40 +27,37 @@ async def json_body(request: Request, limit: int) -> Any:
         raise BadRequest(f"The request body is not valid JSON: {error}") from error
 
 
-async def _body(request: Request, limit: int) -> bytes:
-    announced = request.headers.get("content-length", "")
-    body = bytearray()
-    if not (announced.isdecimal() and len(announced) <= _LONGEST_NUMBER and int(announced) > limit):
+async def _body(request: Request, limit: int) -> bytearray:
+    if not _announces_more(request, limit):
+        body = bytearray()
         async for chunk in request.stream():
             body += chunk
             if len(body) > limit:
                 break
         else:
-            return bytes(body)
+            return body
     raise BadRequest(f"The request body is too large: at most {limit} bytes are accepted", 413)
 
 
 def run_id_of(request: Request) -> str:
     """Return the first `runId` of the query. Raises `BadRequest` when it is missing, empty or holds a NUL."""
-    run_id = _first(request, "runId")
+    run_id = _first(_query(request), "runId")
     if not run_id:
         raise BadRequest("runId query parameter is required")
-    _refuse_nul(request)
     return run_id
 
 
 def run_filter_of(request: Request) -> RunFilter:
     """Return the filter of a list. Raises `BadRequest` or `ValidationError` for what cannot be one."""
-    _refuse_nul(request)
-    query = request.query_params
-    wanted = RunFilter(labels=_labels_of(request))
-    if statuses := query.getlist("status"):
+    query = _query(request)
+    wanted = RunFilter(labels=_labels_of(query))
+    if statuses := _all(query, "status"):
         wanted["status"] = statuses
-    if job_names := query.getlist("jobName"):
+    if job_names := _all(query, "jobName"):
         wanted["job_name"] = job_names
-    if limit := _first(request, "limit"):
+    if limit := _first(query, "limit"):
         wanted["limit"] = _whole_number("limit", limit)
-    if offset := _first(request, "offset"):
+    if offset := _first(query, "offset"):
         wanted["offset"] = _whole_number("offset", offset)
     run_query(**wanted)
     return wanted
@@ -65,9 +65,9 @@ def run_filter_of(request: Request) -> RunFilter:
 
 def stream_filter_of(request: Request) -> RunFilter:
     """Return the filter of an event stream of all runs. Raises what `run_filter_of` raises."""
-    _refuse_nul(request)
-    wanted = RunFilter(labels=_labels_of(request))
-    if job_names := request.query_params.getlist("jobName"):
+    query = _query(request)
+    wanted = RunFilter(labels=_labels_of(query))
+    if job_names := _all(query, "jobName"):
         wanted["job_name"] = job_names
     run_query(**wanted)
     return wanted
@@ -78,26 +78,44 @@ def last_event_id_of(request: Request) -> str:
 
     A client that makes a new EventSource cannot set the header and says it in the query.
     """
-    return request.headers.get("last-event-id") or _first(request, "lastEventId") or ""
+    return request.headers.get("last-event-id") or _first(_query(request), "lastEventId") or ""
 
 
-def _first(request: Request, name: str) -> str | None:
-    values = request.query_params.getlist(name)
-    return values[0] if values else None
+def _query(request: Request) -> Query:
+    """Return the names and values of the query in their order. Raises `BadRequest` for a NUL in it."""
+    # Every request passes here, and most queries have nothing to be decoded: `parse_qsl` looks for it in each part.
+    raw: bytes = request.scope["query_string"]
+    text = raw.decode("latin-1")
+    is_plain = "%" not in text and "+" not in text
+    query = [part.partition("=")[::2] for part in text.split("&") if part]
+    if not is_plain:
+        query = [(unquote_plus(name), unquote_plus(value)) for name, value in query]
+    for name, value in query:
+        if "\x00" in value or "\x00" in name:
+            raise BadRequest(f"Invalid {name!a}: must not hold a NUL character")
+    return query
 
 
-def _labels_of(request: Request) -> dict[str, str]:
-    return {
-        key.removeprefix(_LABEL_PREFIX): value
-        for key, value in request.query_params.multi_items()
-        if key.startswith(_LABEL_PREFIX)
-    }
+def _all(query: Query, wanted: str) -> list[str]:
+    return [value for name, value in query if name == wanted]
 
 
-def _refuse_nul(request: Request) -> None:
-    for key, value in request.query_params.multi_items():
-        if "\x00" in value or "\x00" in key:
-            raise BadRequest(f"Invalid {key!a}: must not hold a NUL character")
+def _first(query: Query, wanted: str) -> str | None:
+    for name, value in query:
+        if name == wanted:
+            return value
+    return None
+
+
+def _labels_of(query: Query) -> dict[str, str]:
+    return {name.removeprefix(_LABEL_PREFIX): value for name, value in query if name.startswith(_LABEL_PREFIX)}
+
+
+def _announces_more(request: Request, limit: int) -> bool:
+    for name, value in request.scope["headers"]:
+        if name == b"content-length" and value.isdigit():
+            return len(value) > _LONGEST_NUMBER or int(value) > limit
+    return False
 
 
 def _whole_number(name: str, text: str) -> int:

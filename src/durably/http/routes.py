@@ -13,24 +13,25 @@ from starlette.responses import Response
 from durably.app import Durably
 from durably.core.errors import ConflictError, NotFoundError
 from durably.core.events import DurablyEvent, RunEvent
+from durably.core.jobs import JobDefinition
 from durably.core.json_values import Codec
-from durably.core.runs import Run, RunOperation, RunsSubscribeFilter
+from durably.core.runs import Run, RunOperation, RunsSubscribeFilter, TriggerResult
 from durably.engine.enqueue import TriggerOrder
 from durably.engine.queries import run_query
 from durably.handles import JobHandle
 from durably.http.auth import Gate
-from durably.http.codec import encode, log_to_wire, run_to_wire, step_to_wire, trigger_from_wire
+from durably.http.codec import encode, log_to_wire, run_to_wire, step_to_wire
 from durably.http.cursor import Cursor
 from durably.http.following import follow_all_runs, follow_one_run
 from durably.http.openapi import OPENAPI
-from durably.http.problems import BadRequest, json_response
+from durably.http.problems import BadRequest, JsonResponse
 from durably.http.request_data import json_body, last_event_id_of, run_filter_of, run_id_of, stream_filter_of
 from durably.http.responses import EventStreamResponse
 
 _NEUTRAL_CONFLICT: Final = "The trigger conflicts with another run"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call:
     """A request that was let in: who asks, and what there is to answer with."""
 
@@ -55,48 +56,44 @@ async def trigger(call: Call) -> Response:
     """`POST /trigger`."""
     body = await json_body(call.request, call.max_body_size)
     job = _job_of(call.durably, body)
-    await call.gate.check_trigger(call.context, trigger_from_wire(body))
+    await call.gate.check_trigger(call.context, body)
     _check_trigger(body)
     order = TriggerOrder(
         body["input"], body.get("idempotencyKey"), body.get("concurrencyKey"), body.get("coalesce"), body.get("labels")
     )
-    try:
-        (triggered,) = await call.durably.enqueue(job.definition, [order])
-    except ConflictError as conflict:
-        await _hide_unseen(call, conflict)
-        raise
+    triggered = await _enqueue(call, job.definition, order)
     if triggered.disposition != "created" and not await call.gate.may_read(call.context, triggered):
         raise BadRequest(_NEUTRAL_CONFLICT, 409)
-    return json_response({"runId": triggered.id, "disposition": triggered.disposition})
+    return JsonResponse({"runId": triggered.id, "disposition": triggered.disposition})
 
 
 async def list_runs(call: Call) -> Response:
     """`GET /runs`."""
     scoped = await call.gate.scope_list(call.context, run_filter_of(call.request))
-    return json_response([run_to_wire(run) for run in await call.durably.get_runs(**scoped)])
+    return JsonResponse([run_to_wire(run) for run in await call.durably.get_runs(**scoped)])
 
 
 async def get_run(call: Call) -> Response:
     """`GET /run`."""
-    return json_response(run_to_wire(await call.run("read")))
+    return JsonResponse(run_to_wire(await call.run("read")))
 
 
 async def get_steps(call: Call) -> Response:
     """`GET /steps`."""
     run = await call.run("steps")
-    return json_response([step_to_wire(step) for step in await call.durably.get_steps(run.id)])
+    return JsonResponse([step_to_wire(step) for step in await call.durably.get_steps(run.id)])
 
 
 async def get_logs(call: Call) -> Response:
     """`GET /logs`: what a run did in detail, as its steps are, so the same right opens it."""
     run = await call.run("steps")
-    return json_response([log_to_wire(log) for log in await call.durably.get_logs(run.id)])
+    return JsonResponse([log_to_wire(log) for log in await call.durably.get_logs(run.id)])
 
 
 async def get_jobs(call: Call) -> Response:
     """`GET /jobs`: names and the JSON Schemas of what goes in and comes out, null for anything."""
     definitions = {handle.name: handle.definition for handle in call.durably.jobs.values()}
-    return json_response(
+    return JsonResponse(
         [
             {
                 "name": name,
@@ -116,21 +113,21 @@ async def retrigger(call: Call) -> Response:
     except ConflictError as conflict:
         await _hide_unseen(call, conflict)
         raise
-    return json_response({"success": True, "runId": fresh.id})
+    return JsonResponse({"success": True, "runId": fresh.id})
 
 
 async def cancel(call: Call) -> Response:
     """`POST /cancel`."""
     run = await call.run("cancel")
     await call.durably.cancel(run.id)
-    return json_response({"success": True})
+    return JsonResponse({"success": True})
 
 
 async def delete_run(call: Call) -> Response:
     """`DELETE /run`."""
     run = await call.run("delete")
     await call.durably.delete_run(run.id)
-    return json_response({"success": True})
+    return JsonResponse({"success": True})
 
 
 async def subscribe(call: Call) -> Response:
@@ -150,7 +147,7 @@ async def subscribe_runs(call: Call) -> Response:
 
 async def openapi(_: Call) -> Response:
     """`GET /openapi.json`."""
-    return json_response(OPENAPI)
+    return JsonResponse(OPENAPI)
 
 
 ROUTES: Final[dict[tuple[str, str], Callable[[Call], Awaitable[Response]]]] = {
@@ -188,6 +185,24 @@ def _check_trigger(body: dict[str, Any]) -> None:
         raise BadRequest("coalesce requires concurrencyKey")
     if "input" not in body:
         raise BadRequest("input is required")
+
+
+async def _enqueue(call: Call, definition: JobDefinition[Any, Any], order: TriggerOrder) -> TriggerResult[Any]:
+    """Store a run, or find the one that its keys stand for; one that the caller may not see hears nothing of it.
+
+    Joining a run is told on its streams. So it is asked for by name, after the hook has let it be seen: if
+    another run waits under the key by then, that is one more conflict, and one more question.
+    """
+    asks_first = order.coalesce is not None and call.gate.hides_runs
+    asked = order._replace(coalesce=None) if asks_first else order
+    while True:
+        try:
+            return (await call.durably.enqueue(definition, [asked]))[0]
+        except ConflictError as conflict:
+            await _hide_unseen(call, conflict)
+            if not asks_first or conflict.run_id is None:
+                raise
+            asked = order._replace(only_into=conflict.run_id)
 
 
 async def _hide_unseen(call: Call, conflict: ConflictError) -> None:

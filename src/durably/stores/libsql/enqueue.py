@@ -18,6 +18,7 @@ from durably.stores.libsql.hrana import Rows, Statement
 from durably.stores.libsql.writes import Unit
 from durably.stores.sql import sqlite_queries as queries
 from durably.stores.sql.rows import labels_to_text, result_from_row, row_of_new, run_from_new
+from durably.stores.sql.rules import may_coalesce
 
 _KEYED_STATEMENTS: Final = 6
 
@@ -91,12 +92,12 @@ def _store_keyed(origin: str, new: NewRun, *, is_single: bool) -> list[Statement
     run_id, job_name, input_json, *rest = row_of_new(new)
     values = (run_id, job_name, input_json, *rest)
     if is_single or new.coalesce:
-        insert = Statement(sql.INSERT_UNLESS_KEYS_TAKEN, (*values, *idempotency, *concurrency))
+        insert = Statement(sql.INSERT_UNLESS_KEYS_TAKEN, (*values, *idempotency, *concurrency, new.only_into))
     else:
         insert = Statement(sql.INSERT_UNLESS_KEY_TAKEN, (*values, *idempotency))
     skipped = (labels_to_text(new.labels), new.input_json) if new.coalesce else ("{}", "null")
     # A key that nobody has makes the statement tell nothing.
-    coalesced = (*(concurrency if new.coalesce else (new.job_name, None)), new.id, *idempotency)
+    coalesced = (*(concurrency if new.coalesce else (new.job_name, None)), new.only_into, new.id, *idempotency)
     return [
         Statement(queries.RUN_BY_IDEMPOTENCY_KEY, idempotency),
         Statement(queries.PENDING_BY_CONCURRENCY_KEY, concurrency),
@@ -113,7 +114,7 @@ def _found(new: NewRun, rows: list[Rows]) -> TriggerResult[Any]:
         return result_from_row(idempotent[0], "idempotent")
     if inserted:
         return run_from_new(new)
-    if new.coalesce:
+    if may_coalesce(new, waiting[0][0]):
         return result_from_row(waiting[0], "coalesced")
     raise _conflict(new, waiting)
 

@@ -57,7 +57,9 @@ _NO_SUCH_KEY: Final = """
 NOT EXISTS (SELECT 1 FROM durably_runs WHERE job_name = ? AND idempotency_key = ?)
 """
 _NONE_WAITS: Final = """
-NOT EXISTS (SELECT 1 FROM durably_runs WHERE job_name = ? AND concurrency_key = ? AND status = 'pending')
+NOT EXISTS (
+  SELECT 1 FROM durably_runs WHERE job_name = ? AND concurrency_key = ? AND status = 'pending' AND id = COALESCE(?, id)
+)
 """
 
 _INSERT_KEYED: Final = """
@@ -83,7 +85,8 @@ RETURNING position, events
 TELL_COALESCED: Final = _tell(
     _event("run:coalesced", "kept", "|| ',\"skipped_labels\":' || ? || ',\"skipped_input_json\":' || ?"),
     f"""durably_runs AS kept
-WHERE kept.job_name = ? AND kept.concurrency_key = ? AND kept.status = 'pending' AND kept.id <> ? AND {_NO_SUCH_KEY}""",
+WHERE kept.job_name = ? AND kept.concurrency_key = ? AND kept.status = 'pending' AND kept.id = COALESCE(?, kept.id)
+  AND kept.id <> ? AND {_NO_SUCH_KEY}""",
 )
 
 # --- claim -----------------------------------------------------------------------------------------

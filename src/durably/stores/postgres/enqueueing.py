@@ -12,7 +12,7 @@ from durably.core.runs import Disposition, Run, RunStatus, TriggerResult
 from durably.core.store import NewRun
 from durably.stores.postgres.batch import Batch
 from durably.stores.sql.rows import run_from_new
-from durably.stores.sql.rules import pending_conflict
+from durably.stores.sql.rules import may_coalesce, pending_conflict
 
 
 def is_keyed(new: NewRun) -> bool:
@@ -74,7 +74,7 @@ class Enqueueing:
         return run
 
     def _coalesce(self, new: NewRun, kept: Run[Any]) -> TriggerResult[Any]:
-        if not new.coalesce:
+        if not may_coalesce(new, kept.id):
             raise pending_conflict(kept)
         event = RunCoalescedEvent(
             timestamp=self.now,

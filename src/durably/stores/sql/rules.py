@@ -7,8 +7,14 @@ from typing import Any, Final
 
 from durably.core.errors import ConflictError
 from durably.core.runs import Run, RunStatus
+from durably.core.store import NewRun
 
 EXPIRED_AND_REPLACED: Final = "Lease expired; pending run already exists"
+
+
+def may_coalesce(new: NewRun, pending_id: str) -> bool:
+    """Tell whether a new run may be given up for the one that waits under its key."""
+    return new.coalesce and new.only_into in (None, pending_id)
 
 
 def pending_conflict(pending: Run[Any]) -> ConflictError:

@@ -26,7 +26,13 @@ from durably.core.runs import ALLOWED_FROM, Run, TriggerResult
 from durably.core.store import Claimed, NewRun, StepRecord
 from durably.stores.sql import sqlite_queries as queries
 from durably.stores.sql.rows import labels_from_text, result_from_row, row_of_new, run_from_new, run_from_row
-from durably.stores.sql.rules import EXPIRED_AND_REPLACED, cancel_conflict, delete_conflict, pending_conflict
+from durably.stores.sql.rules import (
+    EXPIRED_AND_REPLACED,
+    cancel_conflict,
+    delete_conflict,
+    may_coalesce,
+    pending_conflict,
+)
 from durably.stores.sqlite import statements as sql
 from durably.stores.sqlite.group_commit import Transaction
 
@@ -79,7 +85,7 @@ def _find_existing(transaction: Transaction, new: NewRun) -> TriggerResult[Any] 
     if row is None:
         return None
     kept = run_from_row(row)
-    if not new.coalesce:
+    if not may_coalesce(new, kept.id):
         raise pending_conflict(kept)
     transaction.events.append(
         RunCoalescedEvent(
