@@ -51,7 +51,9 @@ def authenticate(request: Request) -> str:
     try:
         return ask_backend(organization)
     except RuntimeError as error:
-        # The recording shows the error's text. The handler never tells it by itself, so the application does.
+        # Of this scenario the recording has the error's text, and `check.py` knows no other answer. A text like
+        # that must not leave a server, so the handler says "Internal server error" (tests/http/test_auth.py) and
+        # it is this application that answers as the recording does.
         raise Reject(JSONResponse({"error": str(error)}, 500)) from error
 
 
