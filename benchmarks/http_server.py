@@ -5,13 +5,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import uvicorn
-from starlette.applications import Starlette
-from starlette.routing import Mount
+from starlette.types import Receive, Scope, Send
 from typing_extensions import TypedDict
 
 from durably import Durably, StepContext, create_durably, create_durably_handler, define_job
@@ -41,17 +38,29 @@ async def ticks(step: StepContext, input: Ticks) -> None:
         step.progress(tick + 1, input["count"], f"{time.monotonic():.6f}")
 
 
-def application(durably: Durably, *, has_worker: bool) -> Starlette:
-    """Return the handler, mounted as in any application."""
+class Application:
+    """The handler under a path, and the life of its instance. No framework: the TypeScript handler has none either."""
 
-    @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        await (durably.init() if has_worker else durably.migrate())
-        yield
-        await durably.stop(timeout=0)
-        await durably.close()
+    def __init__(self, durably: Durably, *, has_worker: bool) -> None:
+        self._durably = durably
+        self._has_worker = has_worker
+        self._handler = create_durably_handler(durably, sse_throttle=0)
 
-    return Starlette(routes=[Mount(BASE, create_durably_handler(durably, sse_throttle=0))], lifespan=lifespan)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve as an ASGI application."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        else:
+            await self._handler({**scope, "root_path": BASE}, receive, send)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        await (self._durably.init() if self._has_worker else self._durably.migrate())
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self._durably.stop(timeout=0)
+        await self._durably.close()
+        await send({"type": "lifespan.shutdown.complete"})
 
 
 class _AnnouncingServer(uvicorn.Server):
@@ -69,7 +78,7 @@ def main() -> None:
     parser.add_argument("--http", default="auto")
     options = parser.parse_args()
     durably = create_durably(database=options.url, jobs={"nothing": nothing, "ticks": ticks})
-    app = application(durably, has_worker=options.worker)
+    app = Application(durably, has_worker=options.worker)
     config = uvicorn.Config(
         app, port=0, loop=options.loop, http=options.http, log_level="warning", access_log=False, backlog=4096
     )
