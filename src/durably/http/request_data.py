@@ -86,10 +86,11 @@ def _query(request: Request) -> Query:
     # Every request passes here, and most queries have nothing to be decoded: `parse_qsl` looks for it in each part.
     raw: bytes = request.scope["query_string"]
     text = raw.decode("latin-1")
-    is_plain = "%" not in text and "+" not in text
-    query = [part.partition("=")[::2] for part in text.split("&") if part]
-    if not is_plain:
-        query = [(unquote_plus(name), unquote_plus(value)) for name, value in query]
+    parts = [part.partition("=") for part in text.split("&") if part]
+    if "%" in text or "+" in text:
+        query = [(unquote_plus(name), unquote_plus(value)) for name, _, value in parts]
+    else:
+        query = [(name, value) for name, _, value in parts]
     for name, value in query:
         if "\x00" in value or "\x00" in name:
             raise BadRequest(f"Invalid {name!a}: must not hold a NUL character")
