@@ -152,7 +152,7 @@ class JobHandle(Generic[InputT, OutputT]):
         codec = self.definition.output
         if codec is None or run.status is not RunStatus.COMPLETED:
             return run
-        return replace(run, output=codec.validate(run.output, "output"))
+        return replace(run, output=codec.read(run.output, "output"))
 
     def _typed_if_it_fits(self, run: RunT) -> RunT:
         try:

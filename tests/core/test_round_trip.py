@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Annotated, Any
+from uuid import UUID
 
 import pytest
-from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, Field, Json, computed_field
 from pydantic.dataclasses import dataclass
 from typing_extensions import TypedDict
 
@@ -87,3 +92,80 @@ def test_aliases_that_are_read_again_are_fine(value: Any) -> None:
     codec = Codec(type(value))
 
     assert codec.decode(codec.encode(value, "value"), "value") == value
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    at: datetime
+    price: Decimal
+    key: UUID
+    pair: tuple[int, str]
+    by_number: dict[int, timedelta]
+
+
+class Computed(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    net: int
+
+    @computed_field
+    def gross(self) -> int:
+        return 2 * self.net
+
+
+class Nested(BaseModel):
+    rows: Json[list[int]]
+
+
+SURVIVORS = [
+    Strict(
+        at=datetime(2026, 1, 1, tzinfo=UTC),
+        price=Decimal("1.50"),
+        key=UUID(int=1),
+        pair=(1, "a"),
+        by_number={1: timedelta(seconds=3)},
+    ),
+    Computed(net=1),
+    Nested(rows="[1, 2]"),  # type: ignore[arg-type] # what Json takes
+]
+
+
+@pytest.mark.parametrize("value", SURVIVORS, ids=lambda value: type(value).__name__)
+async def test_a_model_that_is_particular_about_what_it_reads_survives(value: Any) -> None:
+    """R3, S2: as input, as the result of a step after a resume, as output."""
+    first = True
+    seen: list[Any] = []
+
+    async def work(step: StepContext, input: Any) -> Any:
+        nonlocal first
+        seen.append(input)
+        seen.append(await step.run("step", lambda: value, returns=type(value)))
+        if first:
+            first = False
+            resumed.set()
+            await asyncio.Event().wait()
+        return value
+
+    resumed = asyncio.Event()
+    job = define_job(name="job", input=type(value), output=type(value), run=work)
+    async with create_durably(database="sqlite://:memory:", jobs={"job": job}) as durably:
+        run = await durably.jobs.job.trigger(value)
+        await resumed.wait()
+        await durably.stop(timeout=0)
+        await durably.start()
+        await durably.wait_for_run(run.id, timeout=30)
+        found = await durably.jobs.job.get_run(run.id)
+
+    assert found is not None
+    assert [*seen, found.output] == [value] * 5
+
+
+def test_a_strict_type_takes_from_json_what_json_has_for_it() -> None:
+    """R3: the input of a trigger over HTTP is such; what is wrong in JSON too is refused."""
+    codec = Codec(Strict)
+    stored = codec.encode(SURVIVORS[0], "input")
+
+    assert codec.read(json.loads(stored), "input") == SURVIVORS[0]
+    with pytest.raises(ValidationError, match=r"input\.pair\[0\]"):
+        codec.read({**json.loads(stored), "pair": ["1", "a"]}, "input")

@@ -31,6 +31,7 @@ class TestArguments:
             ("database", "sqlite://jobs.db", "sqlite:///relative.db"),
             ("database", "sqlite:///", "sqlite:////absolute.db"),
             ("database", 5, "a URL"),
+            ("database", "postgresql://[half/x", "postgresql://host/name"),
             ("jobs", {"job": "import-csv"}, "define_job"),
             ("jobs", {"not a name": job}, "durably.jobs."),
             ("jobs", {"_private": job}, "durably.jobs."),
@@ -121,6 +122,22 @@ class TestTheDatabase:
         store = create_durably(database="sqlite://:memory:").storage
         assert create_durably(database=store).storage is store
         assert store.name == "the in-memory database"
+
+    @pytest.mark.parametrize(
+        ("url", "shown"),
+        [
+            ("postgresql+asyncpg://me:s3cr3t@host/jobs", "'postgresql+asyncpg://me:***@host/jobs'"),
+            ("mysql://me:s3/c@r3t@host/jobs", "'mysql://me:***@host/jobs'"),
+            ("turso://host?authToken=s3cr3t&tls=0", "'turso://host?authToken=***&tls=0'"),
+        ],
+    )
+    def test_a_url_that_is_refused_is_shown_without_its_password(self, url: str, shown: str) -> None:
+        """It ends in logs."""
+        with pytest.raises(ValidationError) as refused:
+            create_durably(database=url)
+
+        assert shown in str(refused.value)
+        assert "s3" not in f"{refused.value} {refused.value.value}"
 
     def test_making_an_instance_opens_nothing(self, tmp_path: Path) -> None:
         """Nothing is opened before it is used."""

@@ -10,7 +10,8 @@ from types import FrameType
 from typing import Any, Final, Generic, TypeVar, overload
 
 from durably.core.errors import ValidationError
-from durably.core.json_values import Codec, NotJson, codec_or_none, is_storable, not_json
+from durably.core.json_refusals import not_json
+from durably.core.json_values import Codec, NotJson, codec_or_none, is_storable
 from durably.core.runs import Run
 
 InputT = TypeVar("InputT")
@@ -56,7 +57,7 @@ class JobDefinition(Generic[InputT, OutputT]):
         """Return the input of a stored run as the input type. Raises `ValidationError` when it does not fit today."""
         if isinstance(run.input, NotJson):
             raise not_json(run.input, "input")
-        return self.input.validate(run.input, "input")
+        return self.input.read(run.input, "input")
 
 
 class _Decorator(Generic[InputT, OutputT]):

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from json.encoder import c_make_encoder, encode_basestring  # type: ignore[attr-defined] # typeshed leaves it out
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar
 
-from pydantic import PydanticUserError, Secret, SecretBytes, SecretStr, TypeAdapter
+from pydantic import PydanticUserError, TypeAdapter
 from pydantic import ValidationError as PydanticValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_jsonable_python
 
 from durably.core.errors import ValidationError
-from durably.core.round_trip import check_round_trip
+from durably.core.json_refusals import LEAVES, foreign_key, key_refused, not_json, refusal, refuse_foreign
+from durably.core.round_trip import check_round_trip, writes_what_it_refuses
 
 T = TypeVar("T")
 
@@ -28,10 +29,6 @@ def _no_constant(name: str) -> None:
 
 _decode_strictly = json.JSONDecoder(parse_constant=_no_constant).decode
 
-# What holds no keys; most values are one of these.
-_LEAVES: Final = frozenset({str, int, float, bool, type(None)})
-_SHOWN_ERRORS: Final = 5
-_SHOWN_TEXT: Final = 80
 # Where the reader of JSON stops, and the one of every process that shares the database.
 _MOST_NESTED: Final = 200
 
@@ -88,12 +85,6 @@ def decode_checked(text: str, what: str) -> Any:
         raise not_json(text, what) from error
 
 
-def not_json(text: str, what: str) -> ValidationError:
-    """Return the error for stored text that should be JSON and is not."""
-    shown = text if len(text) <= _SHOWN_TEXT else text[:_SHOWN_TEXT] + "..."
-    return ValidationError(f"The stored {what} is not JSON: {str(shown)!r}", field=what, value=text)
-
-
 def as_json(text: str) -> str:
     """Return stored text as events carry it: as it is, or quoted where it is not JSON.
 
@@ -113,8 +104,8 @@ def encode_json(value: object, what: str) -> str:
     """
     try:
         text = _storable(_encode(value), what)
-        if (found := _foreign_key(value)) is not None:
-            raise _key_refused(what, found)
+        if value.__class__ not in LEAVES and (found := foreign_key(value)) is not None:
+            raise key_refused(what, found)
         return text
     except ValidationError:
         raise
@@ -158,7 +149,8 @@ class Codec(Generic[T]):
         self._adapter: TypeAdapter[T] = TypeAdapter(annotation)
         check_round_trip(self._adapter.core_schema)
         self._validate = self._adapter.validator.validate_python
-        self._dump = self._adapter.serializer.to_python
+        self._to_python = self._adapter.serializer.to_python
+        self._round_trip = writes_what_it_refuses(self._adapter.core_schema)
 
     def validate(self, value: object, what: str) -> T:
         """Return `value` as this type. Raises `ValidationError` saying what was expected where."""
@@ -170,12 +162,31 @@ class Codec(Generic[T]):
         except RecursionError as error:
             raise ValidationError(f"{what} is nested too deeply", field=what) from error
 
+    def read(self, value: object, what: str) -> T:
+        """Return a value that came as JSON as this type. Raises `ValidationError` saying what was expected where."""
+        try:
+            validated: T = self._validate(value)
+            return validated
+        except PydanticValidationError as error:
+            try:
+                # A strict type takes the text of a date and the like from JSON only.
+                read: T = self._adapter.validator.validate_json(_encode(value))
+                return read
+            except PydanticValidationError as json_error:
+                is_about_less = json_error.error_count() < error.error_count()
+                raise refusal(json_error if is_about_less else error, what, value) from error
+            except (TypeError, ValueError, RecursionError):
+                raise refusal(error, what, value) from error
+        except RecursionError as error:
+            raise ValidationError(f"{what} is nested too deeply", field=what) from error
+
     def encode(self, value: T, what: str) -> str:
         """Return the JSON text of a validated value. Raises `ValidationError` naming what JSON cannot carry."""
         try:
-            plain = self._dump(value, by_alias=True, warnings=False)
+            plain = self._to_python(value, by_alias=True, warnings=False, round_trip=self._round_trip)
             text = _storable(_encode(plain), what)
-            self._check_keys(plain, text, what)
+            if plain.__class__ not in LEAVES and (found := foreign_key(plain)) is not None:
+                self._check_keys(found, plain, text, what)
             return text
         except (TypeError, ValueError, PydanticSerializationError) as error:
             if isinstance(error, ValidationError):
@@ -186,7 +197,7 @@ class Codec(Generic[T]):
 
     def decode(self, text: str, what: str) -> T:
         """Return the value of stored JSON text. Raises `ValidationError` when today's type refuses it."""
-        return self.validate(decode_checked(text, what), what)
+        return self.read(decode_checked(text, what), what)
 
     def to_mapping(self, value: T) -> Any:
         """Return a validated value as plain data, without what is None."""
@@ -196,24 +207,24 @@ class Codec(Generic[T]):
         """Return the JSON Schema of the type."""
         return self._adapter.json_schema(mode=mode)
 
-    def _check_keys(self, plain: object, text: str, what: str) -> None:
+    def _check_keys(self, found: tuple[str, object], plain: object, text: str, what: str) -> None:
         """Refuse keys that JSON turns into text, unless the type turns them back."""
-        if (found := _foreign_key(plain)) is None:
-            return
-        again = self._dump(self.decode(text, what), by_alias=True, warnings=False)
-        if _foreign_key(again) is None or again != plain:
-            raise _key_refused(what, found)
+        again = self._dump(self.decode(text, what))
+        if foreign_key(again) is None or again != plain:
+            raise key_refused(what, found)
+
+    def _dump(self, value: T, *, mode: Literal["json", "python"] = "python") -> Any:
+        return self._to_python(value, mode=mode, by_alias=True, warnings=False, round_trip=self._round_trip)
 
     def _encode_rich(self, value: T, what: str) -> str:
         # Dates, UUIDs, decimals and the like have a JSON form of Pydantic's that its validation accepts
         # back; everything that would come back as something else is found and refused first.
         try:
-            plain = self._adapter.dump_python(value, by_alias=True, warnings=False)
-            _refuse_foreign(plain, what)
-            text = _storable(
-                _encode(self._adapter.dump_python(value, mode="json", by_alias=True, warnings=False)), what
-            )
-            self._check_keys(plain, text, what)
+            plain = self._dump(value)
+            refuse_foreign(plain, what)
+            text = _storable(_encode(self._dump(value, mode="json")), what)
+            if (found := foreign_key(plain)) is not None:
+                self._check_keys(found, plain, text, what)
             return text
         except (PydanticSerializationError, TypeError, ValueError) as error:
             if isinstance(error, ValidationError):
@@ -229,25 +240,6 @@ def codec_or_none(annotation: Any) -> Codec[Any] | None:
         return Codec(annotation)
     except (PydanticUserError, TypeError, NameError):
         return None
-
-
-def refusal(error: PydanticValidationError, what: str, value: object) -> ValidationError:
-    """Return our error for Pydantic's: one line that names every place and what is expected there."""
-    found = error.errors(include_url=False, include_context=False, include_input=False)
-    lines = [f"{place(what, item['loc'])}: {item['msg']}" for item in found[:_SHOWN_ERRORS]]
-    if len(found) > _SHOWN_ERRORS:
-        lines.append(f"and {len(found) - _SHOWN_ERRORS} more")
-    first = place(what, found[0]["loc"]) if found else what
-    return ValidationError(f"Invalid {what}: " + "; ".join(lines), field=first, value=value)
-
-
-def place(what: str, path: tuple[int | str, ...]) -> str:
-    """Return where in `what` a path leads.
-
-    >>> place("input", ("rows", 3, "price"))
-    'input.rows[3].price'
-    """
-    return what + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
 
 
 def is_storable(text: str) -> bool:
@@ -286,63 +278,6 @@ def _check_depth(text: str, what: str) -> None:
             raise ValidationError(
                 f"{what} is nested too deeply: {_MOST_NESTED} lists and objects within each other at most", field=what
             ) from None
-
-
-def _refuse_foreign(value: object, where: str) -> None:  # noqa: C901 - one case per kind of value
-    match value:
-        case None | bool() | int() | str():
-            return
-        case float():
-            if not math.isfinite(value):
-                raise ValidationError(f"{where}: JSON cannot carry {value}", field=where, value=value)
-        case bytes() | bytearray() | memoryview():
-            raise ValidationError(
-                f"{where}: JSON cannot carry bytes; encode them as text (base64, hex) first", field=where, value=value
-            )
-        case set() | frozenset():
-            raise ValidationError(f"{where}: JSON cannot carry a set; use a list", field=where, value=value)
-        case Secret() | SecretStr() | SecretBytes():
-            raise ValidationError(
-                f"{where}: a secret is written as asterisks and would be lost; store its name instead", field=where
-            )
-        case Mapping():
-            for key, item in value.items():
-                _refuse_foreign(item, f"{where}.{key}")
-        case list() | tuple():
-            for index, item in enumerate(value):
-                _refuse_foreign(item, f"{where}[{index}]")
-        case _:
-            try:
-                to_jsonable_python(value)
-            except PydanticSerializationError as error:
-                raise ValidationError(
-                    f"{where}: JSON cannot carry an object of type {type(value).__name__!r}", field=where, value=value
-                ) from error
-
-
-def _foreign_key(value: object) -> tuple[str, object] | None:
-    """Return where the first key of a mapping is that is not text, and the key."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            if not isinstance(key, str):
-                return "", key
-            if item.__class__ not in _LEAVES and (found := _foreign_key(item)) is not None:
-                return f".{key}{found[0]}", found[1]
-    elif isinstance(value, list | tuple):
-        for index, item in enumerate(value):
-            if item.__class__ not in _LEAVES and (found := _foreign_key(item)) is not None:
-                return f"[{index}]{found[0]}", found[1]
-    return None
-
-
-def _key_refused(what: str, found: tuple[str, object]) -> ValidationError:
-    where, key = what + found[0], found[1]
-    return ValidationError(
-        f"{where}: JSON cannot carry the key {key!r}, keys are text there; use text, or a type that says what the keys "
-        f"are, as dict[{type(key).__name__}, ...]",
-        field=where,
-        value=key,
-    )
 
 
 def _finite(value: Any) -> Any:

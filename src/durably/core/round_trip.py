@@ -29,6 +29,27 @@ def check_round_trip(core_schema: Any) -> None:
             )
 
 
+def writes_what_it_refuses(core_schema: Any) -> bool:
+    """Tell whether a type must be written for the way back: JSON within JSON, or computed fields it forbids."""
+    return any(
+        node.get("type") == "json" or (node.get("computed_fields") and forbids_extra)
+        for node, forbids_extra in _nodes(core_schema, forbids_extra=False)
+    )
+
+
+def _nodes(node: Any, *, forbids_extra: bool) -> Iterator[tuple[Mapping[str, Any], bool]]:
+    if isinstance(node, list | tuple):
+        for item in node:
+            yield from _nodes(item, forbids_extra=forbids_extra)
+    if isinstance(node, dict):
+        if node.get("type") in _OWNERS:
+            forbids_extra = (node.get("config") or {}).get("extra_fields_behavior") == "forbid"
+        yield node, forbids_extra
+        for name, item in node.items():
+            if name != "metadata":
+                yield from _nodes(item, forbids_extra=forbids_extra)
+
+
 def _fields(
     node: Any, owner: str, key: str | None, *, reads_by_name: bool
 ) -> Iterator[tuple[str, str, Mapping[str, Any], bool]]:

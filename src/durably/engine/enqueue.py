@@ -95,7 +95,7 @@ class Enqueuer:
     def _new_run(self, job: JobDefinition[Any, Any], order: TriggerOrder, now: datetime, milliseconds: int) -> NewRun:
         if order.coalesce is not None:
             _check_coalesce(order)
-        input_value = job.input.validate(order.input, "input")
+        input_value = job.input.read(order.input, "input")
         input_json = job.input.encode(input_value, "input")
         labels = {} if order.labels is None and self._label_codec is None else self._labels(order.labels)
         if order.idempotency_key is not None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import cast
+from typing import Final, cast
 from urllib.parse import urlsplit
 
 from durably.core.clock import Clock
@@ -11,6 +12,9 @@ from durably.core.errors import ValidationError
 from durably.core.store import Store
 
 _FORMS = "sqlite:///file.db, sqlite://:memory:, postgresql://host/name, libsql://host?authToken=..."
+
+_PASSWORD: Final = re.compile(r"(//[^:/@]*:).*@")
+_TOKEN: Final = re.compile(r"(authToken=)[^&]*")
 
 
 def open_store(database: str | Path | Store, clock: Clock) -> Store:
@@ -24,8 +28,7 @@ def open_store(database: str | Path | Store, clock: Clock) -> Store:
         return _open_sqlite(str(database), clock, "")
     if not isinstance(database, str):
         return _as_store(database)
-    scheme = urlsplit(database).scheme
-    match scheme:
+    match _scheme_of(database):
         case "sqlite":
             path, _, query = database.removeprefix("sqlite://").partition("?")
             return _open_sqlite(path if path == ":memory:" else _file_of(database, path), clock, query)
@@ -34,9 +37,20 @@ def open_store(database: str | Path | Store, clock: Clock) -> Store:
         case "libsql" | "http" | "https":
             return _open_libsql(database, clock)
         case _:
-            raise ValidationError(
-                f"Invalid database {database!r}: expected one of {_FORMS}", field="database", value=database
-            )
+            raise _no_such_form(database)
+
+
+def _scheme_of(url: str) -> str:
+    try:
+        return urlsplit(url).scheme
+    except ValueError as error:
+        raise _no_such_form(url) from error
+
+
+def _no_such_form(url: str) -> ValidationError:
+    # A mistyped URL ends in logs, its password must not.
+    shown = _TOKEN.sub(r"\1***", _PASSWORD.sub(r"\1***@", url))
+    return ValidationError(f"Invalid database {shown!r}: expected one of {_FORMS}", field="database", value=shown)
 
 
 def _open_sqlite(path: str, clock: Clock, query: str) -> Store:

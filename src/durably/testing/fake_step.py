@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, cast
 
 from durably.core.errors import ValidationError
 from durably.core.jobs import is_async_callable
-from durably.core.json_values import Codec, decode_json, encode_json
+from durably.core.json_values import Codec, decode_json, encode_json, is_storable
 from durably.core.logs import LogData, LogLevel
 from durably.core.runs import ProgressData
 from durably.engine.abort import AbortController, AbortSignal
@@ -59,9 +59,9 @@ class _Recorder:
     def is_known(self, name: str) -> bool:
         """Tell whether a step has its result without its function being called."""
         self.signal.throw_if_aborted()
-        if not isinstance(name, str) or not name:
+        if not isinstance(name, str) or not name or not is_storable(name):
             raise ValidationError(
-                f"Invalid step name {name!r}: must be text that is not empty", field="name", value=name
+                f"Invalid step name {name!r}: must be text (without NUL) that is not empty", field="name", value=name
             )
         return name in self._completed or name in self._given
 

@@ -1,0 +1,103 @@
+"""What JSON cannot carry, and what a type refuses: found by place, said in one line."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Final
+
+from pydantic import Secret, SecretBytes, SecretStr
+from pydantic import ValidationError as PydanticValidationError
+from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+from durably.core.errors import ValidationError
+
+LEAVES: Final = frozenset({str, int, float, bool, type(None)})
+"""The classes of values that hold no keys; most values are of one of these."""
+
+_SHOWN_ERRORS: Final = 5
+_SHOWN_TEXT: Final = 80
+
+
+def refusal(error: PydanticValidationError, what: str, value: object) -> ValidationError:
+    """Return our error for Pydantic's: one line that names every place and what is expected there."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    lines = [f"{place(what, item['loc'])}: {item['msg']}" for item in found[:_SHOWN_ERRORS]]
+    if len(found) > _SHOWN_ERRORS:
+        lines.append(f"and {len(found) - _SHOWN_ERRORS} more")
+    first = place(what, found[0]["loc"]) if found else what
+    return ValidationError(f"Invalid {what}: " + "; ".join(lines), field=first, value=value)
+
+
+def place(what: str, path: tuple[int | str, ...]) -> str:
+    """Return where in `what` a path leads.
+
+    >>> place("input", ("rows", 3, "price"))
+    'input.rows[3].price'
+    """
+    return what + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+
+
+def not_json(text: str, what: str) -> ValidationError:
+    """Return the error for stored text that should be JSON and is not."""
+    shown = text if len(text) <= _SHOWN_TEXT else text[:_SHOWN_TEXT] + "..."
+    return ValidationError(f"The stored {what} is not JSON: {str(shown)!r}", field=what, value=text)
+
+
+def refuse_foreign(value: object, where: str) -> None:  # noqa: C901 - one case per kind of value
+    """Raise `ValidationError` for the first value that JSON cannot carry, naming its place."""
+    match value:
+        case None | bool() | int() | str():
+            return
+        case float():
+            if not math.isfinite(value):
+                raise ValidationError(f"{where}: JSON cannot carry {value}", field=where, value=value)
+        case bytes() | bytearray() | memoryview():
+            raise ValidationError(
+                f"{where}: JSON cannot carry bytes; encode them as text (base64, hex) first", field=where, value=value
+            )
+        case set() | frozenset():
+            raise ValidationError(f"{where}: JSON cannot carry a set; use a list", field=where, value=value)
+        case Secret() | SecretStr() | SecretBytes():
+            raise ValidationError(
+                f"{where}: a secret is written as asterisks and would be lost; store its name instead", field=where
+            )
+        case Mapping():
+            for key, item in value.items():
+                refuse_foreign(item, f"{where}.{key}")
+        case list() | tuple():
+            for index, item in enumerate(value):
+                refuse_foreign(item, f"{where}[{index}]")
+        case _:
+            try:
+                to_jsonable_python(value)
+            except PydanticSerializationError as error:
+                raise ValidationError(
+                    f"{where}: JSON cannot carry an object of type {type(value).__name__!r}", field=where, value=value
+                ) from error
+
+
+def foreign_key(value: object) -> tuple[str, object] | None:
+    """Return where the first key of a mapping is that is not text, and the key."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if key.__class__ is not str and not isinstance(key, str):
+                return "", key
+            if item.__class__ not in LEAVES and (found := foreign_key(item)) is not None:
+                return f".{key}{found[0]}", found[1]
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            if item.__class__ not in LEAVES and (found := foreign_key(item)) is not None:
+                return f"[{index}]{found[0]}", found[1]
+    return None
+
+
+def key_refused(what: str, found: tuple[str, object]) -> ValidationError:
+    """Return the error for a key that was found so."""
+    where, key = what + found[0], found[1]
+    return ValidationError(
+        f"{where}: JSON cannot carry the key {key!r}, keys are text there; use text, or a type that says what the keys "
+        f"are, as dict[{type(key).__name__}, ...]",
+        field=where,
+        value=key,
+    )
