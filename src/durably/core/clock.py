@@ -24,7 +24,9 @@ def to_text(instant: datetime) -> str:
     >>> to_text(datetime(2026, 1, 2, 3, 4, 5, 678_900, tzinfo=UTC))
     '2026-01-02T03:04:05.678Z'
     """
-    return instant.astimezone(UTC).isoformat(timespec="milliseconds")[:23] + "Z"
+    if instant.tzinfo is not UTC:
+        instant = instant.astimezone(UTC)
+    return instant.isoformat("T", "milliseconds")[:23] + "Z"
 
 
 def from_text(text: str) -> datetime:

@@ -6,12 +6,19 @@ share a database.
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, fields
-from json.encoder import encode_basestring
+from json.encoder import encode_basestring as _quote
 from operator import attrgetter
 from typing import Any, Final
 
 from durably.core.clock import from_text, to_text
-from durably.core.events import EVENT_CLASSES, DurablyEvent, RunEvent
+from durably.core.events import (
+    EVENT_CLASSES,
+    DurablyEvent,
+    RunEvent,
+    RunTriggerEvent,
+    StepCompleteEvent,
+    StepStartEvent,
+)
 from durably.core.json_values import as_json, compact_encoder, decode_json
 from durably.core.runs import ProgressData
 
@@ -30,8 +37,8 @@ def _encode_labels(labels: dict[str, str]) -> str:
 
 
 _ENCODERS: Final[dict[str, Callable[[Any], str]]] = {
-    "str": encode_basestring,
-    "LogLevel": encode_basestring,
+    "str": _quote,
+    "LogLevel": _quote,
     "int": str,
     "float": repr,
     "datetime": lambda instant: f'"{to_text(instant)}"',
@@ -49,8 +56,7 @@ def _about_run(event: RunEvent) -> str:
     if found is not None and found[0] == event.job_name and found[1] == event.labels:
         return found[2]
     text = (
-        f',"run_id":{encode_basestring(event.run_id)},"job_name":{encode_basestring(event.job_name)}'
-        f',"labels":{_encode_labels(event.labels)}'
+        f',"run_id":{_quote(event.run_id)},"job_name":{_quote(event.job_name)},"labels":{_encode_labels(event.labels)}'
     )
     if len(_remembered) >= _RUNS_REMEMBERED:
         _remembered.clear()
@@ -105,9 +111,42 @@ class _Shape:
 _SHAPES: Final = {name: _Shape(event_class) for name, event_class in EVENT_CLASSES.items()}
 
 
+# What every step and every trigger writes, as its shape does but in a third of the time.
+
+
+def _encode_step_start(event: StepStartEvent) -> str:
+    return (
+        f'{{"type":"step:start","timestamp":"{to_text(event.timestamp)}","step_name":{_quote(event.step_name)},'
+        f'"step_index":{event.step_index}{_about_run(event)}}}'
+    )
+
+
+def _encode_step_complete(event: StepCompleteEvent) -> str:
+    output = "" if event.output_json is None else f',"output_json":{event.output_json}'
+    return (
+        f'{{"type":"step:complete","timestamp":"{to_text(event.timestamp)}","step_name":{_quote(event.step_name)},'
+        f'"step_index":{event.step_index},"duration":{event.duration!r}{_about_run(event)}{output}}}'
+    )
+
+
+def _encode_trigger(event: RunTriggerEvent) -> str:
+    return (
+        f'{{"type":"run:trigger","timestamp":"{to_text(event.timestamp)}","run_id":{_quote(event.run_id)},'
+        f'"job_name":{_quote(event.job_name)},"labels":{_encode_labels(event.labels)},"input_json":{event.input_json}}}'
+    )
+
+
+_BY_TYPE: Final[dict[str, Callable[[Any], str]]] = {
+    **{name: shape.encode for name, shape in _SHAPES.items()},
+    StepStartEvent.type: _encode_step_start,
+    StepCompleteEvent.type: _encode_step_complete,
+    RunTriggerEvent.type: _encode_trigger,
+}
+
+
 def encode_events(events: Iterable[DurablyEvent]) -> str:
     """Return `events` as one JSON text."""
-    text = "[" + ",".join([_SHAPES[event.type].encode(event) for event in events]) + "]"
+    text = f"[{','.join([_BY_TYPE[event.type](event) for event in events])}]"
     # One message with a lone surrogate, as a file name can hold, must not stop every event and commit after it.
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 

@@ -8,7 +8,7 @@ of, and reach the sink of `follow` after it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
@@ -199,8 +199,13 @@ class Store(Protocol):
         """Return the JSON text of every completed step of a run by name, in one read."""
         ...
 
-    async def record_step(self, claim: Claim, step: StepRecord, progress_json: str | None, event: DurablyEvent) -> bool:
-        """Fenced: store a finished step, and the latest progress where it is not stored yet."""
+    def record_step(
+        self, claim: Claim, step: StepRecord, progress_json: str | None, event: DurablyEvent
+    ) -> Awaitable[bool]:
+        """Fenced: store a finished step, and the latest progress where it is not stored yet.
+
+        Every step awaits this; a store may hand out the future that it has, without a coroutine around it.
+        """
         ...
 
     async def save_progress(self, claim: Claim, progress_json: str) -> bool:

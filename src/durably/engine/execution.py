@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,6 +25,7 @@ from durably.core.events import (
     StepStartEvent,
     WorkerErrorEvent,
 )
+from durably.core.jobs import is_async_callable
 from durably.core.json_values import (
     Codec,
     decode_checked,
@@ -115,14 +116,17 @@ class Execution:
             return begun.value
         if takes_signal(function):
             kwargs = {**kwargs, "signal": self.signal}
-        task = _this_task()
+        task = self._this_task()
         tasks = self.lease.tasks
         before = tasks.get(task)
         was_known = task in tasks
         tasks[task] = name
         token = _current_step.set((self, name))
         try:
-            value = await self._interruption.guard_step(task, self.threads.call(function, *args, **kwargs))
+            # Not by way of a thread's coroutine where there is no thread: every step would pay for it.
+            is_async = is_async_callable(function)
+            work = function(*args, **kwargs) if is_async else self.threads.call(function, *args, **kwargs)
+            value = await self._interruption.guard_step(task, work)
         except BaseException as error:
             await self.fail_step(begun, error)
             raise
@@ -136,7 +140,7 @@ class Execution:
 
     async def await_step(self, name: str, work: Awaitable[Any]) -> Any:
         """Await what a plain job's step gave to the event loop, so that it can be interrupted there."""
-        task = _this_task()
+        task = self._this_task()
         self.lease.tasks[task] = name
         try:
             return await self._interruption.guard_step(task, work)
@@ -213,9 +217,9 @@ class Execution:
         step_id = new_ulid(int(now.timestamp() * 1000))
         return StepRecord(step_id, step.name, step.index, output_json, error, step.started_at, now)
 
-    async def _record(self, record: StepRecord, event: StepCompleteEvent | StepFailEvent) -> None:
+    def _record(self, record: StepRecord, event: StepCompleteEvent | StepFailEvent) -> Coroutine[Any, Any, None]:
         progress = self.progress.take()
-        await self.persist(lambda: self._store.record_step(self.lease.claim, record, progress, event))
+        return self.persist(lambda: self._store.record_step(self.lease.claim, record, progress, event))
 
     async def persist(self, write: Callable[[], Awaitable[bool]]) -> None:
         """Do a fenced write, again and again while the database is away and the lease is ours.
@@ -282,12 +286,17 @@ class Execution:
 
     async def perform(self, function: Callable[[], Awaitable[Any]], *, in_thread: bool) -> Any:
         """Run the job's own code in this task, so that it can be interrupted between steps as well."""
-        task = _this_task()
+        task = self._this_task()
         self.lease.tasks[task] = None
         try:
             return await self._interruption.guard_job(task, function(), in_thread=in_thread)
         finally:
             del self.lease.tasks[task]
+
+    def _this_task(self) -> asyncio.Task[Any]:
+        task = asyncio.current_task(self.loop)
+        assert task is not None  # noqa: S101 - a coroutine of ours always runs in a task
+        return task
 
     def _abort_arrived(self) -> None:
         self.from_any_thread(lambda: self._interruption.interrupt(step_is_under_way=bool(self._running)))
@@ -338,12 +347,6 @@ class Execution:
         )
 
 
-def _this_task() -> asyncio.Task[Any]:
-    task = asyncio.current_task()
-    assert task is not None  # noqa: S101 - a coroutine of ours always runs in a task
-    return task
-
-
 def describe(error: BaseException) -> str:
     """Return what a failed run or step says: the error's own message, or its type where it has none.
 
@@ -362,9 +365,9 @@ def describe(error: BaseException) -> str:
 
 def _encoded(step: StartedStep, value: Any) -> tuple[Any, str | None]:
     """Return the result of a step as the job sees it, now and after a resume, and as it is stored."""
-    what = f"result of step {step.name!r}"
     if value is None:
         return None, None
+    what = f"result of step {step.name!r}"
     if step.codec is None:
         return value, encode_json(value, what)
     value = step.codec.validate(value, what)

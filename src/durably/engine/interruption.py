@@ -29,7 +29,10 @@ class Interruption:
         # Interrupted, the task would end while the thread goes on, and nobody would wait for that any more.
         self._job = None if in_thread else task
         try:
-            return await self._translate(task, work)
+            return await work
+        except asyncio.CancelledError:
+            self._translate(task)
+            raise
         finally:
             self._job = None
 
@@ -40,7 +43,10 @@ class Interruption:
             return await work
         self._steps.add(task)
         try:
-            return await self._translate(task, work)
+            return await work
+        except asyncio.CancelledError:
+            self._translate(task)
+            raise
         finally:
             self._steps.discard(task)
 
@@ -53,12 +59,9 @@ class Interruption:
             self._interrupted.add(task)
             task.cancel()
 
-    async def _translate(self, task: asyncio.Task[Any], work: Awaitable[Any]) -> Any:
-        try:
-            return await work
-        except asyncio.CancelledError:
-            if task not in self._interrupted:
-                raise
+    def _translate(self, task: asyncio.Task[Any]) -> None:
+        """Raise what a cancellation stands for, if it is ours."""
+        if task in self._interrupted:
             self._interrupted.discard(task)
             task.uncancel()
             raise self._signal.error() from None

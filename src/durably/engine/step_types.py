@@ -6,19 +6,41 @@ import inspect
 from collections.abc import Callable
 from functools import lru_cache
 from types import CodeType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from durably.core.jobs import innermost
 from durably.core.json_values import Codec, codec_or_none
 
 _MOST_CACHED: Final = 1024
-_by_code: dict[CodeType, Codec[Any] | None] = {}
+
+
+class _Code(NamedTuple):
+    """What is known of the functions that one code makes. It holds the code, so that its id stays its own."""
+
+    code: CodeType
+    takes_signal: bool
+
+
+class _Result(NamedTuple):
+    """What an annotation that is text means for the functions that one code makes."""
+
+    code: CodeType
+    annotation: str
+    codec: Codec[Any] | None
+
+
+# By id, because the hash of a code object is made from all that is in it, every time.
+_codes: dict[int, _Code] = {}
+_results: dict[int, _Result] = {}
 
 
 def result_codec(function: Callable[..., Any], returns: Any) -> Codec[Any] | None:
     """Return the codec for a step's result: of `returns`, else of the function's annotation, if there is one."""
     if returns is not None:
         return _codec(returns)
+    known = _results.get(id(getattr(function, "__code__", None)))
+    if known is not None and known.annotation == function.__annotations__.get("return"):
+        return known.codec
     function = innermost(function)
     # Some callables, as mocks, have None there.
     annotation = (getattr(function, "__annotations__", None) or {}).get("return")
@@ -33,7 +55,11 @@ def takes_signal(function: Callable[..., Any]) -> bool:
     """Tell whether `function` has a parameter named `signal`."""
     code = getattr(function, "__code__", None)
     if isinstance(code, CodeType):
-        return "signal" in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+        known = _codes.get(id(code))
+        if known is None:
+            known = _Code(code, "signal" in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])
+            _remember(_codes, known)
+        return known.takes_signal
     try:
         return "signal" in inspect.signature(function).parameters
     except (TypeError, ValueError):
@@ -53,15 +79,18 @@ def _cached(annotation: Any) -> Codec[Any] | None:
 
 
 def _codec_of_text(annotation: str, function: Callable[..., Any]) -> Codec[Any] | None:
-    # Without a closure the text means the same for every function that its code makes.
+    codec = _look_up(annotation, function)
     code = getattr(function, "__code__", None)
-    if code is None or code.co_freevars:
-        return _look_up(annotation, function)
-    if code not in _by_code:
-        if len(_by_code) >= _MOST_CACHED:
-            _by_code.clear()
-        _by_code[code] = _look_up(annotation, function)
-    return _by_code[code]
+    # Without a closure the text means the same for every function that its code makes.
+    if isinstance(code, CodeType) and not code.co_freevars:
+        _remember(_results, _Result(code, annotation, codec))
+    return codec
+
+
+def _remember(known: dict[int, Any], what: _Code | _Result) -> None:
+    if len(known) >= _MOST_CACHED:
+        known.clear()
+    known[id(what.code)] = what
 
 
 def _look_up(annotation: str, function: Callable[..., Any]) -> Codec[Any] | None:

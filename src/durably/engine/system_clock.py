@@ -1,7 +1,7 @@
 """The only place that asks for the time."""
 
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Final
 
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
@@ -19,7 +19,7 @@ class SystemClock:
         if latest[0] != milliseconds:
             # Steps and their events ask several times within one millisecond: they share the instant, and
             # with it its text form. One tuple, because the thread of the leases asks too.
-            latest = self._latest = (milliseconds, _EPOCH + timedelta(milliseconds=milliseconds))
+            latest = self._latest = (milliseconds, datetime.fromtimestamp(milliseconds / 1000, UTC))
         return latest[1]
 
     def monotonic(self) -> float:

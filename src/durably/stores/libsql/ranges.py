@@ -38,11 +38,12 @@ def oldest_waiting(job_names: Sequence[str], limit: int) -> tuple[str, list[Any]
 
 def list_statement(query: RunQuery) -> tuple[str, list[Any]]:
     """Return a statement whose work depends on the page asked for, not on how many runs are stored."""
+    query = queries.in_ranges(query)
     columns = [
         (column, values) for column, values in (("job_name", query.job_names), ("status", query.statuses)) if values
     ]
     ranges = list(product(*(values for _, values in columns)))
-    if query.labels or not columns or len(ranges) > MOST_RANGES:
+    if query.labels or len(ranges) > MOST_RANGES:
         return queries.list_statement(query)
     reach = queries.NO_LIMIT if query.limit is None else query.limit + query.offset
     condition = " AND ".join(f"{column} = ?" for column, _ in columns)

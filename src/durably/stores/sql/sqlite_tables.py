@@ -39,7 +39,6 @@ _VERSION_1: Final = (
 _VERSION_2: Final = (
     # Claims and lists by job and status: one range each, whatever else is stored.
     "CREATE INDEX idx_durably_runs_job_status_created ON durably_runs (job_name, status, created_at, id)",
-    "CREATE INDEX idx_durably_runs_created ON durably_runs (created_at, id)",
     # Runs by label, newest first: ids sort by creation.
     "CREATE INDEX idx_durably_run_labels_newest ON durably_run_labels (key, value, run_id)",
     """CREATE TABLE durably_events (

@@ -41,11 +41,13 @@ log = logging.getLogger("durably.sqlite")
 class Transaction:
     """What a unit of work sees: the connection, one instant for all, and a place for events."""
 
-    __slots__ = ("connection", "events", "execute", "instant", "now")
+    __slots__ = ("change", "connection", "events", "execute", "instant", "now")
 
-    def __init__(self, connection: sqlite3.Connection, clock: Clock) -> None:
+    def __init__(self, connection: sqlite3.Connection, cursor: sqlite3.Cursor, clock: Clock) -> None:
         self.connection = connection
         self.execute = connection.execute
+        self.change = cursor.execute
+        """Like `execute`, for what returns no rows: on one cursor for all, which saves making one each time."""
         self.instant = clock.now()
         self.now = to_text(self.instant)
         self.events: list[DurablyEvent] = []
@@ -141,6 +143,7 @@ class GroupCommit:
     ) -> None:
         self._database = database
         self._connection = connection
+        self._cursor = connection.cursor()
         self._clock = clock
         self._threads = threads
         self._write_events = write_events
@@ -248,12 +251,13 @@ class GroupCommit:
                     waiting.future.set_exception(batch.error)
             return
         for waiting, result in zip(batch.waiting, batch.results, strict=True):
-            if waiting.future.done():
+            future = waiting.future
+            if future.done():
                 continue
             if isinstance(result, BaseException):
-                waiting.future.set_exception(result)
+                future.set_exception(result)
             else:
-                waiting.future.set_result(result)
+                future.set_result(result)
         if batch.row:
             self._committed(batch.row, batch.announced, batch.events)
 
@@ -304,40 +308,43 @@ class GroupCommit:
 
     def _transact(self, batch: _Batch, run: Callable[[Transaction, _Batch], None], *, wait_for_lock: bool) -> None:
         self._begin(wait_for_lock=wait_for_lock)
-        transaction = Transaction(self._connection, self._clock)
+        transaction = Transaction(self._connection, self._cursor, self._clock)
         run(transaction, batch)
         batch.events = transaction.events
         if batch.announced or batch.events:
             batch.row = self._write_events(transaction, batch.announced + batch.events)
         started = time.perf_counter()
-        self._connection.execute("COMMIT")
+        self._cursor.execute("COMMIT")
         self._pace.saw(time.perf_counter() - started)
         if self._checkpoints is not None:
             self._checkpoints.saw_commit()
 
     def _begin(self, *, wait_for_lock: bool) -> None:
-        deadline = time.monotonic() + _LOCK_SECONDS
+        deadline: float | None = None
         while True:
             try:
-                self._connection.execute("BEGIN IMMEDIATE")
+                self._cursor.execute("BEGIN IMMEDIATE")
                 return
             except sqlite3.OperationalError as error:
                 if (error.sqlite_errorcode & 0xFF) != sqlite3.SQLITE_BUSY:
                     raise
                 if not wait_for_lock:
                     raise _BusyError from error
-                if time.monotonic() >= deadline:
+                now = time.monotonic()
+                if deadline is None:
+                    deadline = now + _LOCK_SECONDS
+                elif now >= deadline:
                     raise
             time.sleep(_LOCK_TRIES_PAUSE_SECONDS)
 
     def _run_all(self, transaction: Transaction, batch: _Batch) -> None:
-        results = []
+        connection, results = self._connection, []
         for waiting in batch.waiting:
-            changes, events = self._connection.total_changes, len(transaction.events)
+            changes, events = connection.total_changes, len(transaction.events)
             try:
                 results.append(waiting.unit(transaction))
             except DurablyError as refusal:
-                if self._connection.total_changes != changes:
+                if connection.total_changes != changes:
                     raise
                 # Refused before it wrote anything: there is nothing to undo.
                 del transaction.events[events:]

@@ -156,9 +156,11 @@ class SqliteStore:
         """Return the JSON text of every completed step of a run by name, in one read."""
         return await self._read(lambda connection: reads.checkpoints(connection, run_id))
 
-    async def record_step(self, claim: Claim, step: StepRecord, progress_json: str | None, event: DurablyEvent) -> bool:
+    def record_step(
+        self, claim: Claim, step: StepRecord, progress_json: str | None, event: DurablyEvent
+    ) -> asyncio.Future[bool]:
         """Fenced: store a finished step, and the latest progress where it is not stored yet."""
-        return await self._write(lambda transaction: writes.record_step(transaction, claim, step, progress_json, event))
+        return self._write(lambda transaction: writes.record_step(transaction, claim, step, progress_json, event))
 
     async def save_progress(self, claim: Claim, progress_json: str) -> bool:
         """Fenced: store the latest progress."""
@@ -222,11 +224,11 @@ class SqliteStore:
     # --- connections -------------------------------------------------------------------------------
 
     def _open(self) -> GroupCommit:
-        loop = asyncio.get_running_loop()
-        if self._writer is not None:
+        loop, writer = asyncio.get_running_loop(), self._writer
+        if writer is not None:
             if loop is not self._loop:
-                self._move_to(loop, self._writer)
-            return self._writer
+                self._move_to(loop, writer)
+            return writer
         if self._is_closed:
             raise StoreError(f"{self.name} was closed: make a new instance to use it again")
         self._loop = loop

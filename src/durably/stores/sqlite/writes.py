@@ -191,12 +191,12 @@ def record_step(
     """Store a finished step, if the claim still holds."""
     fence = (transaction.now, claim.run_id, claim.generation)
     if step.error is None:
-        held = transaction.execute(sql.ADVANCE_RUN, (step.index + 1, progress_json, *fence)).rowcount
+        held = transaction.change(sql.ADVANCE_RUN, (step.index + 1, progress_json, *fence)).rowcount
     else:
-        held = transaction.execute(sql.TOUCH_RUN, (progress_json, *fence)).rowcount
+        held = transaction.change(sql.TOUCH_RUN, (progress_json, *fence)).rowcount
     if not held:
         return False
-    transaction.execute(
+    transaction.change(
         sql.INSERT_STEP,
         (
             step.id,
@@ -217,7 +217,7 @@ def record_step(
 def save_progress(transaction: Transaction, claim: Claim, progress_json: str) -> bool:
     """Store the latest progress, if the claim still holds."""
     return (
-        transaction.execute(sql.TOUCH_RUN, (progress_json, transaction.now, claim.run_id, claim.generation)).rowcount
+        transaction.change(sql.TOUCH_RUN, (progress_json, transaction.now, claim.run_id, claim.generation)).rowcount
         == 1
     )
 
@@ -238,13 +238,13 @@ def finish(
             end = ("completed", outcome.output_json, None)
         case Failed():
             end = ("failed", None, outcome.error)
-    held = transaction.execute(
+    held = transaction.change(
         sql.FINISH_RUN, (*end, progress_json, transaction.now, transaction.now, claim.run_id, claim.generation)
     ).rowcount
     if not held:
         return False
     if not preserve_steps:
-        transaction.execute(sql.DELETE_STEPS, (claim.run_id,))
+        transaction.change(sql.DELETE_STEPS, (claim.run_id,))
     transaction.events.append(event)
     return True
 
