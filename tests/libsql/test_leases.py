@@ -79,7 +79,7 @@ async def test_a_renewal_that_comes_after_the_end_is_no_lost_lease(
     arrive, is_ended = asyncio.Event(), asyncio.Event()
 
     def hold_the_end(request: Request) -> asyncio.Event | None:
-        if "-- End a run, but only under our own lease" not in request.sql:
+        if "-- End runs, but only under our own leases" not in request.sql:
             return None
         is_ended.set()
         return arrive

@@ -34,7 +34,7 @@ async def count(step: StepContext, input: Any) -> Any:
     return [await step.run(f"step-{n}", lambda n=n: n) for n in range(3)]
 
 
-@pytest.mark.parametrize("fragment", ["INSERT INTO durably_steps", "-- End a run, but only under our own lease"])
+@pytest.mark.parametrize("fragment", ["INSERT INTO durably_steps", "-- End runs, but only under our own leases"])
 async def test_a_checkpoint_or_an_end_is_written_again_and_counted_once(
     open_durably: OpenDurably, between: Middleman, server: LibsqlServer, fragment: str
 ) -> None:

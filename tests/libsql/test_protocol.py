@@ -89,6 +89,25 @@ async def test_what_is_written_at_one_moment_goes_out_together(open_durably: Ope
     assert len(await durably.get_runs()) == 50
 
 
+async def test_many_steps_are_as_many_statements_as_one(open_durably: OpenDurably, between: Middleman) -> None:
+    """D5: the server prepares each statement anew, so what goes out together shares them."""
+    both = asyncio.Barrier(2)
+
+    @define_job(name="pair")
+    async def pair(step: StepContext, input: int) -> int:
+        await step.run("first", both.wait)
+        return await step.run("second", both.wait)
+
+    durably = await open_durably(pair, database=between.url)
+    await durably.jobs.pair.batch_trigger([1, 2])
+    between.requests.clear()
+    await durably.process_until_idle()
+
+    recorded = [request.sql for request in between.asked if "INSERT INTO durably_steps" in request.sql]
+    assert [sql.count("INSERT INTO durably_steps") for sql in recorded] == [1, 1]
+    assert {run.completed_step_count for run in await durably.get_runs()} == {2}
+
+
 async def test_a_write_that_fails_fails_alone(open_durably: OpenDurably, server: LibsqlServer) -> None:
     """Group commit: those who shared its transaction are written all the same."""
     durably = await open_durably(echo)

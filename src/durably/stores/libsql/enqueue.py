@@ -15,7 +15,7 @@ from durably.core.runs import TriggerResult
 from durably.core.store import NewRun
 from durably.stores.libsql import statements as sql
 from durably.stores.libsql.hrana import Rows, Statement
-from durably.stores.libsql.writes import Unit
+from durably.stores.libsql.unit import Unit
 from durably.stores.sql import sqlite_queries as queries
 from durably.stores.sql.rows import labels_to_text, result_from_row, row_of_new, run_from_new
 from durably.stores.sql.rules import may_coalesce
@@ -38,7 +38,7 @@ def enqueue(origin: str, runs: Sequence[NewRun]) -> Unit[list[TriggerResult[Any]
     parts: list[_Part] = []
     is_single = len(runs) == 1
     for group in _groups(runs):
-        is_keyed = _has_key(group[0])
+        is_keyed = has_key(group[0])
         parts.append(_Part(len(statements), group, is_keyed))
         statements += _store_keyed(origin, group[0], is_single=is_single) if is_keyed else _store(origin, group)
 
@@ -58,20 +58,27 @@ def enqueue(origin: str, runs: Sequence[NewRun]) -> Unit[list[TriggerResult[Any]
         return _conflict(part.runs[0], waiting)
 
     # Several runs are undone together when one of them meets a waiting run of its key.
-    return Unit(statements, result, alone=not is_single and any(map(_has_key, runs)), refused=refused)
+    return Unit(statements, result, alone=not is_single and any(map(has_key, runs)), refused=refused)
+
+
+def enqueue_unkeyed(origin: str, orders: Sequence[Sequence[NewRun]]) -> Unit[list[list[TriggerResult[Any]]]]:
+    """Store the runs of several orders, none of which has a key."""
+    runs = [new for order in orders for new in order]
+    return Unit(_store(origin, runs), lambda _: [[run_from_new(new) for new in order] for order in orders])
 
 
 def _groups(runs: Sequence[NewRun]) -> list[list[NewRun]]:
     groups: list[list[NewRun]] = []
     for new in runs:
-        if groups and not _has_key(new) and not _has_key(groups[-1][0]):
+        if groups and not has_key(new) and not has_key(groups[-1][0]):
             groups[-1].append(new)
         else:
             groups.append([new])
     return groups
 
 
-def _has_key(new: NewRun) -> bool:
+def has_key(new: NewRun) -> bool:
+    """Tell whether another run may stand for a new one."""
     return new.idempotency_key is not None or new.concurrency_key is not None
 
 

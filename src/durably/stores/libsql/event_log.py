@@ -42,6 +42,7 @@ class EventLog:
         self._sink: Sink | None = None
         self._changed: Callable[[], None] = lambda: None
         self._delivered = 0
+        self._looked_at = 0.0
         self._own: deque[Told] = deque()
         self._flush: asyncio.TimerHandle | None = None
         self._polling: asyncio.Task[None] | None = None
@@ -97,6 +98,7 @@ class EventLog:
         if others is None:
             # Begun to follow while this transaction was under way: what stands before ours is not known yet.
             return
+        self._looked_at = asyncio.get_running_loop().time()
         for row, events in others:
             self._deliver_own(before=row)
             self._deliver(Told(row, decode_events(events), "elsewhere"))
@@ -119,15 +121,20 @@ class EventLog:
         self._flush = None
         self._writer.flush_soon()
 
+    def _is_news_on_its_way(self, now: float) -> bool:
+        # Every write looks as well: a request of its own would only make the next write wait.
+        return self._writer.is_busy or now - self._looked_at < self._interval
+
     async def _poll(self) -> None:
         loop = asyncio.get_running_loop()
         told_of_change = loop.time()
         trouble = 0.0
         while True:
             await asyncio.sleep(max(self._interval, trouble))
-            self._interval = min(self._interval * _SLOWER, self._poll_seconds)
             try:
-                await self._writer.look()
+                if not self._is_news_on_its_way(loop.time()):
+                    self._interval = min(self._interval * _SLOWER, self._poll_seconds)
+                    await self._writer.look()
                 trouble = 0.0
             except StoreError as error:
                 trouble = min(max(2 * trouble, self._poll_seconds), _LONGEST_TROUBLE_SECONDS)

@@ -17,7 +17,8 @@ from durably.core.events import DurablyEvent
 from durably.core.store import Source
 from durably.stores.libsql.client import Client
 from durably.stores.libsql.hrana import Rows, Statement, StatementFailedError
-from durably.stores.libsql.writes import Unit, Writes
+from durably.stores.libsql.unit import Part, Unit
+from durably.stores.libsql.writes import Writes
 
 T = TypeVar("T")
 
@@ -30,8 +31,16 @@ _MOST_EVENTS: Final = 1_000
 
 
 class _Waiting(NamedTuple):
-    unit: Unit[Any]
+    unit: Unit[Any] | Part[Any]
     future: asyncio.Future[Any]
+
+
+class _Group(NamedTuple):
+    """A unit and who waits for it: one for all of its result, or one for each item of it."""
+
+    unit: Unit[Any]
+    futures: list[asyncio.Future[Any]]
+    is_shared: bool
 
 
 class Told(NamedTuple):
@@ -66,7 +75,7 @@ class GroupCommit:
         self._looks: list[asyncio.Future[None]] = []
         self._serving: asyncio.Task[None] | None = None
 
-    async def run(self, unit: Unit[T]) -> T:
+    async def run(self, unit: Unit[T] | Part[T]) -> T:
         """Do `unit` in the next transaction and return its result once that is committed."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(unit, future))
@@ -98,6 +107,11 @@ class GroupCommit:
         self._announced.append(event)
 
     @property
+    def is_busy(self) -> bool:
+        """Tell whether a request is under way."""
+        return self._serving is not None and not self._serving.done()
+
+    @property
     def announced(self) -> int:
         """Return how many events wait for a transaction."""
         return len(self._announced)
@@ -108,7 +122,7 @@ class GroupCommit:
             self._serve_soon()
 
     def _serve_soon(self) -> None:
-        if self._serving is None or self._serving.done():
+        if not self.is_busy:
             self._serving = asyncio.get_running_loop().create_task(self._serve(), name="durably-libsql-writer")
 
     async def _serve(self) -> None:
@@ -144,8 +158,9 @@ class GroupCommit:
 
     async def _commit(self, units: list[_Waiting], announced: list[DurablyEvent]) -> None:
         statements = [self._writes.tell(announced)] if announced else []
-        for waiting in units:
-            statements += waiting.unit.statements
+        groups = _grouped(units)
+        for group in groups:
+            statements += group.unit.statements
         look = self._log.look()
         try:
             rows, others = await self._send(statements, look)
@@ -158,7 +173,7 @@ class GroupCommit:
             ((row, _),) = rows.pop(0)
             told.append(Told(row, announced, "announced"))
             del statements[0]
-        self._settle(units, rows)
+        _settle(groups, rows)
         self._log.arrived(told + _told(statements, rows), others)
 
     async def _send(self, statements: list[Statement], look: Statement | None) -> tuple[list[Rows], Rows | None]:
@@ -196,19 +211,37 @@ class GroupCommit:
                     _fail([waiting.future], apart)
             return
         refusal = None
-        if units and units[0].unit.refused is not None and failure.position is not None:
-            refusal = units[0].unit.refused(failure.position, failure.results)
+        if units and (refused := _grouped(units)[0].unit.refused) is not None and failure.position is not None:
+            refusal = refused(failure.position, failure.results)
         raise refusal or error from failure
 
-    def _settle(self, units: list[_Waiting], rows: list[Rows]) -> None:
-        start = 0
-        for unit, future in units:
-            end = start + len(unit.statements)
-            try:
-                _resolve(future, unit.result(rows[start:end]))
-            except DurablyError as refusal:
-                _fail([future], refusal)
-            start = end
+
+def _grouped(units: list[_Waiting]) -> list[_Group]:
+    shared: dict[Any, tuple[int, list[Any], list[asyncio.Future[Any]]]] = {}
+    alone: list[_Group] = []
+    for unit, future in units:
+        if isinstance(unit, Part):
+            _, values, futures = shared.setdefault(unit.together, (unit.place, [], []))
+            values.append(unit.value)
+            futures.append(future)
+        else:
+            alone.append(_Group(unit, [future], is_shared=False))
+    in_order = sorted(shared.items(), key=lambda item: item[1][0])
+    return [_Group(together(values), futures, is_shared=True) for together, (_, values, futures) in in_order] + alone
+
+
+def _settle(groups: list[_Group], rows: list[Rows]) -> None:
+    start = 0
+    for unit, futures, is_shared in groups:
+        end = start + len(unit.statements)
+        try:
+            result = unit.result(rows[start:end])
+        except DurablyError as refusal:
+            _fail(futures, refusal)
+        else:
+            for future, each in zip(futures, result if is_shared else [result], strict=True):
+                _resolve(future, each)
+        start = end
 
 
 def _told(statements: list[Statement], rows: list[Rows]) -> list[Told]:

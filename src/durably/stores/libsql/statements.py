@@ -187,57 +187,95 @@ WHERE status = 'leased' AND lease_expires_at = ''
 
 # --- fenced writes ---------------------------------------------------------------------------------
 
-_HELD: Final = "id = ? AND status = 'leased' AND lease_generation = ?"
-_IS_HELD: Final = f"EXISTS (SELECT 1 FROM durably_runs WHERE {_HELD})"
-# A step is recorded again when the answer to the first time was lost on the way.
-_IS_NEW_STEP: Final = "NOT EXISTS (SELECT 1 FROM durably_steps WHERE durably_steps.id = ?)"
+# What is written under leases comes as one JSON array for all runs, so that a group is as many statements as one step.
 
-TELL_STEP: Final = f"""
--- Tell of a finished step, but only under our own lease.
+
+def _held(parts: str, run: str, generation: str) -> str:
+    """Return the condition that a part is written under our own lease."""
+    return f"""EXISTS (
+  SELECT 1 FROM durably_runs AS run
+  WHERE run.id = json_extract({parts}.value, '{run}') AND run.status = 'leased'
+    AND run.lease_generation = json_extract({parts}.value, '{generation}')
+)"""
+
+
+# A step is recorded again when the answer to the first time was lost on the way.
+_IS_NEW: Final = """NOT EXISTS (
+  SELECT 1 FROM durably_steps AS stored WHERE stored.id = json_extract(step.value, '$[0]')
+)"""
+
+TELL_STEPS: Final = f"""
+-- Tell of finished steps, but only under our own leases: id, run, generation, event.
 INSERT INTO durably_events (origin, events, created_at)
-SELECT ?, ?, {NOW} WHERE {_IS_HELD} AND {_IS_NEW_STEP}
+SELECT ?, '[' || group_concat(json_extract(step.value, '$[3]'), ',') || ']', {NOW} FROM json_each(?) AS step
+WHERE {_held("step", "$[1]", "$[2]")} AND {_IS_NEW}
+HAVING count(*) > 0
 RETURNING position, events
 """
 
-ADVANCE_RUN: Final = f"""
--- Count a completed step, but only under our own lease.
+ADVANCE_RUNS: Final = f"""
+-- Count finished steps, but only under our own leases: id, run, generation, next index, completed, progress.
 UPDATE durably_runs
-SET current_step_index = MAX(current_step_index, ?), completed_step_count = completed_step_count + 1,
-    progress = COALESCE(?, progress), updated_at = {NOW}
-WHERE {_HELD} AND {_IS_NEW_STEP}
+SET current_step_index = MAX(durably_runs.current_step_index, change.next_index),
+    completed_step_count = durably_runs.completed_step_count + change.completed,
+    progress = COALESCE(change.latest, durably_runs.progress), updated_at = {NOW}
+FROM (
+  SELECT json_extract(step.value, '$[1]') AS run_id, json_extract(step.value, '$[2]') AS generation,
+    MAX(json_extract(step.value, '$[3]')) AS next_index, SUM(json_extract(step.value, '$[4]')) AS completed,
+    MAX(json_extract(step.value, '$[5]')) AS latest
+  FROM json_each(?) AS step
+  WHERE {_IS_NEW}
+  GROUP BY 1, 2
+) AS change
+WHERE durably_runs.id = change.run_id AND durably_runs.status = 'leased'
+  AND durably_runs.lease_generation = change.generation
 """
 
-TOUCH_RUN: Final = f"""
--- Note that something happened, but only under our own lease.
-UPDATE durably_runs SET progress = COALESCE(?, progress), updated_at = {NOW} WHERE {_HELD}
-RETURNING id
-"""
-
-INSERT_STEP: Final = f"""
--- Store a finished step, but only under our own lease.
+INSERT_STEPS: Final = f"""
+-- Store finished steps, but only under our own leases: the columns, then the generation.
 INSERT INTO durably_steps ({STEP_COLUMNS})
-SELECT ?, ?, ?, ?, ?, ?, ?, ?, ? WHERE {_IS_HELD} AND {_IS_NEW_STEP}
+SELECT {", ".join(f"json_extract(step.value, '$[{n}]')" for n in range(len(STEP_COLUMNS.split(","))))}
+FROM json_each(?) AS step
+WHERE {_held("step", "$[1]", "$[9]")} AND {_IS_NEW}
+RETURNING id
 """
 
 STEP_IS_STORED: Final = "SELECT 1 FROM durably_steps WHERE id = ?"
 
-TELL_END: Final = f"""
--- Tell of the end of a run, but only under our own lease.
-INSERT INTO durably_events (origin, events, created_at) SELECT ?, ?, {NOW} WHERE {_IS_HELD}
+TOUCH_RUN: Final = f"""
+-- Note the progress of a run, but only under our own lease.
+UPDATE durably_runs SET progress = COALESCE(?, progress), updated_at = {NOW}
+WHERE id = ? AND status = 'leased' AND lease_generation = ?
+RETURNING id
+"""
+
+TELL_ENDS: Final = f"""
+-- Tell of the end of runs, but only under our own leases: run, generation, event.
+INSERT INTO durably_events (origin, events, created_at)
+SELECT ?, '[' || group_concat(json_extract(ended.value, '$[2]'), ',') || ']', {NOW} FROM json_each(?) AS ended
+WHERE {_held("ended", "$[0]", "$[1]")}
+HAVING count(*) > 0
 RETURNING position, events
 """
 
 DELETE_STEPS_OF_HELD: Final = f"""
--- Drop the checkpoints of a run that ends, but only under our own lease.
-DELETE FROM durably_steps WHERE run_id = ? AND {_IS_HELD}
+-- Drop the checkpoints of runs that end, but only under our own leases: run, generation.
+DELETE FROM durably_steps WHERE run_id IN (
+  SELECT json_extract(ended.value, '$[0]') FROM json_each(?) AS ended WHERE {_held("ended", "$[0]", "$[1]")}
+)
 """
 
-FINISH_RUN: Final = f"""
--- End a run, but only under our own lease.
+FINISH_RUNS: Final = f"""
+-- End runs, but only under our own leases: run, generation, status, output, error, progress.
 UPDATE durably_runs
-SET status = ?, output = ?, error = ?, progress = COALESCE(?, progress), lease_owner = NULL,
-    lease_expires_at = NULL, completed_at = {NOW}, updated_at = {NOW}
-WHERE {_HELD}
+SET status = json_extract(ended.value, '$[2]'), output = json_extract(ended.value, '$[3]'),
+    error = json_extract(ended.value, '$[4]'),
+    progress = COALESCE(json_extract(ended.value, '$[5]'), durably_runs.progress),
+    lease_owner = NULL, lease_expires_at = NULL, completed_at = {NOW}, updated_at = {NOW}
+FROM json_each(?) AS ended
+WHERE durably_runs.id = json_extract(ended.value, '$[0]') AND durably_runs.status = 'leased'
+  AND durably_runs.lease_generation = json_extract(ended.value, '$[1]')
+RETURNING durably_runs.id
 """
 
 IS_FINISHED: Final = """

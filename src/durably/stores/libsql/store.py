@@ -23,13 +23,15 @@ from durably.stores.libsql import schema
 from durably.stores.libsql import statements as sql
 from durably.stores.libsql.address import Address
 from durably.stores.libsql.client import Client, Server
-from durably.stores.libsql.enqueue import enqueue
+from durably.stores.libsql.enqueue import enqueue, enqueue_unkeyed, has_key
 from durably.stores.libsql.event_log import EventLog
+from durably.stores.libsql.fenced import FinishedRun, FinishedStep, finish_runs, record_steps, save_progress
 from durably.stores.libsql.group_commit import GroupCommit
 from durably.stores.libsql.hrana import Rows, Statement
 from durably.stores.libsql.ranges import MOST_RANGES, list_statement
 from durably.stores.libsql.renewer import LibsqlLeaseRenewer
-from durably.stores.libsql.writes import Unit, Writes, append_logs, trim_events
+from durably.stores.libsql.unit import Part, Unit
+from durably.stores.libsql.writes import Writes, append_logs, trim_events
 from durably.stores.sql import sqlite_queries as queries
 from durably.stores.sql.rows import log_from_row, run_from_row, step_from_row
 
@@ -39,6 +41,10 @@ _EVENTS_KEPT_FOR: Final = timedelta(minutes=10)
 _EVENT_ROWS_KEPT: Final = 100_000
 _ROWS_PER_TRIM: Final = 1_000
 _ROWS_PER_PAGE: Final = 500
+# In one transaction the steps of a run are stored before its end.
+_STEPS: Final = 0
+_ENDS: Final = 1
+_TRIGGERS: Final = 2
 
 
 class LibsqlStore:
@@ -83,7 +89,11 @@ class LibsqlStore:
 
     async def enqueue(self, runs: Sequence[NewRun]) -> list[TriggerResult[Any]]:
         """Store all `runs` or none, by the rules of idempotency and concurrency keys."""
-        return await self._write(enqueue(self._events.origin, runs)) if runs else []
+        if not runs:
+            return []
+        if any(map(has_key, runs)):
+            return await self._write(enqueue(self._events.origin, runs))
+        return await self._write(Part(runs, self._enqueue_unkeyed, _TRIGGERS))
 
     async def get_run(self, run_id: str) -> Run[Any] | None:
         """Return a run, or None."""
@@ -149,19 +159,24 @@ class LibsqlStore:
 
     async def record_step(self, claim: Claim, step: StepRecord, progress_json: str | None, event: DurablyEvent) -> bool:
         """Fenced: store a finished step, and the latest progress where it is not stored yet."""
-        return await self._write(self._writes.record_step(claim, step, progress_json, event))
+        finished = FinishedStep(claim, step, progress_json, event)
+        if await self._write(Part(finished, self._record_steps, _STEPS)):
+            return True
+        # Refused, or done the first time, when the answer was lost on the way.
+        return bool(await self._read(sql.STEP_IS_STORED, step.id))
 
     async def save_progress(self, claim: Claim, progress_json: str) -> bool:
         """Fenced: store the latest progress."""
-        return await self._write(self._writes.save_progress(claim, progress_json))
+        return await self._write(save_progress(claim, progress_json))
 
     async def finish(
         self, claim: Claim, outcome: Completed | Failed, progress_json: str | None, event: DurablyEvent
     ) -> bool:
         """Fenced: end the run, and delete its steps unless they are preserved."""
-        return await self._write(
-            self._writes.finish(claim, outcome, progress_json, event, preserve_steps=self.preserve_steps)
-        )
+        finished = FinishedRun(claim, outcome, progress_json, event)
+        if await self._write(Part(finished, self._finish_runs, _ENDS)):
+            return True
+        return bool(await self._read(sql.IS_FINISHED, claim.run_id, claim.generation, *finished.end))
 
     async def append_logs(self, logs: Sequence[Log], data_json: Sequence[str | None]) -> None:
         """Store log lines of runs that still exist."""
@@ -237,7 +252,16 @@ class LibsqlStore:
                     return event.progress
         return None
 
-    async def _write(self, unit: Unit[T]) -> T:
+    def _enqueue_unkeyed(self, orders: Sequence[Sequence[NewRun]]) -> Unit[list[list[TriggerResult[Any]]]]:
+        return enqueue_unkeyed(self._events.origin, orders)
+
+    def _record_steps(self, finished: Sequence[FinishedStep]) -> Unit[list[bool]]:
+        return record_steps(self._events.origin, finished)
+
+    def _finish_runs(self, finished: Sequence[FinishedRun]) -> Unit[list[bool]]:
+        return finish_runs(self._events.origin, finished, preserve_steps=self.preserve_steps)
+
+    async def _write(self, unit: Unit[T] | Part[T]) -> T:
         self._open()
         return await self._writer.run(unit)
 

@@ -3,42 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final
 
 from durably.core.clock import from_text, to_text
-from durably.core.errors import ConflictError, DurablyError, NotFoundError
+from durably.core.errors import ConflictError, NotFoundError
 from durably.core.event_codec import encode_events
 from durably.core.events import DurablyEvent
 from durably.core.leases import Claim
 from durably.core.logs import Log
-from durably.core.outcomes import Completed, Failed
 from durably.core.runs import Run
-from durably.core.store import Claimed, StepRecord
+from durably.core.store import Claimed
 from durably.stores.libsql import statements as sql
 from durably.stores.libsql.hrana import Rows, Statement
 from durably.stores.libsql.ranges import oldest_waiting
+from durably.stores.libsql.unit import Unit
 from durably.stores.sql import sqlite_queries as queries
 from durably.stores.sql.rows import run_from_row
 
-T = TypeVar("T")
-
 EXPIRED_AND_REPLACED: Final = "Lease expired; pending run already exists"
-
-
-@dataclass(slots=True)
-class Unit(Generic[T]):
-    """Statements of one write, and what becomes of their rows, which may be a `DurablyError` to raise.
-
-    One that is undone when a statement fails goes `alone`; `refused` turns that failure into its error.
-    """
-
-    statements: list[Statement]
-    result: Callable[[list[Rows]], T]
-    alone: bool = False
-    refused: Callable[[int, list[Rows]], DurablyError | None] | None = None
 
 
 class Writes:
@@ -89,65 +73,6 @@ class Writes:
             Statement(sql.FAIL_REPLACED, (EXPIRED_AND_REPLACED,)),
             Statement(sql.RETURN_TO_PENDING),
         ]
-
-    # --- fenced ------------------------------------------------------------------------------------
-
-    def record_step(self, claim: Claim, step: StepRecord, progress_json: str | None, event: DurablyEvent) -> Unit[bool]:
-        """Store a finished step, if the claim still holds."""
-        fence = (claim.run_id, claim.generation)
-        new = (*fence, step.id)
-        if step.error is None:
-            advance = Statement(sql.ADVANCE_RUN, (step.index + 1, progress_json, *new))
-        else:
-            advance = Statement(sql.TOUCH_RUN, (progress_json, *fence))
-        values = (
-            step.id,
-            claim.run_id,
-            step.name,
-            step.index,
-            "completed" if step.error is None else "failed",
-            step.output_json,
-            step.error,
-            to_text(step.started_at),
-            to_text(step.completed_at),
-        )
-        statements = [
-            Statement(sql.TELL_STEP, (self._origin, encode_events([event]), *new), tells=True),
-            advance,
-            Statement(sql.INSERT_STEP, (*values, *new)),
-            Statement(sql.STEP_IS_STORED, (step.id,)),
-        ]
-        return Unit(statements, lambda rows: bool(rows[-1]))
-
-    def save_progress(self, claim: Claim, progress_json: str) -> Unit[bool]:
-        """Store the latest progress, if the claim still holds."""
-        arguments = (progress_json, claim.run_id, claim.generation)
-        return Unit([Statement(sql.TOUCH_RUN, arguments)], lambda rows: bool(rows[0]))
-
-    def finish(
-        self,
-        claim: Claim,
-        outcome: Completed | Failed,
-        progress_json: str | None,
-        event: DurablyEvent,
-        *,
-        preserve_steps: bool,
-    ) -> Unit[bool]:
-        """End the run, if the claim still holds."""
-        match outcome:
-            case Completed():
-                end: tuple[str, str | None, str | None] = ("completed", outcome.output_json, None)
-            case Failed():
-                end = ("failed", None, outcome.error)
-        fence = (claim.run_id, claim.generation)
-        delete = Statement(sql.DELETE_STEPS_OF_HELD, (claim.run_id, *fence))
-        statements = [
-            Statement(sql.TELL_END, (self._origin, encode_events([event]), *fence), tells=True),
-            *([] if preserve_steps else [delete]),
-            Statement(sql.FINISH_RUN, (*end, progress_json, *fence)),
-            Statement(sql.IS_FINISHED, (*fence, *end)),
-        ]
-        return Unit(statements, lambda rows: bool(rows[-1]))
 
     # --- from outside ------------------------------------------------------------------------------
 
