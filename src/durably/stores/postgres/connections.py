@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
@@ -43,8 +44,17 @@ class Server:
             arguments["server_settings"] = self._tuned(arguments["server_settings"])
         try:
             connection: Connection = await asyncpg.connect(**arguments)
+        except ssl.SSLCertVerificationError as error:
+            # Not one of the errors after which trying again may help.
+            raise StoreError(
+                f"{self.name} cannot be trusted: see the host, `sslmode` and `sslrootcert` of the URL ({error})"
+            ) from error
         except (ValueError, asyncpg.ClientConfigurationError) as error:
             raise StoreError(f"{self.name} cannot be connected to: {error}") from error
+        except FileNotFoundError as error:
+            if (missing := self.options.missing_file()) is None:
+                raise
+            raise StoreError(f"{self.name} cannot be connected to: there is no file as in {missing}") from error
         except asyncpg.TargetServerAttributeNotMatched:
             raise
         except asyncpg.InternalClientError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
@@ -56,6 +57,7 @@ _NEEDLESS: Final = frozenset(
         "sslsni",
     ]
 )
+_FILES: Final = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 _REFUSED: Final = frozenset(
     ["channel_binding", "hostaddr", "load_balance_hosts", "replication", "requirepeer", "require_auth"]
 )
@@ -75,6 +77,7 @@ class PostgresOptions:
     direct: tuple[str, int | None] | None
     connect_seconds: float
     command_seconds: float
+    files: dict[str, str]
 
     @staticmethod
     def parse(url: str) -> PostgresOptions:
@@ -99,6 +102,7 @@ class PostgresOptions:
             direct=_address("direct", own["direct"]),
             connect_seconds=_seconds("connect_timeout", connect, _DEFAULT_CONNECT_SECONDS),
             command_seconds=_seconds("command_timeout", command, _DEFAULT_COMMAND_SECONDS),
+            files={name: driver[name] for name in _FILES if name in driver},
         )
 
     def arguments(self, *, direct: bool) -> dict[str, Any]:
@@ -113,6 +117,12 @@ class PostgresOptions:
         else:
             arguments["server_settings"] = self.server_settings
         return arguments
+
+    def missing_file(self) -> str | None:
+        """Return the parameter that names a file which is not there, as it stands in the URL."""
+        return next(
+            (f"{name}={path}" for name, path in self.files.items() if not Path(path).expanduser().exists()), None
+        )
 
     @property
     def can_listen(self) -> bool:
