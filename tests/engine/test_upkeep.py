@@ -68,6 +68,33 @@ class TestRetention:
         assert await durably.process_until_idle() == 0
         assert await durably.get_runs() == []
 
+    async def test_a_worker_that_is_never_idle_purges_all_the_same(
+        self, open_durably: OpenDurably, clock: FakeClock
+    ) -> None:
+        """W3: after ten minutes without an idle moment; else the tables of a busy queue would grow for ever."""
+        gate = Gate()
+
+        @define_job(name="held")
+        async def held(step: StepContext, input: Any) -> None:
+            await step.run("waiting", gate.pass_through)
+
+        durably = await open_durably(job, held, clock=clock, retain_runs="1m", lease_duration=7200)
+        events = Events(durably)
+        for run in await durably.jobs.job.batch_trigger(list(range(150))):
+            await durably.cancel(run.id)
+        await durably.jobs.held.trigger(None)
+        await durably.start()
+        await gate.reached()
+        clock.advance(minutes=9)
+        await poll(durably)
+        assert events.of("run:delete") == []
+
+        clock.advance(minutes=2)
+        await poll(durably)
+
+        await events.until("run:delete", 150)
+        gate.open()
+
     async def test_without_retention_nothing_is_deleted(self, open_durably: OpenDurably, clock: FakeClock) -> None:
         """W3: `retain_runs` defaults to keeping everything."""
         durably = await open_durably(job, clock=clock)

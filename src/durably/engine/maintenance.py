@@ -13,6 +13,7 @@ from durably.core.store import Store
 from durably.engine.event_hub import EventHub
 
 _EVERY_SECONDS: Final = 60.0
+_NEVER_IDLE_SECONDS: Final = 600.0
 _PURGED_AT_ONCE: Final = 100
 
 log = logging.getLogger("durably")
@@ -28,6 +29,7 @@ class Maintenance:
         self._retain_runs = retain_runs
         self._last_idle: float | None = None
         self._last_busy: float | None = clock.monotonic()
+        self._last_whole = clock.monotonic()
 
     def is_due(self, *, idle: bool) -> bool:
         """Tell whether it is time: for everything when idle, for what cannot wait when busy."""
@@ -35,21 +37,28 @@ class Maintenance:
         return last is None or self._clock.monotonic() - last >= _EVERY_SECONDS
 
     async def run(self, *, idle: bool) -> None:
-        """Do everything when idle, only what cannot wait when busy."""
-        self._last_busy = self._clock.monotonic()
+        """Do everything when idle, or when there was no idle moment for long; else only what cannot wait."""
+        now = self._last_busy = self._clock.monotonic()
+        is_whole = idle or now - self._last_whole >= _NEVER_IDLE_SECONDS
         if idle:
-            self._last_idle = self._last_busy
+            self._last_idle = now
+        if is_whole:
+            self._last_whole = now
         try:
-            if idle:
+            if is_whole:
                 await self._store.recover_expired()
-                await self._purge()
+                await self._purge(idle=idle)
             await self._store.maintain(idle=idle)
         except Exception as error:
             log.warning("maintenance failed, it will be tried again: %s", error, exc_info=error)
             self._hub.announce(WorkerErrorEvent(timestamp=self._clock.now(), error=str(error), context="maintenance"))
 
-    async def _purge(self) -> None:
+    async def _purge(self, *, idle: bool) -> None:
         if self._retain_runs is None:
             return
-        while await self._store.purge_runs(self._clock.now() - self._retain_runs, _PURGED_AT_ONCE) == _PURGED_AT_ONCE:
-            await asyncio.sleep(0)
+        purged = _PURGED_AT_ONCE
+        while purged == _PURGED_AT_ONCE:
+            began = self._clock.monotonic()
+            purged = await self._store.purge_runs(self._clock.now() - self._retain_runs, _PURGED_AT_ONCE)
+            # A busy worker leaves half of the time to those whose steps want to be written.
+            await asyncio.sleep(0 if idle else self._clock.monotonic() - began)
