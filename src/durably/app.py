@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -364,11 +365,13 @@ class Durably:
     def emit(self, event: DurablyEvent) -> None:
         """Deliver an event to the listeners of this process, and give it its sequence.
 
+        JSON is text in an event made by hand: `RunCompleteEvent(..., output_json="7", duration=0.1)`.
         Raises `ValidationError` for what is no event.
         """
         if not isinstance(event, Event):
             raise refuse("event", event, "one of the event classes, as RunCancelEvent(...)")
-        self._bus.emit(event)
+        # One that was delivered before keeps the number it has for those who hold it.
+        self._bus.emit(replace(event, sequence=0) if event.sequence else event)
 
     async def subscribe(self, run_id: str) -> AsyncIterator[DurablyEvent]:
         """Yield the current state of a run as events, then what happens, to its end; wherever it executes.

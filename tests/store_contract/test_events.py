@@ -271,5 +271,8 @@ class TestListeners:
 
         (told,) = events.of("worker:error")
         assert (told.error, told.sequence > events.of("run:trigger")[0].sequence) == ("mine", True)
+        first = told.sequence
+        durably.emit(told)
+        assert [event.sequence for event in events.of("worker:error")] == [first, first + 1]
         with pytest.raises(ValidationError, match="event"):
             durably.emit({"type": "worker:error"})  # type: ignore[arg-type] # what a checker refuses

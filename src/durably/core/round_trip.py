@@ -62,7 +62,7 @@ def _fields(
     kind = node.get("type")
     if kind in _OWNERS:
         config = node.get("config") or {}
-        owner = getattr(node.get("cls"), "__name__", owner)
+        owner = getattr(node.get("cls"), "__name__", None) or str(config.get("title", owner))
         reads_by_name = bool(config.get("validate_by_name") or config.get("populate_by_name"))
     elif kind in _FIELDS:
         # A field of a dataclass knows its name, the others stand behind theirs.
