@@ -115,7 +115,8 @@ export class JobObserver<TInput = unknown, TOutput = unknown> extends Store<RunS
 
   #receive(event: DurablyEvent): void {
     if (event.runId === this.getSnapshot().runId) return
-    if (event.type === 'run:trigger') this.#follow(event.runId, 'pending')
+    // A coalesced trigger is one as well: its run is the pending one that it joined.
+    if (event.type === 'run:trigger' || event.type === 'run:coalesced') this.#follow(event.runId, 'pending')
     // Its trigger was missed; while another run is active, a run that waited is the older one.
     else if (event.type === 'run:leased' && this.#isIdle()) this.#follow(event.runId, 'leased')
   }

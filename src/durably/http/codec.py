@@ -63,7 +63,7 @@ def run_to_wire(run: Run[Any]) -> Fields:
         "id": run.id,
         "jobName": run.job_name,
         "input": run.input,
-        "status": run.status,
+        "status": str(run.status),
         "currentStepIndex": run.current_step_index,
         "completedStepCount": run.completed_step_count,
         "progress": None if run.progress is None else progress_to_wire(run.progress),

@@ -121,7 +121,7 @@ class DurablyHandler:
             context = await self._gate.authenticate(request)
             if self._on_request is not None:
                 await call_hook(self._on_request, *[request] * self._takes_request)
-            route = ROUTES.get((request.method, path))
+            route = ROUTES.get((request.scope["method"], path))
             if route is None:
                 return not_found()
             call = Call(request, context, self._durably, self._gate, self._sse_throttle, self._max_body_size)

@@ -231,6 +231,14 @@ describe('a job', () => {
     expect(job.getSnapshot()).toMatchObject({ runId: 'run-7', status: 'leased' })
   })
 
+  test('the pending run that a trigger joined is followed, whoever triggered it', () => {
+    const job = client.observeJob('import-csv', { autoResume: false })
+    job.subscribe(ignore)
+    const joined = { runId: 'kept', skippedInput: null, skippedLabels: {} }
+    transport.stream('/runs/subscribe').send(anEvent('run:coalesced', joined))
+    expect(job.getSnapshot()).toMatchObject({ runId: 'kept', status: 'pending' })
+  })
+
   test('a run that is leased while another is active is not newer', () => {
     const job = client.observeJob('import-csv', { autoResume: false })
     job.subscribe(ignore)
