@@ -89,6 +89,19 @@ def raw_steps(directory: Path, synchronous: Synchronous, *, per_commit: int, ste
         return steps / (time.perf_counter() - started)
 
 
+def raw_triggers(directory: Path, batches: int, size: int) -> float:
+    """Return how many pending runs per second `executemany` alone stores: ids, events and results cost nothing here."""
+    with fresh_file(directory) as url, closing(open_raw(file_of(url), "FULL")) as connection:
+        now = to_text(SystemClock().now())
+        rows = [(new_ulid(0), "steps", "1", None, None, "{}", now, now) for _ in range(batches * size)]
+        started = time.perf_counter()
+        for first in range(0, len(rows), size):
+            connection.execute("BEGIN IMMEDIATE")
+            connection.executemany(sql.INSERT_RUN, rows[first : first + size])
+            connection.execute("COMMIT")
+        return len(rows) / (time.perf_counter() - started)
+
+
 def raw_commits(directory: Path, count: int, pause: float) -> list[float]:
     """Return the seconds that single steps take with a pause before each, as an idle program has them."""
     with fresh_file(directory) as url, closing(open_raw(file_of(url), "FULL")) as connection:

@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks import workloads
 from benchmarks.figures import Line, Paired, in_turns, paired_line
-from benchmarks.limits import fresh_file, raw_steps
+from benchmarks.limits import fresh_file, raw_steps, raw_triggers
 
 Measure = Callable[[], float]
 
@@ -78,6 +78,8 @@ class Throughput:
         yield paired_line(f"W4 {sizes.triggers} triggers one by one", single, "/s", "F1", 0.6)
         batch = self._paired(self._f50, partial(workloads.batch_triggers, batches=sizes.batches, size=sizes.batch))
         yield paired_line(f"W4 triggers in batches of {sizes.batch}", batch, "/s", "F50", 1.5)
+        raw = in_turns(self._f50, partial(raw_triggers, self._directory, sizes.batches, sizes.batch), sizes.repetitions)
+        yield paired_line("the same rows by nothing but `executemany`", raw, "/s", "F50", None)
 
     def _paired(self, limit: Measure, workload: Callable[[str], Coroutine[Any, Any, float]], query: str = "") -> Paired:
         return in_turns(limit, partial(self._once, workload, query), self._sizes.repetitions)

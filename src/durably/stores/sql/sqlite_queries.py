@@ -152,21 +152,23 @@ def _newest_by_label(query: RunQuery, reach: int) -> tuple[str, list[Any]]:
     for other in others:
         conditions.append(_has_label("label.run_id"))
         parameters += other
+    source = ""
     for column, wanted in (("job_name", query.job_names), ("status", query.statuses)):
         if wanted:
+            source = "CROSS JOIN durably_runs AS run ON run.id = label.run_id"
             conditions.append(f"run.{column} IN (SELECT value FROM json_each(?))")
             parameters.append(_array(wanted))
     statement = f"""
-    SELECT label.run_id FROM durably_run_labels AS label INDEXED BY idx_durably_run_labels_newest
-    CROSS JOIN durably_runs AS run ON run.id = label.run_id
+    SELECT label.run_id FROM durably_run_labels AS label INDEXED BY idx_durably_run_labels_newest {source}
     WHERE {" AND ".join(conditions)}
     ORDER BY label.run_id DESC LIMIT ?"""
     return statement, [*parameters, reach]
 
 
 def _has_label(run_id: str) -> str:
+    # In this index neighbours are asked for one after the other, and the row itself is not needed.
     return (
-        "EXISTS (SELECT 1 FROM durably_run_labels AS also"
+        "EXISTS (SELECT 1 FROM durably_run_labels AS also INDEXED BY idx_durably_run_labels_newest"
         f" WHERE also.run_id = {run_id} AND also.key = ? AND also.value = ?)"
     )
 

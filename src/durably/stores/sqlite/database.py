@@ -99,6 +99,12 @@ class Database:
                 raise
         return connection
 
+    def remember_file(self) -> None:
+        """Note which file the writer has just opened, for `check_file`."""
+        if not self.in_memory:
+            found = Path(self.path).stat()
+            self._identity = (found.st_dev, found.st_ino)
+
     def check_file(self) -> None:
         """Raise `StoreError` when the file is no longer the one that was opened.
 
@@ -148,7 +154,5 @@ class Database:
             connection.execute(f"PRAGMA synchronous = {self.options.synchronous}")
             # The writer waits for the lock itself, and never on the event loop.
             connection.execute("PRAGMA busy_timeout = 0")
-            found = Path(self.path).stat()
-            self._identity = (found.st_dev, found.st_ino)
         else:
             connection.execute("PRAGMA query_only = ON")

@@ -17,6 +17,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any, Final, Generic, TypeVar
 
 from durably.core.clock import Clock, to_text
@@ -34,6 +35,7 @@ _LOCK_SECONDS: Final = 10.0
 _PAGES_PER_COMMIT: Final = 5
 _CHANGES_PER_PAGE: Final = 4
 _PAGES_PER_CHECKPOINT: Final = 1_000
+_CHECKPOINT: Final = "PRAGMA wal_checkpoint(PASSIVE)"
 
 log = logging.getLogger("durably.sqlite")
 
@@ -277,12 +279,17 @@ class GroupCommit:
             self._checkpoint()
 
     def _checkpoint(self) -> None:
-        with self.lock:
-            try:
-                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            except sqlite3.Error as error:
-                # Nothing is lost by it: the write-ahead log holds everything until the next one succeeds.
-                log.warning("%s: %s", self._database.name, error)
+        try:
+            # Most of it beside the writer, on a connection of its own. Then, with the writer held, the little
+            # that was written meanwhile: only a log that was copied to its end begins again at its start.
+            self._database.check_file()
+            with closing(self._database.connect(writes=True)) as beside:
+                beside.execute(_CHECKPOINT).fetchone()
+            with self.lock:
+                self._connection.execute(_CHECKPOINT).fetchone()
+        except (sqlite3.Error, StoreError) as error:
+            # Nothing is lost by it: the write-ahead log holds everything until the next one succeeds.
+            log.warning("%s: %s", self._database.name, error)
 
     def _commit(self, batch: _Batch, *, wait_for_lock: bool) -> None:
         """Run a batch in one transaction; its errors are kept in it, except `_BusyError` when not waiting."""

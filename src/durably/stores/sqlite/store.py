@@ -247,6 +247,7 @@ class SqliteStore:
     def _connect(self) -> None:
         with ExitStack() as opened:
             write_connection = opened.enter_context(closing(self._database.connect(writes=True)))
+            self._database.remember_file()
             reader = write_connection
             if not self._is_single:
                 reader = opened.enter_context(closing(self._database.connect(writes=False)))
@@ -323,12 +324,10 @@ class SqliteStore:
             schema.migrate(connection, self._clock, self.name)
 
     def _checkpoint(self) -> None:
-        with self._database.errors():
-            connection = self._database.connect(writes=True)
-            try:
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            finally:
-                connection.close()
+        # Or else a file that stands in place of the removed one would be opened, or made.
+        self._database.check_file()
+        with self._database.errors(), closing(self._database.connect(writes=True)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
 
 def _end_of(row: int) -> Position:
