@@ -84,7 +84,7 @@ class Enqueueing:
             skipped_input_json=new.input_json,
             skipped_labels=new.labels,
         )
-        self.batch.told.append((event, None, None))
+        self.batch.told.append(event)
         return _as(kept, "coalesced")
 
 

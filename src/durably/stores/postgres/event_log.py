@@ -66,9 +66,18 @@ class EventLog:
         self._look = asyncio.Event()
         self._overdue: asyncio.TimerHandle | None = None
 
-    def committed(self, row: int, announced: Sequence[DurablyEvent], events: Sequence[DurablyEvent]) -> None:
-        """Deliver a row of our own, after those that stand before it, and wake the other processes."""
-        self._hints.give()
+    def committed(
+        self,
+        row: int,
+        announced: Sequence[DurablyEvent],
+        events: Sequence[DurablyEvent],
+        *,
+        has_work: bool = False,
+        is_told: bool = False,
+    ) -> None:
+        """Deliver a row of our own, after those that stand before it; wake the others unless they are told already."""
+        if not is_told:
+            self._hints.give(has_work=has_work)
         if self._sink is None or row <= self._delivered:
             return
         count = len(announced)

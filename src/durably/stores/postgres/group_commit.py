@@ -5,42 +5,31 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final
 
 import asyncpg
 
 from durably.core.errors import StoreError, StoreUnavailableError
 from durably.core.events import DurablyEvent
-from durably.stores.postgres.batch import Batch
+from durably.stores.postgres.batch import Batch, is_refused
 from durably.stores.postgres.connections import Connection, Server
 from durably.stores.postgres.event_log import EventLog
+from durably.stores.postgres.hints import Hints
 from durably.stores.postgres.marks import Found, Mark, Marks
-
-T = TypeVar("T")
 
 log = logging.getLogger("durably.postgres")
 
 _LARGEST_BATCH: Final = 1_000
+_SMALLEST_GROUP: Final = 20
+
+Unit = Callable[[Batch], None]
+"""Adds its work to a batch; raises instead when it cannot be done."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a batch: which of its changes held, which of its runs are new."""
-
-    position: int | None
-    held: frozenset[int] = field(default_factory=frozenset)
-    created: frozenset[str] = field(default_factory=frozenset)
-
-
-Unit = Callable[[Batch], Callable[[Outcome], T]]
-"""Adds its work to a batch, and returns what reads its own result from the outcome."""
-
-
-class _Waiting(Generic[T]):
+class _Waiting:
     __slots__ = ("future", "unit")
 
-    def __init__(self, unit: Unit[T], future: asyncio.Future[T]) -> None:
+    def __init__(self, unit: Unit, future: asyncio.Future[bool]) -> None:
         self.unit = unit
         self.future = future
 
@@ -48,21 +37,24 @@ class _Waiting(Generic[T]):
 class GroupCommit:
     """Writes the batches of this process, one after the other."""
 
-    def __init__(self, server: Server, marks: Marks, events: EventLog, preserves_steps: Callable[[], bool]) -> None:
+    def __init__(
+        self, server: Server, marks: Marks, events: EventLog, hints: Hints, preserves_steps: Callable[[], bool]
+    ) -> None:
         self._server = server
         self._marks = marks
         self._events = events
+        self._hints = hints
         self._preserves_steps = preserves_steps
-        self._waiting: list[_Waiting[Any]] = []
+        self._waiting: list[_Waiting] = []
         self._announced: list[DurablyEvent] = []
         self._task: asyncio.Task[None] | None = None
 
-    async def run(self, unit: Unit[T]) -> T:
-        """Write `unit` with whatever else waits and return its result once that is committed."""
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+    def run(self, unit: Unit) -> asyncio.Future[bool]:
+        """Write `unit` with whatever else waits; tells whether its fences held once that is committed."""
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(unit, future))
         self.flush_soon()
-        return await future
+        return future
 
     def announce(self, event: DurablyEvent) -> None:
         """Add an event to the next batch; `flush_soon` sees to it that there is one."""
@@ -85,90 +77,89 @@ class GroupCommit:
             await asyncio.wait([self._task])
 
     async def _serve(self) -> None:
+        take_turns = False
         try:
             while self._waiting or self._announced:
-                waiting, self._waiting = self._waiting[:_LARGEST_BATCH], self._waiting[_LARGEST_BATCH:]
+                waiting = self._take_waiting(together=take_turns)
                 announced, self._announced = self._announced, []
                 await self._write(waiting, announced)
+                # Two groups that take turns keep both sides busy: one goes on while the other is written.
+                take_turns = len(self._waiting) >= _SMALLEST_GROUP
+                if not take_turns:
+                    # Whoever was told just now may have more to write: together they are one commit.
+                    await asyncio.sleep(0)
         finally:
             # In the same turn in which it saw that nothing waits: who comes next begins anew.
             self._task = None
 
-    async def _write(self, waiting: list[_Waiting[Any]], announced: list[DurablyEvent]) -> None:
-        """Write a batch and tell every waiter; one that cannot be written as a whole goes unit by unit."""
+    def _take_waiting(self, *, together: bool) -> list[_Waiting]:
+        count = len(self._waiting)
+        if not together and count >= 2 * _SMALLEST_GROUP:
+            count = (count + 1) // 2
+        count = min(count, _LARGEST_BATCH)
+        taken, self._waiting = self._waiting[:count], self._waiting[count:]
+        return taken
+
+    async def _write(self, waiting: list[_Waiting], announced: list[DurablyEvent]) -> None:
+        """Write a batch and tell every waiter; one that cannot be written as a whole goes in halves."""
         try:
-            outcome, readers = await self._commit(waiting, announced)
+            held = await self._commit(waiting, announced)
         except Exception as error:  # noqa: BLE001 - the waiters get it, whatever it is
-            is_alone = len(waiting) + bool(announced) == 1
-            if is_alone or isinstance(error, StoreUnavailableError):
+            if len(waiting) + bool(announced) == 1 or isinstance(error, StoreUnavailableError):
                 _fail(waiting, error)
                 if announced:
                     log.warning("%d events are missing in the log of events: %s", len(announced), error)
                 return
-            await self._write([], announced)
+            held = False
+        if held or len(waiting) == 1 and not announced:
             for each in waiting:
-                await self._write([each], [])
+                if not each.future.done():
+                    each.future.set_result(held)
             return
-        for each, read in readers:
-            if not each.future.done():
-                each.future.set_result(read(outcome))
+        half = len(waiting) // 2
+        for part, events in (([], announced), (waiting[:half], []), (waiting[half:], [])):
+            if part or events:
+                await self._write(part, events)
 
-    async def _commit(
-        self, waiting: list[_Waiting[Any]], announced: list[DurablyEvent]
-    ) -> tuple[Outcome, list[tuple[_Waiting[Any], Callable[[Outcome], Any]]]]:
-        batch = Batch(self._preserves_steps(), announced=announced)
-        readers: list[tuple[_Waiting[Any], Callable[[Outcome], Any]]] = []
+    async def _commit(self, waiting: list[_Waiting], announced: list[DurablyEvent]) -> bool:
+        batch = Batch(self._preserves_steps(), announced)
         for each in waiting:
             try:
-                readers.append((each, each.unit(batch)))
-            except BaseException as refusal:  # noqa: BLE001 - refused before it added anything
+                each.unit(batch)
+            except Exception as refusal:  # noqa: BLE001 - refused before it added anything
                 _fail([each], refusal)
-        batch.drop_useless_steps()
-        if batch.is_empty:
-            return Outcome(None), readers
-        outcome = await write_batch(self._server, self._marks, self._events, batch)
-        return outcome, readers
+        return batch.is_empty or await self._commit_batch(batch)
+
+    async def _commit_batch(self, batch: Batch) -> bool:
+        """Write a batch in one transaction; tell whether its fences held.
+
+        Raises our errors; then nothing of it was written, or nobody knows.
+        """
+        hint = self._hints.carry(has_work=batch.has_work)
+
+        async def attempt(connection: Connection, mark: Mark) -> int:
+            statement, values = batch.statement(mark, hint=hint)
+            (row,) = await self._server.fetch(connection, statement, *values)
+            position: int = row["position"]
+            return position
+
+        async def recover(found: Found) -> int:
+            return found.position
+
+        try:
+            position = await self._marks.write(attempt, recover)
+        except StoreError as error:
+            if hint is not None:
+                self._hints.give(has_work=batch.has_work)
+            cause = error.__cause__
+            if isinstance(cause, asyncpg.NotNullViolationError) and is_refused(cause):
+                return False
+            raise
+        self._events.committed(position, batch.announced, batch.told, has_work=batch.has_work, is_told=hint is not None)
+        return True
 
 
-async def write_batch(server: Server, marks: Marks, events: EventLog, batch: Batch) -> Outcome:
-    """Write a batch in one transaction. Raises our errors; then nothing of it was written, or nobody knows."""
-
-    async def attempt(connection: Connection, mark: Mark) -> Outcome:
-        statement, values = batch.statement(mark.origin, mark.number)
-        (row,) = await server.fetch(connection, statement, *values)
-        return Outcome(row["position"], frozenset(row["held"] or ()), frozenset(row["created"] or ()))
-
-    async def recover(found: Found) -> Outcome:
-        return batch_outcome(batch, found)
-
-    outcome = await marks.write(attempt, recover)
-    if outcome.position is not None:
-        told = [
-            event
-            for event, place, run_id in batch.told
-            if (place is None or place in outcome.held)
-            and (run_id is None or not batch.may_exist or run_id in outcome.created)
-        ]
-        events.committed(outcome.position, batch.announced, told)
-    return outcome
-
-
-def batch_outcome(batch: Batch, found: Found) -> Outcome:
-    """Return what the stored events of a batch say about it."""
-    stored = {_identity(event) for event in found.events}
-    is_told = {place for _, place, _ in batch.told if place is not None}
-    held = {place for event, place, _ in batch.told if place is not None and _identity(event) in stored}
-    # Progress alone leaves no trace; whoever waits for it only wants to know that it was tried.
-    held |= {change.place for change in batch.changes.values()} - is_told
-    created = {run_id for event, _, run_id in batch.told if run_id is not None and _identity(event) in stored}
-    return Outcome(found.position, frozenset(held), frozenset(created))
-
-
-def _identity(event: DurablyEvent) -> tuple[Any, ...]:
-    return event.type, getattr(event, "run_id", None), getattr(event, "step_name", None)
-
-
-def _fail(waiting: list[_Waiting[Any]], error: BaseException) -> None:
+def _fail(waiting: list[_Waiting], error: BaseException) -> None:
     for each in waiting:
         if not each.future.done():
             each.future.set_exception(error)

@@ -1,8 +1,8 @@
-"""Waking other processes: NOTIFY, after the commit and on its own.
+"""Waking other processes: NOTIFY, every few milliseconds at the most.
 
-A NOTIFY inside a transaction makes its commit wait for the commits of all others that notify. So the hint is
-sent once the commit is done, at most every few milliseconds. Nothing depends on it: who misses it looks a
-little later.
+A NOTIFY inside a transaction makes its commit wait for the commits of all others that notify. So most commits
+carry none: the first after a pause does, and what follows shortly after is told of by a NOTIFY of its own.
+Nothing depends on it: who misses it looks a little later.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from durably.stores.postgres import statements as sql
 from durably.stores.postgres.connections import Pool
 
 _EVERY_SECONDS: Final = 0.01
+_WORK: Final = "+"
 
 log = logging.getLogger("durably.postgres")
 
@@ -38,9 +39,22 @@ class Hints:
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._sent_at = 0.0
+        self._has_work = False
 
-    def give(self) -> None:
+    def carry(self, *, has_work: bool) -> tuple[str, str] | None:
+        """Return channel and payload if the next commit is to carry the hint; `give` it anew if that fails."""
+        now = asyncio.get_running_loop().time()
+        if now < self._sent_at + _EVERY_SECONDS:
+            return None
+        self._sent_at = now
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        return self._channel, self._payload(has_work=has_work)
+
+    def give(self, *, has_work: bool) -> None:
         """Send a hint now, or soon if one was sent just before."""
+        self._has_work |= has_work
         if self._timer is None:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_at(max(loop.time(), self._sent_at + _EVERY_SECONDS), self._begin)
@@ -53,6 +67,10 @@ class Hints:
         if self._task is not None:
             await asyncio.wait([self._task])
 
+    def _payload(self, *, has_work: bool) -> str:
+        has_work, self._has_work = has_work or self._has_work, False
+        return self._origin + _WORK * has_work
+
     def _begin(self) -> None:
         loop = asyncio.get_running_loop()
         self._sent_at = loop.time()
@@ -64,8 +82,13 @@ class Hints:
 
     async def _send(self) -> None:
         try:
-            await self._pool.fetch(sql.NOTIFY, self._channel, self._origin)
+            await self._pool.fetch(sql.NOTIFY, self._channel, self._payload(has_work=False))
         except StoreError as error:
             log.debug("other processes could not be woken, they will look by themselves: %s", error)
         finally:
             self._task = None
+
+
+def read_payload(payload: str) -> tuple[str, bool]:
+    """Return which process gave a hint, and whether there may be work to claim."""
+    return payload.removesuffix(_WORK), payload.endswith(_WORK)

@@ -13,6 +13,10 @@ _TEXT_FORM: Final = """'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'"""
 NOW: Final = f"to_char(clock_timestamp() AT TIME ZONE 'UTC', {_TEXT_FORM})"
 
 
+BATCH_NOW: Final = f"to_char(statement_timestamp() AT TIME ZONE 'UTC', {_TEXT_FORM})"
+"""The same for every row of a statement, where nothing depends on how long it waited."""
+
+
 def _later(seconds: str) -> str:
     return f"to_char((clock_timestamp() + make_interval(secs => {seconds})) AT TIME ZONE 'UTC', {_TEXT_FORM})"
 

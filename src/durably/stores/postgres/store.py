@@ -26,7 +26,7 @@ from durably.stores.postgres.batch import Batch
 from durably.stores.postgres.connections import Pool, Server, close
 from durably.stores.postgres.enqueueing import is_keyed, trigger_event
 from durably.stores.postgres.event_log import EventLog
-from durably.stores.postgres.group_commit import GroupCommit, Outcome, is_duplicate
+from durably.stores.postgres.group_commit import GroupCommit, is_duplicate
 from durably.stores.postgres.hints import Hints
 from durably.stores.postgres.listing import list_statement
 from durably.stores.postgres.marks import Marks
@@ -57,7 +57,9 @@ class PostgresStore:
         self._marks = Marks(self._server, self._pool)
         self._hints = Hints(self._pool, self._marks.origin, options.schema)
         self._events = EventLog(self._server, self._pool, self._marks, self._hints)
-        self._writer = GroupCommit(self._server, self._marks, self._events, lambda: self.preserve_steps)
+        self._writer = GroupCommit(
+            self._server, self._marks, self._events, self._hints, lambda: self.preserve_steps
+        )
         self._writes = Writes(self._server, self._pool, self._marks, self._events, clock)
         self._flush: asyncio.TimerHandle | None = None
         self._is_closed = False
@@ -98,20 +100,16 @@ class PostgresStore:
 
     async def enqueue(self, runs: Sequence[NewRun]) -> list[TriggerResult[Any]]:
         """Store all `runs` or none, by the rules of idempotency and concurrency keys."""
-        keyed = any(is_keyed(new) for new in runs)
-        if keyed and len(runs) > 1:
+        if any(is_keyed(new) for new in runs):
             return await self._writes.enqueue(runs)
         now = self._clock.now()
 
-        def unit(batch: Batch) -> Callable[[Outcome], bool]:
-            batch.may_exist = batch.may_exist or keyed
+        def unit(batch: Batch) -> None:
             for new in runs:
                 batch.add_run(new, trigger_event(new, now))
-            return lambda outcome: not keyed or runs[0].id in outcome.created
 
-        if await self._writer.run(unit):
-            return [run_from_new(new) for new in runs]
-        return await self._writes.enqueue(runs)
+        await self._writer.run(unit)
+        return [run_from_new(new) for new in runs]
 
     async def get_run(self, run_id: str) -> Run[Any] | None:
         """Return a run, or None."""
@@ -168,13 +166,8 @@ class PostgresStore:
 
     async def record_step(self, claim: Claim, step: StepRecord, progress_json: str | None, event: DurablyEvent) -> bool:
         """Fenced: store a finished step, and the latest progress where it is not stored yet."""
-
-        def unit(batch: Batch) -> Callable[[Outcome], bool]:
-            place = batch.add_step(claim, step, progress_json, event)
-            return lambda outcome: place in outcome.held
-
         try:
-            return await self._writer.run(unit)
+            return await self._writer.run(lambda batch: batch.add_step(claim, step, progress_json, event))
         except StoreError as error:
             if is_duplicate(error) and await self._pool.fetch(sql.STEPS_BY_ID, [step.id]):
                 # An earlier call, reported as in doubt when the database went away, was committed after all.
@@ -184,31 +177,21 @@ class PostgresStore:
 
     async def save_progress(self, claim: Claim, progress_json: str) -> bool:
         """Fenced: store the latest progress."""
-
-        def unit(batch: Batch) -> Callable[[Outcome], bool]:
-            place = batch.add_progress(claim, progress_json)
-            return lambda outcome: place in outcome.held
-
-        return await self._writer.run(unit)
+        return await self._writer.run(lambda batch: batch.add_progress(claim, progress_json))
 
     async def finish(
         self, claim: Claim, outcome: Completed | Failed, progress_json: str | None, event: DurablyEvent
     ) -> bool:
         """Fenced: end the run, and delete its steps unless they are preserved."""
-
-        def unit(batch: Batch) -> Callable[[Outcome], bool]:
-            place = batch.add_end(claim, outcome, progress_json, event)
-            return lambda result: place in result.held
-
-        return await self._writer.run(unit) or await self._writes.has_finished(claim, outcome)
+        is_held = await self._writer.run(lambda batch: batch.add_end(claim, outcome, progress_json, event))
+        return is_held or await self._writes.has_finished(claim, outcome)
 
     async def append_logs(self, logs: Sequence[Log], data_json: Sequence[str | None]) -> None:
         """Store log lines of runs that still exist."""
 
-        def unit(batch: Batch) -> Callable[[Outcome], None]:
+        def unit(batch: Batch) -> None:
             for log, data in zip(logs, data_json, strict=True):
                 batch.add_log(log, data)
-            return _nothing
 
         await self._writer.run(unit)
 
@@ -288,10 +271,6 @@ class PostgresStore:
         if self._flush is not None:
             self._flush.cancel()
             self._flush = None
-
-
-def _nothing(_: Outcome) -> None:
-    return None
 
 
 def _end_of(row: int) -> Position:
