@@ -224,11 +224,20 @@ class TestElsewhere:
     @pytest.mark.two_processes
     async def test_a_run_that_executes_elsewhere_tells_the_same_story(self, open_durably: OpenDurably) -> None:
         """E4: in order."""
-        web, worker = await open_durably(job), await open_durably(job)
-        run = await web.jobs.job.trigger("x")
+        subscribed = asyncio.Event()
+
+        @define_job(name="patient")
+        async def patient(step: StepContext, input: Any) -> Any:
+            await subscribed.wait()
+            return await job(step, input)
+
+        web, worker = await open_durably(patient), await open_durably(patient)
+        run = await web.jobs.patient.trigger("x")
         reader = Reader(web.subscribe(run.id))
-        await asyncio.sleep(0)
-        await worker.process_one()
+        executing = asyncio.create_task(worker.process_one())
+        await reader.until("run:leased")
+        subscribed.set()
+        await executing
 
         assert await reader.end() == [*STORY, "run:complete"]
 

@@ -9,7 +9,7 @@ import asyncio
 import re
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar
 
 import asyncpg
 
@@ -24,6 +24,9 @@ else:
 
 T = TypeVar("T")
 
+Plans = Literal["generic", "custom"]
+"""Whether a statement is planned once, or anew for the values of each call; to plan takes as long as to execute."""
+
 _TABLES: Final = re.compile(r"\bdurably_(?=runs|run_labels|steps|logs|events|schema_versions)")
 _CLOSE_SECONDS: Final = 2.0
 
@@ -37,11 +40,11 @@ class Server:
         self.schema = options.schema
         self._qualified: dict[str, str] = {}
 
-    async def connect(self, *, direct: bool = False) -> Connection:
+    async def connect(self, *, direct: bool = False, plans: Plans = "generic") -> Connection:
         """Open a connection. Raises the driver's errors."""
         arguments = self.options.arguments(direct=direct)
         if "server_settings" in arguments:
-            arguments["server_settings"] = self._tuned(arguments["server_settings"])
+            arguments["server_settings"] = self._tuned(arguments["server_settings"], plans)
         try:
             connection: Connection = await asyncpg.connect(**arguments)
         except ssl.SSLCertVerificationError as error:
@@ -92,10 +95,11 @@ class Server:
         """Return our error for one of the driver's."""
         return explain(error, self.name)
 
-    def _tuned(self, settings: dict[str, str]) -> dict[str, str]:
+    def _tuned(self, settings: dict[str, str], plans: Plans) -> dict[str, str]:
         return {
             # Plans are made once per connection, perhaps while the tables are empty, and must stay right when
             # they have grown: every look-up of ours has an index.
+            "plan_cache_mode": f"force_{plans}_plan",
             "enable_seqscan": "off",
             "jit": "off",
             # What a lost client has left behind must not hold locks for long.
@@ -108,8 +112,9 @@ class Server:
 class Pool:
     """Connections that are used one statement at a time; the one used last is used next."""
 
-    def __init__(self, server: Server, size: int) -> None:
+    def __init__(self, server: Server, size: int, *, plans: Plans = "generic") -> None:
         self._server = server
+        self._plans = plans
         self._free = asyncio.Semaphore(size)
         self._idle: list[Connection] = []
         self._is_closed = False
@@ -155,7 +160,7 @@ class Pool:
             connection = self._idle.pop()
             if not connection.is_closed():
                 return connection
-        return await self._server.connect()
+        return await self._server.connect(plans=self._plans)
 
     def _drop_idle(self) -> None:
         for connection in self._idle:

@@ -35,7 +35,7 @@ from durably.stores.postgres.renewer import PostgresLeaseRenewer
 from durably.stores.postgres.writes import Writes
 from durably.stores.sql.rows import log_from_row, run_from_new, run_from_row, step_from_row
 
-_CONNECTIONS_OF_THEIR_OWN: Final = 2
+_CONNECTIONS_OF_THEIR_OWN: Final = 3
 _FLUSH_SECONDS: Final = 0.01
 _MAX_ANNOUNCED: Final = 20_000
 _EVENTS_KEPT_SECONDS: Final = 600.0
@@ -52,8 +52,10 @@ class PostgresStore:
         self.preserve_steps = False
         self._clock = clock
         self._server = Server(options)
-        # The watch over the event log and the renewal of leases have a connection each.
+        # The watch over the event log, the renewal of leases and the lists have a connection each.
         self._pool = Pool(self._server, options.pool_size - _CONNECTIONS_OF_THEIR_OWN)
+        # Which index serves a list best depends on the labels and the limit that are asked for.
+        self._lists = Pool(self._server, 1, plans="custom")
         self._marks = Marks(self._server, self._pool)
         self._hints = Hints(self._pool, self._marks.origin, options.schema)
         self._events = EventLog(self._server, self._pool, self._marks, self._hints)
@@ -95,6 +97,7 @@ class PostgresStore:
         finally:
             self._events.unfollow()
             await self._pool.close()
+            await self._lists.close()
 
     # --- runs ------------------------------------------------------------------------------------
 
@@ -119,7 +122,7 @@ class PostgresStore:
     async def get_runs(self, query: RunQuery) -> list[Run[Any]]:
         """Return runs, newest first."""
         statement, values = list_statement(query)
-        return [run_from_row(row) for row in await self._pool.fetch(statement, *values)]
+        return [run_from_row(row) for row in await self._lists.fetch(statement, *values)]
 
     async def get_steps(self, run_id: str) -> list[Step]:
         """Return the stored steps of a run by index."""
