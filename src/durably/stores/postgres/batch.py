@@ -11,7 +11,7 @@ one array per column.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, ClassVar, Final, NamedTuple
 
 import asyncpg
 
@@ -29,6 +29,8 @@ from durably.stores.postgres.statements import BATCH_NOW
 from durably.stores.sql.rows import LOG_COLUMNS, STEP_COLUMNS, row_of_new
 
 _NEW_RUN_COLUMNS: Final = "id, job_name, input, idempotency_key, concurrency_key, labels, created_at, updated_at"
+
+_STEP_TYPES: Final = ("text", "text", "text", "int", "text", "text", "text", "text", "text")
 
 Rows = list[tuple[Any, ...]]
 
@@ -138,13 +140,13 @@ class Batch:
         if self._changes:
             statement.update_runs(self._changes, drop_steps=not self.preserve_steps)
         if steps := self._steps_worth_storing():
-            statement.insert_steps(steps)
+            statement.insert("stored", _STEP_TYPES, steps)
         if self._runs:
-            statement.insert_runs(self._runs)
+            statement.insert("created", ("text",) * 8, self._runs)
         if self._labels:
-            statement.insert_labels(self._labels)
+            statement.insert("labelled", ("text",) * 3, self._labels)
         if self._logs:
-            statement.insert_logs(self._logs)
+            statement.insert("logged", ("text",) * 7, self._logs)
         return statement.telling(encode_events([*self.announced, *self.told]), mark, hint)
 
     def _steps_worth_storing(self) -> Rows:
@@ -169,12 +171,13 @@ def is_refused(error: asyncpg.NotNullViolationError) -> bool:
 
 
 class _Statement:
-    """Puts a statement together, part by part."""
+    """Puts a statement together, part by part. Its text depends on the shape only and is made once for each."""
+
+    _texts: ClassVar[dict[tuple[_Shape, ...], str]] = {}
 
     def __init__(self) -> None:
+        self._shapes: list[_Shape] = []
         self._values: list[Any] = []
-        self._parts: list[str] = []
-        self._are_held = ""
 
     def update_runs(self, changes: dict[tuple[str, int], Change], *, drop_steps: bool) -> None:
         has_progress = any(change.progress is not None for change in changes.values())
@@ -190,19 +193,77 @@ class _Statement:
             )
             for key, change in changes.items()
         )
+        types = ("text", "int", "int", "int") + ("text",) * has_progress + ("text",) * 3 * has_ends
+        self.insert("held", types, rows, (has_progress, has_ends, drop_steps))
+        if len(rows) > 1:
+            self._values.append(len(rows))
+
+    def insert(self, part: str, types: tuple[str, ...], rows: Rows, flags: tuple[bool, ...] = ()) -> None:
+        is_single = len(rows) == 1
+        self._shapes.append(_Shape(part, types, is_single, flags))
+        self._values += rows[0] if is_single else zip(*rows, strict=True)
+
+    def telling(self, events: str, mark: Mark, hint: tuple[str, str] | None) -> tuple[str, list[Any]]:
+        self._shapes.append(_Shape("told", (), True, (hint is not None,)))
+        self._values += (mark.origin, mark.number, events, *(hint or ()))
+        shape = tuple(self._shapes)
+        text = self._texts.get(shape)
+        if text is None:
+            text = self._texts[shape] = _Text().of(shape)
+        return text, self._values
+
+
+class _Shape(NamedTuple):
+    """What the text of a part depends on."""
+
+    part: str
+    types: tuple[str, ...]
+    is_single: bool
+    flags: tuple[bool, ...]
+
+
+class _Text:
+    """The text of a statement, from the shapes of its parts."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._are_held = ""
+
+    def of(self, shapes: tuple[_Shape, ...]) -> str:
+        parts = [part for shape in shapes[:-1] for part in self._parts(shape)]
+        told, answer = self._telling(has_hint=shapes[-1].flags[0])
+        return f"WITH {', '.join([*parts, told])} SELECT {answer} FROM told"
+
+    def _parts(self, shape: _Shape) -> list[str]:
+        source = self._source(shape)
+        match shape.part:
+            case "held":
+                return self._update_runs(source, shape)
+            case "stored":
+                return [f"stored AS (INSERT INTO durably_steps ({STEP_COLUMNS}) SELECT * FROM {source} AS step)"]
+            case "created":
+                columns, values = f"{_NEW_RUN_COLUMNS}, status", "run.*, 'pending'"
+                return [f"created AS (INSERT INTO durably_runs ({columns}) SELECT {values} FROM {source} AS run)"]
+            case "labelled":
+                columns = "run_id, key, value"
+                return [f"labelled AS (INSERT INTO durably_run_labels ({columns}) SELECT * FROM {source} AS label)"]
+            case _:
+                return [f"logged AS (INSERT INTO durably_logs ({LOG_COLUMNS}) {_LOG_LINES.format(source=source)})"]
+
+    def _update_runs(self, source: str, shape: _Shape) -> list[str]:
+        has_progress, has_ends, drop_steps = shape.flags
         names = "run_id, generation, step_index, completed"
         names += ", progress" * has_progress + ", status, output, error" * has_ends
-        types = "text int int int" + " text" * has_progress + " text text text" * has_ends
-        source = f"{self._source(rows, types)} AS change({names})"
+        source = f"{source} AS change({names})"
         count = "1"
-        if len(rows) > 1:
+        if not shape.is_single:
             # The limit tells the planner that these are few.
-            count = self._value(len(rows), "bigint")
+            count = self._value("bigint")
             source = f"(SELECT * FROM {source} LIMIT {count}) AS change"
+        self._are_held = f"(SELECT count(*) FROM held) = {count}"
         # The sum in the last condition tells the planner that no index on the status will do: each run is looked
         # up by its id, whatever was known when the plan was made.
-        self._parts.append(
-            f"""held AS (
+        held = f"""held AS (
   UPDATE durably_runs AS run
   SET current_step_index = GREATEST(run.current_step_index, change.step_index),
       completed_step_count = run.completed_step_count + change.completed,
@@ -211,66 +272,28 @@ class _Statement:
   WHERE run.id = change.run_id AND run.lease_generation = change.generation AND run.status || '' = 'leased'
   RETURNING run.id{", change.status AS ended" * has_ends}
 )"""
-        )
-        self._are_held = f"(SELECT count(*) FROM held) = {count}"
-        if has_ends and drop_steps:
-            self._parts.append(
-                "dropped AS (DELETE FROM durably_steps AS step USING held "
-                "WHERE step.run_id = held.id AND held.ended IS NOT NULL)"
-            )
+        return [held, _DROP_STEPS] if has_ends and drop_steps else [held]
 
-    def insert_steps(self, rows: Rows) -> None:
-        source = self._source(rows, "text text text int text text text text text")
-        self._parts.append(f"stored AS (INSERT INTO durably_steps ({STEP_COLUMNS}) SELECT * FROM {source} AS step)")
-
-    def insert_runs(self, rows: Rows) -> None:
-        source = self._source(rows, "text text text text text text text text")
-        self._parts.append(
-            f"created AS (INSERT INTO durably_runs ({_NEW_RUN_COLUMNS}, status) "
-            f"SELECT run.*, 'pending' FROM {source} AS run)"
-        )
-
-    def insert_labels(self, rows: Rows) -> None:
-        source = self._source(rows, "text text text")
-        self._parts.append(
-            f"labelled AS (INSERT INTO durably_run_labels (run_id, key, value) SELECT * FROM {source} AS label)"
-        )
-
-    def insert_logs(self, rows: Rows) -> None:
-        source = self._source(rows, "text text text text text text text")
-        self._parts.append(
-            f"logged AS (INSERT INTO durably_logs ({LOG_COLUMNS}) SELECT * FROM {source} AS line({LOG_COLUMNS}) "
-            "WHERE EXISTS (SELECT 1 FROM durably_runs AS run WHERE run.id = line.run_id) ON CONFLICT (id) DO NOTHING)"
-        )
-
-    def telling(self, events: str, mark: Mark, hint: tuple[str, str] | None) -> tuple[str, list[Any]]:
-        origin, number = self._value(mark.origin, "text"), self._value(mark.number, "bigint")
-        text = self._value(events, "text")
+    def _telling(self, *, has_hint: bool) -> tuple[str, str]:
+        origin, number, text = self._value("text"), self._value("bigint"), self._value("text")
         if self._are_held:
             text = f"CASE WHEN {self._are_held} THEN {text} END"
-        self._parts.append(
-            f"""told AS (
+        told = f"""told AS (
   INSERT INTO durably_events (origin, number, events, created_at)
   VALUES ({origin}, {number}, {text}, {BATCH_NOW})
   RETURNING position
 )"""
-        )
-        answer = "position"
-        if hint is not None:
-            answer += f", pg_notify({self._value(hint[0], 'text')}, {self._value(hint[1], 'text')})"
-        return f"WITH {', '.join(self._parts)} SELECT {answer} FROM told", self._values
+        notify = f", pg_notify({self._value('text')}, {self._value('text')})" if has_hint else ""
+        return told, f"position{notify}"
 
-    def _value(self, value: Any, type_name: str) -> str:
-        self._values.append(value)
-        return f"${len(self._values)}::{type_name}"
+    def _source(self, shape: _Shape) -> str:
+        if shape.is_single:
+            return f"(VALUES ({', '.join(self._value(name) for name in shape.types)}))"
+        return f"unnest({', '.join(self._value(f'{name}[]') for name in shape.types)})"
 
-    def _source(self, rows: Rows, types: str) -> str:
-        if len(rows) == 1:
-            values = [self._value(value, name) for value, name in zip(rows[0], types.split(), strict=True)]
-            return f"(VALUES ({', '.join(values)}))"
-        columns = zip(*rows, strict=True)
-        arrays = [self._value(column, f"{name}[]") for column, name in zip(columns, types.split(), strict=True)]
-        return f"unnest({', '.join(arrays)})"
+    def _value(self, type_name: str) -> str:
+        self._count += 1
+        return f"${self._count}::{type_name}"
 
 
 _PROGRESS: Final = ", progress = COALESCE(change.progress, run.progress)"
@@ -281,6 +304,13 @@ _END: Final = f""",
       lease_owner = CASE WHEN change.status IS NULL THEN run.lease_owner END,
       lease_expires_at = CASE WHEN change.status IS NULL THEN run.lease_expires_at END,
       completed_at = CASE WHEN change.status IS NULL THEN run.completed_at ELSE {BATCH_NOW} END"""
+
+_DROP_STEPS: Final = """dropped AS (
+  DELETE FROM durably_steps AS step USING held WHERE step.run_id = held.id AND held.ended IS NOT NULL
+)"""
+
+_LOG_LINES: Final = f"""SELECT * FROM {{source}} AS line({LOG_COLUMNS})
+  WHERE EXISTS (SELECT 1 FROM durably_runs AS run WHERE run.id = line.run_id) ON CONFLICT (id) DO NOTHING"""
 
 
 def _text(text: str | None) -> str | None:
