@@ -13,6 +13,7 @@ from typing import Any, Final
 from durably.core.clock import from_text, to_text
 from durably.core.events import (
     EVENT_CLASSES,
+    WAKING_EVENTS,
     DurablyEvent,
     RunEvent,
     RunTriggerEvent,
@@ -21,6 +22,7 @@ from durably.core.events import (
 )
 from durably.core.json_values import as_json, compact_encoder, decode_json
 from durably.core.runs import ProgressData
+from durably.core.store import Position, Recorded, Source
 
 _RAW_SUFFIX: Final = "_json"
 _QUOTED_SUFFIX: Final = "_text"
@@ -149,6 +151,18 @@ def encode_events(events: Iterable[DurablyEvent]) -> str:
     text = f"[{','.join([_BY_TYPE[event.type](event) for event in events])}]"
     # One message with a lone surrogate, as a file name can hold, must not stop every event and commit after it.
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+
+
+def decode_row(row: int, text: str, source: Source, *, is_heard: bool = True) -> list[Recorded]:
+    """Return the events of a row of the log with their positions; only those that wake somebody unless `is_heard`."""
+    if not is_heard and '"type":"run:' not in text:
+        return []
+    wanted = _SHAPES.keys() if is_heard else WAKING_EVENTS
+    return [
+        Recorded(Position(row, place), _SHAPES[record["type"]].decode(record), source)
+        for place, record in enumerate(decode_json(text))
+        if record["type"] in wanted
+    ]
 
 
 def decode_events(text: str) -> list[DurablyEvent]:

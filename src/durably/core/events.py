@@ -242,6 +242,8 @@ EVENT_CLASSES: Final[dict[str, type[DurablyEvent]]] = {
     event_class.type: event_class for event_class in get_args(DurablyEvent)
 }
 TERMINAL_EVENTS: Final = get_args(TerminalEvent)
+WAKING_EVENTS: Final = frozenset({RunTriggerEvent.type, *(event_class.type for event_class in TERMINAL_EVENTS)})
+"""What a process has to know of others though nobody listens: there is work, a key is free, a run has ended."""
 _DOMAIN_EVENTS: Final = get_args(DomainEvent)
 
 

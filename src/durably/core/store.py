@@ -242,10 +242,11 @@ class Store(Protocol):
         """Add an event to the log soon, after those announced before it; never blocks, never fails."""
         ...
 
-    async def follow(self, sink: Sink, changed: Callable[[], None]) -> Position:
+    async def follow(self, sink: Sink, changed: Callable[[], None], is_heard: Callable[[], bool]) -> Position:
         """Call `sink` with every event after the returned position, once it is in the log, in its order.
 
-        `changed` is called when another process may have written something. There is one sink.
+        `changed` is called when another process may have written something. While `is_heard` returns False, of
+        the events of other processes only those of `WAKING_EVENTS` are wanted. There is one sink.
         """
         ...
 

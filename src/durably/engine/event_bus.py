@@ -55,6 +55,11 @@ class EventBus:
 
         return remove
 
+    @property
+    def hears_of_others(self) -> bool:
+        """Tell whether anyone listens to the events of other processes."""
+        return any(scope == "database" for entries in self._listeners.values() for _, scope in entries)
+
     def on_error(self, handler: ErrorHandler) -> Callable[[], None]:
         """Register what is told of failing listeners, as `(error, event)`; return what removes it.
 

@@ -146,11 +146,14 @@ class EventHub:
             return
         self._loop = loop
         try:
-            start = await self._store.follow(self._take, self._changed)
+            start = await self._store.follow(self._take, self._changed, self._is_heard)
         except BaseException:
             self._loop = None
             raise
         self._position = max(self._position, start)
+
+    def _is_heard(self) -> bool:
+        return bool(self._all_feeds or self._run_feeds) or self._bus.hears_of_others
 
     def stop(self) -> None:
         """Take no more events and end every feed."""

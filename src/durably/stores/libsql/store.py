@@ -203,7 +203,7 @@ class LibsqlStore:
             self._open()
             self._events.announce(event)
 
-    async def follow(self, sink: Sink, changed: Callable[[], None]) -> Position:
+    async def follow(self, sink: Sink, changed: Callable[[], None], is_heard: Callable[[], bool]) -> Position:
         """Call `sink` with every event after the returned position, once it is in the log, in its order."""
 
         def begin(rows: list[Rows]) -> int:

@@ -12,14 +12,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
-from durably.core.event_codec import decode_events
+from durably.core.event_codec import decode_row
 from durably.core.events import DurablyEvent
 from durably.core.store import LogPage, Position, Recorded, Sink
 from durably.stores.postgres import statements as sql
 from durably.stores.postgres.connections import Connection, Pool, Server, quoted
-from durably.stores.postgres.hints import Hints, channel_of
+from durably.stores.postgres.hints import Hints, channel_of, read_payload
 from durably.stores.postgres.marks import Marks
 
 _ROWS_PER_READ: Final = 500
@@ -60,8 +61,10 @@ class EventLog:
         self._table = "durably_events" if server.schema is None else f"{quoted(server.schema)}.durably_events"
         self._sink: Sink | None = None
         self._changed: Callable[[], None] = lambda: None
+        self._is_heard: Callable[[], bool] = lambda: True
         self._delivered = 0
-        self._ahead: dict[int, list[Recorded]] = {}
+        self._ahead: dict[int, Callable[..., list[Recorded]]] = {}
+        """Rows whose turn has not come; decoded when it has, for only then is it known whether anyone listens."""
         self._watch: asyncio.Task[None] | None = None
         self._look = asyncio.Event()
         self._overdue: asyncio.TimerHandle | None = None
@@ -83,17 +86,17 @@ class EventLog:
         count = len(announced)
         recorded = [Recorded(Position(row, index), event, "announced") for index, event in enumerate(announced)]
         recorded += [Recorded(Position(row, count + index), event, "committed") for index, event in enumerate(events)]
-        self._ahead[row] = recorded
+        self._ahead[row] = lambda **_: recorded
         self._deliver(0)
         if self._ahead and self._overdue is None:
             # Most often another write of this process fills the gap at once.
             self._overdue = asyncio.get_running_loop().call_later(_OVERDUE_SECONDS, self._look_for_overdue)
 
-    async def follow(self, sink: Sink, changed: Callable[[], None]) -> int:
+    async def follow(self, sink: Sink, changed: Callable[[], None], is_heard: Callable[[], bool]) -> int:
         """Begin to deliver what follows the returned row."""
         self._delivered = await self._settled(self._pool.fetch)
         self._ahead.clear()
-        self._sink, self._changed = sink, changed
+        self._sink, self._changed, self._is_heard = sink, changed, is_heard
         self._watch = asyncio.create_task(self._keep_watching(), name="durably-postgres-watch")
         return self._delivered
 
@@ -119,7 +122,8 @@ class EventLog:
         for row in await self._pool.fetch(sql.EVENTS_AFTER, position.row - 1, _ROWS_PER_READ):
             if row["position"] > end or len(events) >= limit:
                 break
-            events += [recorded for recorded in _recorded(row, "elsewhere") if recorded.position > position]
+            recorded = decode_row(row["position"], row["events"], "elsewhere")
+            events += [each for each in recorded if each.position > position]
         return LogPage(events, is_gapless=first["position"] <= position.row + 1)
 
     def _look_for_overdue(self) -> None:
@@ -169,8 +173,12 @@ class EventLog:
                 self._changed()
 
     def _notified(self, connection: Any, pid: int, channel: str, payload: object) -> None:
-        if payload != self._marks.origin:
+        origin, has_work = read_payload(str(payload))
+        if origin != self._marks.origin:
             self._look.set()
+            if has_work:
+                # The worker need not wait until the events have been read.
+                self._changed()
 
     async def _resume(self, connection: Connection) -> None:
         last = await self._last_given(self._fetch_by(connection))
@@ -221,12 +229,12 @@ class EventLog:
             if position <= self._delivered or position in self._ahead:
                 continue
             if row["origin"] != self._marks.origin:
-                self._ahead[position] = _recorded(row, "elsewhere")
+                self._ahead[position] = partial(decode_row, position, row["events"], "elsewhere")
             elif row["number"] in self._marks.under_way:
                 unsettled.append(position)
             else:
                 # Its answer was lost, and the database was away for longer than anyone waited.
-                self._ahead[position] = _recorded(row, None)
+                self._ahead[position] = partial(_decode_own, position, row["events"])
         return unsettled
 
     def _deliver(self, empty_up_to: int) -> None:
@@ -237,7 +245,7 @@ class EventLog:
                 following = min(self._ahead)
                 if following - 1 > empty_up_to:
                     break
-            recorded = self._ahead.pop(following)
+            recorded = self._ahead.pop(following)(is_heard=self._is_heard())
             self._delivered = following
             if self._sink is not None:
                 self._sink(recorded)
@@ -266,12 +274,8 @@ class EventLog:
         return lambda statement, *values: self._server.fetch(connection, statement, *values)
 
 
-def _recorded(row: Any, source: str | None) -> list[Recorded]:
+def _decode_own(position: int, text: str, **_: bool) -> list[Recorded]:
     return [
-        Recorded(
-            Position(row["position"], index),
-            event,
-            source or ("committed" if event.type in _COMMITTED_TYPES else "announced"),  # type: ignore[arg-type] # one of the three
-        )
-        for index, event in enumerate(decode_events(row["events"]))
+        recorded._replace(source="committed" if recorded.event.type in _COMMITTED_TYPES else "announced")
+        for recorded in decode_row(position, text, "elsewhere")
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import asyncpg
 
@@ -111,7 +111,7 @@ class GroupCommit:
                     log.warning("%d events are missing in the log of events: %s", len(announced), error)
                 return
             held = False
-        if held or len(waiting) == 1 and not announced:
+        if held or (len(waiting) == 1 and not announced):
             for each in waiting:
                 if not each.future.done():
                     each.future.set_result(held)

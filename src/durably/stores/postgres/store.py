@@ -59,9 +59,7 @@ class PostgresStore:
         self._marks = Marks(self._server, self._pool)
         self._hints = Hints(self._pool, self._marks.origin, options.schema)
         self._events = EventLog(self._server, self._pool, self._marks, self._hints)
-        self._writer = GroupCommit(
-            self._server, self._marks, self._events, self._hints, lambda: self.preserve_steps
-        )
+        self._writer = GroupCommit(self._server, self._marks, self._events, self._hints, lambda: self.preserve_steps)
         self._writes = Writes(self._server, self._pool, self._marks, self._events, clock)
         self._flush: asyncio.TimerHandle | None = None
         self._is_closed = False
@@ -221,9 +219,9 @@ class PostgresStore:
         if self._flush is None and not self._is_closed:
             self._flush = asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self._flush_announced)
 
-    async def follow(self, sink: Sink, changed: Callable[[], None]) -> Position:
+    async def follow(self, sink: Sink, changed: Callable[[], None], is_heard: Callable[[], bool]) -> Position:
         """Call `sink` with every event after the returned position, once it is in the log, in its order."""
-        return _end_of(await self._events.follow(sink, changed))
+        return _end_of(await self._events.follow(sink, changed, is_heard))
 
     def unfollow(self) -> None:
         """Stop calling the sink."""

@@ -14,7 +14,7 @@ import sqlite3
 from collections.abc import Callable
 from typing import Final
 
-from durably.core.event_codec import decode_events, encode_events
+from durably.core.event_codec import decode_row, encode_events
 from durably.core.events import DurablyEvent, LogWriteEvent, RunProgressEvent
 from durably.core.store import LogPage, Position, Recorded, Sink, Source
 from durably.stores.sql import sqlite_queries as queries
@@ -39,6 +39,7 @@ class EventLog:
         self.origin: Final = secrets.token_hex(8)
         self._sink: Sink | None = None
         self._changed: Callable[[], None] | None = None
+        self._is_heard: Callable[[], bool] = lambda: True
         self._delivered = 0
         self._settled = 0
         self._flush: asyncio.TimerHandle | None = None
@@ -86,10 +87,11 @@ class EventLog:
         self._delivered = row
         self._sink(recorded)
 
-    def follow(self, sink: Sink, changed: Callable[[], None], *, watch: bool) -> int:
+    def follow(self, sink: Sink, changed: Callable[[], None], is_heard: Callable[[], bool], *, watch: bool) -> int:
         """Begin to deliver what follows the returned row; `watch` tells that other processes may write too."""
         self._sink = sink
         self._changed = changed
+        self._is_heard = is_heard
         (self._delivered,) = self._reader.execute(queries.LAST_EVENT_ROW).fetchone()
         if watch:
             loop = asyncio.get_running_loop()
@@ -111,11 +113,7 @@ class EventLog:
         (first,) = self._reader.execute(queries.FIRST_EVENT_ROW).fetchone()
         events: list[Recorded] = []
         for row, _, text in self._reader.execute(queries.EVENTS_AFTER, (position.row - 1, _ROWS_PER_READ)):
-            events += [
-                Recorded(Position(row, index), event, "elsewhere")
-                for index, event in enumerate(decode_events(text))
-                if Position(row, index) > position
-            ]
+            events += [recorded for recorded in decode_row(row, text, "elsewhere") if recorded.position > position]
             if len(events) >= limit:
                 break
         return LogPage(events, is_gapless=first <= position.row + 1)
@@ -162,13 +160,12 @@ class EventLog:
             return False
         limit = _ROWS_PER_READ if before is None else before - self._delivered - 1
         rows = self._reader.execute(queries.EVENTS_AFTER, (self._delivered, limit)).fetchall()
+        is_heard = self._is_heard()
         for row, origin, text in rows:
             if origin == self.origin and row > self._settled:
                 # Committed by our writer's thread and about to be delivered by `committed`.
                 return False
             self._delivered = row
             source: Source = "announced" if origin == self.origin else "elsewhere"
-            self._sink(
-                [Recorded(Position(row, index), event, source) for index, event in enumerate(decode_events(text))]
-            )
+            self._sink(decode_row(row, text, source, is_heard=is_heard))
         return before is None and len(rows) == _ROWS_PER_READ

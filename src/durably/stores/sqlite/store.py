@@ -202,9 +202,10 @@ class SqliteStore:
         self._open()
         self._events.announce(event)
 
-    async def follow(self, sink: Sink, changed: Callable[[], None]) -> Position:
+    async def follow(self, sink: Sink, changed: Callable[[], None], is_heard: Callable[[], bool]) -> Position:
         """Call `sink` with every event after the returned position, once it is in the log, in its order."""
-        return _end_of(self._read_here(lambda _: self._events.follow(sink, changed, watch=not self._is_single)))
+        watch = not self._is_single
+        return _end_of(self._read_here(lambda _: self._events.follow(sink, changed, is_heard, watch=watch)))
 
     def unfollow(self) -> None:
         """Stop calling the sink."""
