@@ -16,7 +16,7 @@ from tests.postgres.server import NoPostgres, postgres_server
 
 from benchmarks import report
 from benchmarks.figures import HEADER, Line, in_turns, number, paired_line, samples, table
-from benchmarks.http_load import put_under_load
+from benchmarks.http_load import Load, put_under_load
 from benchmarks.http_server import BASE
 from benchmarks.http_serving import (
     PLAIN,
@@ -25,6 +25,7 @@ from benchmarks.http_serving import (
     has_standard_uvicorn,
     install_typescript,
     serve_durably,
+    serve_nothing,
     serve_typescript,
 )
 from benchmarks.http_streams import fan_out, latencies
@@ -36,11 +37,13 @@ _TARGET: Final = 2
 _TRIGGER: Final = b'{"jobName":"nothing","input":{"n":1}}'
 _INTRODUCTION: Final = """
 Requests: both handlers serve a SQLite file (WAL, `synchronous=FULL`) from one process, on keep-alive connections,
-asked by the same load generator (raw sockets; at 64 connections two processes of it share the two processors with
-the server). "Plain" is uvicorn with nothing else installed, "standard" what `uvicorn[standard]` brings: httptools
-and uvloop. `TS` is the handler of `@coji/durably` 0.15.0 on Node's own HTTP server, with better-sqlite3. A trigger
-stores a run; the run that is read has not been executed. "Processor" is what the server process spent on a request,
-on all its threads; other programs on the machine change it least.
+asked by the same load generator (raw sockets: a blocking one, or at 64 connections two processes with loops, which
+share the two processors with the server), without a framework around them. "Plain" is uvicorn with nothing else
+installed, "standard" what `uvicorn[standard]` brings: httptools and uvloop. "uvicorn alone" is an application that
+does nothing but answer: more than its ratio no handler can reach there. `TS` is the handler of `@coji/durably` 0.15.0
+on Node's own HTTP server, with better-sqlite3. A trigger stores a run; the run that is read has not been executed.
+"Processor" is what the server process spent on a request, on all its threads; other programs on the machine change it
+least.
 
 Streams: `sse_throttle=0`, durably's defaults otherwise. A job tells the time as its progress, and the client compares
 it with the clock when the event arrives. Both clients listen to all runs.
@@ -72,6 +75,8 @@ def _measure(options: argparse.Namespace) -> Iterator[Line]:
     if "standard" not in ways:
         _say("httptools and uvloop are not installed: uvicorn is measured without them only")
     for way, how in ways.items():
+        for connections in (1, 64):
+            yield _nothing(options, f"uvicorn alone, {connections} at once, {way}", how, connections)
         for operation in ("GET /run", "POST /trigger"):
             for connections in (1, 64):
                 yield _requests(options, f"{operation}, {connections} at once, {way}", how, operation, connections)
@@ -88,13 +93,12 @@ def _measure(options: argparse.Namespace) -> Iterator[Line]:
 
 
 def _requests(options: argparse.Namespace, what: str, how: tuple[str, ...], operation: str, connections: int) -> Line:
-    seconds = 0.5 if options.quick else 2.0
     spent: dict[str, list[float]] = {"ours": [], "theirs": []}
 
     def measure(whose: str, server: Server) -> float:
         request = _request(operation, server.port)
         before = server.processor_time
-        load = put_under_load(server.port, request, connections, processes=min(connections, 2), seconds=seconds)
+        load = _loaded(options, server, request, connections)
         spent[whose].append((server.processor_time - before) / load.answers)
         return load.rate
 
@@ -109,6 +113,24 @@ def _requests(options: argparse.Namespace, what: str, how: tuple[str, ...], oper
     paired = in_turns(theirs, ours, 1 if options.quick else options.repetitions)
     processor = ", TS ".join(number(samples(spent[whose]).median, "us") for whose in ("ours", "theirs"))
     return paired_line(f"{what} (processor {processor} us)", paired, "/s", "TS", _TARGET)
+
+
+def _nothing(options: argparse.Namespace, what: str, how: tuple[str, ...], connections: int) -> Line:
+    def nothing() -> float:
+        with serve_nothing(how) as server:
+            return _loaded(options, server, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", connections).rate
+
+    def theirs() -> float:
+        with fresh_file(options.directory) as url, serve_typescript(file_of(url)) as server:
+            return _loaded(options, server, _request("GET /run", server.port), connections).rate
+
+    paired = in_turns(theirs, nothing, 1 if options.quick else options.repetitions)
+    return paired_line(what, paired, "/s", "TS GET /run", None)
+
+
+def _loaded(options: argparse.Namespace, server: Server, request: bytes, connections: int) -> Load:
+    seconds = 0.5 if options.quick else 2.0
+    return put_under_load(server.port, request, connections, processes=min(connections, 2), seconds=seconds)
 
 
 def _request(operation: str, port: int) -> bytes:

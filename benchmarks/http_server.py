@@ -1,4 +1,4 @@
-"""A web process: `python -m benchmarks.http_server URL [--worker] [--loop LOOP] [--http HTTP]`. Prints its port."""
+"""A web process: `python -m benchmarks.http_server [URL] [--worker] [--loop LOOP] [--http HTTP]`. Prints its port."""
 
 from __future__ import annotations
 
@@ -63,6 +63,12 @@ class Application:
         await send({"type": "lifespan.shutdown.complete"})
 
 
+async def answer_at_once(scope: Scope, receive: Receive, send: Send) -> None:
+    """Do nothing else, to show what the server below costs."""
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"{}"})
+
+
 class _AnnouncingServer(uvicorn.Server):
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
@@ -72,15 +78,24 @@ class _AnnouncingServer(uvicorn.Server):
 def main() -> None:
     """Serve until killed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("url")
+    parser.add_argument("url", help="of the database; without one every request is answered at once", nargs="?")
     parser.add_argument("--worker", action="store_true", help="execute jobs, too")
     parser.add_argument("--loop", default="auto")
     parser.add_argument("--http", default="auto")
     options = parser.parse_args()
-    durably = create_durably(database=options.url, jobs={"nothing": nothing, "ticks": ticks})
-    app = Application(durably, has_worker=options.worker)
+    app: Any = answer_at_once
+    if options.url is not None:
+        durably = create_durably(database=options.url, jobs={"nothing": nothing, "ticks": ticks})
+        app = Application(durably, has_worker=options.worker)
     config = uvicorn.Config(
-        app, port=0, loop=options.loop, http=options.http, log_level="warning", access_log=False, backlog=4096
+        app,
+        port=0,
+        loop=options.loop,
+        http=options.http,
+        lifespan="off" if options.url is None else "on",
+        log_level="warning",
+        access_log=False,
+        backlog=4096,
     )
     _AnnouncingServer(config).run()
 

@@ -57,6 +57,13 @@ def serve_durably(url: str, *, worker: bool = False, how: tuple[str, ...] = ()) 
 
 
 @contextmanager
+def serve_nothing(how: tuple[str, ...]) -> Iterator[Server]:
+    """Run uvicorn with an application that answers at once."""
+    with _served([sys.executable, "-m", "benchmarks.http_server", *how]) as server:
+        yield server
+
+
+@contextmanager
 def serve_typescript(file: Path) -> Iterator[Server]:
     """Serve a SQLite file with Node and the TypeScript library's handler."""
     with _served(["node", str(_NODE / "server.mjs"), str(file)]) as server:
