@@ -68,6 +68,14 @@ class TypeScriptProgram:
             raise AssertionError(f"{command}: {answer['error']}")
         return answer["ok"]
 
+    async def do_last(self, command: str) -> None:
+        """Give a command in which the program dies."""
+        stdin = self._process.stdin
+        assert stdin is not None
+        stdin.write(json.dumps([command]).encode() + b"\n")
+        await stdin.drain()
+        await self._process.wait()
+
     async def close(self) -> None:
         assert self._process.stdin is not None
         self._process.stdin.close()

@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 
 from durably import AbortSignal, RunStatus, StepContext, define_job, with_log_persistence
 from durably.core.errors import RunCancelledError, RunFailedError
-from tests.conftest import Events, Gate, OpenDurably
+from tests.conftest import PATIENCE_SECONDS, Events, Gate, OpenDurably
 from tests.typescript.conftest import StartTypeScript
 
 
@@ -125,6 +125,40 @@ class TestTypeScriptTriggersPythonExecutes:
 
         assert {idempotent.id, coalesced.id, over_there["id"]} == {first["id"]}
         assert (idempotent.disposition, coalesced.disposition) == ("idempotent", "coalesced")
+
+    async def test_every_way_to_trigger(self, open_durably: OpenDurably, start_typescript: StartTypeScript) -> None:
+        await open_durably(import_csv, start=True)
+        typescript = await start_typescript()
+
+        waited = await typescript.do("triggerAndWait", {"filename": "a.csv"})
+        batch = await typescript.do("batchTrigger", [{"input": {"filename": name}} for name in ("bb.csv", "c.csv")])
+        outputs = [(await typescript.do("waitForRun", run["id"]))["output"] for run in batch]
+
+        assert waited["output"] == {"count": 5}
+        assert outputs == [{"count": 6}, {"count": 5}]
+
+    async def test_a_failure_in_python_is_one_in_typescript(
+        self, open_durably: OpenDurably, start_typescript: StartTypeScript
+    ) -> None:
+        """R11: the message, and the step that failed."""
+
+        @define_job(name="import-csv")
+        async def failing(step: StepContext, input: ImportCsv) -> Imported:
+            await step.run("count", lambda: 1 // 0)
+            return Imported(count=0)
+
+        await open_durably(failing, start=True, preserve_steps=True)
+        typescript = await start_typescript("preserve-steps")
+        triggered = await typescript.do("trigger", {"filename": 'ä \N{PILE OF POO} "quoted"'})
+
+        with pytest.raises(AssertionError, match="division"):
+            await typescript.do("waitForRun", triggered["id"])
+
+        run = await typescript.do("getRun", triggered["id"])
+        assert (run["status"], run["error"]) == ("failed", "integer division or modulo by zero")
+        assert run["input"] == {"filename": 'ä \N{PILE OF POO} "quoted"'}
+        (step,) = await typescript.do("getSteps", triggered["id"])
+        assert (step["name"], step["status"], step["error"]) == ("count", "failed", run["error"])
 
 
 class TestPythonTriggersTypeScriptWatches:
@@ -325,6 +359,62 @@ class TestTypeScriptExecutes:
 
         async with asyncio.timeout(30):
             assert (await waiting).output == {"count": 5}
+
+    async def test_python_reads_all_that_typescript_stored(
+        self, open_durably: OpenDurably, start_typescript: StartTypeScript
+    ) -> None:
+        typescript = await start_typescript("preserve-steps")
+        await typescript.do("migrate")
+        triggered = await typescript.do("trigger", {"filename": "ä.csv"}, {"labels": {"org": "ö"}})
+        assert await typescript.do("processOne")
+        python = await open_durably(import_csv)
+
+        (run,) = await python.get_runs(job_name="import-csv", status="completed", labels={"org": "ö"})
+        assert (run.id, run.output, run.completed_step_count) == (triggered["id"], {"count": 5}, 1)
+        assert run.progress is not None
+        assert (run.progress.current, run.progress.total, run.progress.message) == (1, 1, "counted")
+        (step,) = await python.get_steps(run.id)
+        assert (step.name, step.status, step.output) == ("count", "completed", 5)
+        # The original deletes the logs of a run with its steps, unless these are preserved.
+        assert [(line.message, line.data) for line in await python.get_logs(run.id)] == [
+            ("counted", {"filename": "ä.csv"})
+        ]
+
+    async def test_python_resumes_what_a_dead_typescript_worker_began(
+        self, open_durably: OpenDurably, start_typescript: StartTypeScript
+    ) -> None:
+        """L4, S2: where both know the job, a checkpoint of one is a checkpoint of the other."""
+        counted: list[str] = []
+
+        @define_job(name="import-csv")
+        async def resuming(step: StepContext, input: ImportCsv) -> Imported:
+            return Imported(count=await step.run("count", lambda: counted.append(input["filename"]) or 0))
+
+        typescript = await start_typescript("die-after-the-step", "short-leases")
+        await typescript.do("migrate")
+        triggered = await typescript.do("trigger", {"filename": "a.csv"})
+        await typescript.do_last("processOne")
+
+        python = await open_durably(resuming, start=True, polling_interval=0.1)
+        run = await python.wait_for_run(triggered["id"], timeout=PATIENCE_SECONDS)
+
+        assert (run.output, run.lease_generation) == ({"count": 5}, 2)
+        assert counted == []
+
+    async def test_typescript_purges_what_python_finished(
+        self, open_durably: OpenDurably, start_typescript: StartTypeScript
+    ) -> None:
+        """R10: and what waits stays."""
+        python = await open_durably(import_csv)
+        done = await python.jobs.import_csv.trigger({"filename": "a.csv"}, labels={"org": "a"})
+        await python.process_until_idle()
+        waiting = await python.jobs.import_csv.trigger({"filename": "b.csv"}, labels={"org": "a"})
+        typescript = await start_typescript()
+
+        assert await typescript.do("purgeRuns") == 1
+
+        assert await python.get_run(done.id) is None
+        assert [run.id for run in await python.get_runs(labels={"org": "a"})] == [waiting.id]
 
     async def test_its_worker_fails_runs_of_jobs_that_it_does_not_know(
         self, open_durably: OpenDurably, start_typescript: StartTypeScript

@@ -14,25 +14,38 @@ async function dialectOf(url) {
   return new SqliteDialect({ database: new Database(url) })
 }
 
-// The web application knows what the job takes and gives; the work itself is Python's.
+const options = process.argv.slice(3)
+
+// The web application knows what the job takes and gives; the work itself is Python's, as a rule.
 const importCsv = defineJob({
   name: 'import-csv',
   input: z.object({ filename: z.string() }),
   output: z.object({ count: z.number() }),
-  run: async (step, { filename }) => ({ count: await step.run('count', () => filename.length) }),
+  run: async (step, { filename }) => {
+    const count = await step.run('count', () => filename.length)
+    if (options.includes('die-after-the-step')) process.exit(1)
+    step.progress(1, 1, 'counted')
+    step.log.info('counted', { filename })
+    return { count }
+  },
 })
 
 const durably = createDurably({
   dialect: await dialectOf(process.argv[2]),
   jobs: { importCsv },
   pollingIntervalMs: 20,
-  preserveSteps: process.argv[3] === 'preserve-steps',
+  leaseMs: options.includes('short-leases') ? 500 : undefined,
+  leaseRenewIntervalMs: options.includes('short-leases') ? 100 : undefined,
+  preserveSteps: options.includes('preserve-steps'),
 })
 durably.use(withLogPersistence())
 
 const commands = {
   migrate: () => durably.migrate(),
   trigger: (input, options) => durably.jobs.importCsv.trigger(input, options),
+  batchTrigger: (items) => durably.jobs.importCsv.batchTrigger(items),
+  triggerAndWait: (input) => durably.jobs.importCsv.triggerAndWait(input, { timeout: 30_000 }),
+  purgeRuns: () => durably.purgeRuns({ olderThan: new Date(Date.now() + 60_000) }),
   getRun: (id) => durably.getRun(id),
   getRuns: (filter) => durably.getRuns(filter),
   getSteps: (id) => durably.storage.getSteps(id),
