@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,14 @@ def secured() -> Iterator[Secured]:
         (server.data / "pg_hba.conf").write_text(HBA)
         server.sql("SELECT pg_reload_conf()")
         yield Secured(server, authority, database)
+
+
+@pytest.fixture(autouse=True)
+async def closed_transports() -> AsyncIterator[None]:
+    """Let the event loop close what TLS has on top of a connection; that takes it some turns."""
+    yield
+    for _ in range(50):
+        await asyncio.sleep(0)
 
 
 async def does_a_job(url: str) -> Durably:
