@@ -96,6 +96,12 @@ async def worker(url: str, _: float) -> None:
         await asyncio.Event().wait()
 
 
+async def busy_worker(url: str, slots: float) -> None:
+    async with workloads.instance(url, max_concurrent_runs=int(slots)):
+        _answer({})
+        await asyncio.Event().wait()
+
+
 async def idle_worker_time(url: str, seconds: float) -> None:
     async with workloads.instance(url):
         _answer(await _processor_time(seconds))
@@ -152,6 +158,7 @@ ROLES: Final[dict[str, Callable[[str, float], Awaitable[None]]]] = {
         parallel_memory,
         backlog_memory,
         worker,
+        busy_worker,
         idle_worker_time,
         watcher_time,
         crash,
