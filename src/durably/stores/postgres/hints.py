@@ -17,6 +17,7 @@ from durably.stores.postgres import statements as sql
 from durably.stores.postgres.connections import Pool
 
 _EVERY_SECONDS: Final = 0.01
+_SLACK_SECONDS: Final = 0.003
 _WORK: Final = "+"
 
 log = logging.getLogger("durably.postgres")
@@ -53,11 +54,12 @@ class Hints:
         return self._channel, self._payload(has_work=has_work)
 
     def give(self, *, has_work: bool) -> None:
-        """Send a hint now, or soon if one was sent just before."""
+        """Send a hint now, or soon if one was sent just before; the next commit may carry it until then."""
         self._has_work |= has_work
         if self._timer is None:
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_at(max(loop.time(), self._sent_at + _EVERY_SECONDS), self._begin)
+            due = self._sent_at + _EVERY_SECONDS + _SLACK_SECONDS
+            self._timer = loop.call_at(max(loop.time(), due), self._begin)
 
     async def close(self) -> None:
         """Send what is due and end."""

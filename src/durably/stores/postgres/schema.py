@@ -47,8 +47,7 @@ CREATE INDEX idx_durably_runs_pending ON durably_runs (job_name, created_at, id)
 -- One lease per concurrency key at a time, whoever claims: the rule itself, beyond every race.
 CREATE UNIQUE INDEX idx_durably_runs_leased_key ON durably_runs (concurrency_key)
   WHERE status = 'leased' AND concurrency_key IS NOT NULL;
--- Lists, newest first.
-CREATE INDEX idx_durably_runs_created ON durably_runs (created_at, id);
+-- Runs by label, newest first: ids sort by creation.
 CREATE INDEX idx_durably_run_labels_newest ON durably_run_labels (key, value, run_id);
 -- Steps update the same rows again and again: with room in the page no index needs to know.
 ALTER TABLE durably_runs SET (fillfactor = 80);
