@@ -13,10 +13,12 @@ if sys.version_info < (3, 11):  # noqa: UP036 - an older Python gets a sentence 
     )
 
 import argparse
+import atexit
 import hashlib
 import os
 import shutil
 import subprocess
+import threading
 import time
 import tomllib
 from collections.abc import Callable, Sequence
@@ -226,25 +228,56 @@ def test() -> bool:
     """Run every check and every test: Python, the other Pythons found, the built wheel, TypeScript."""
     require_node()
     setup()
-    stages: dict[str, Callable[[], bool]] = {"checks": check, f"Python {version_of(python_in(VENV))}": python_tests}
-    for version, interpreter in other_pythons().items():
-        stages[f"Python {version}"] = partial(other_python_tests, version, interpreter)
-    stages |= {"wheel": wheel, "TypeScript": typescript_tests}
-    results = [(name, *timed(stage)) for name, stage in stages.items()]
+    beside = Beside("check", "test-typescript", "test-other-pythons", "wheel")
+    results = [(f"test-python ({version_of(python_in(VENV))})", *timed(python_tests))]
+    results += beside.results()
     print()
     for name, succeeded, seconds in results:
         print(f"{'ok' if succeeded else 'FAILED':6} {seconds:6.0f} s  {name}")
     return all(succeeded for _, succeeded, _ in results)
 
 
+class Beside:
+    """Verbs that run one after the other beside what the terminal shows; what they print is shown afterwards."""
+
+    def __init__(self, *verbs: str) -> None:
+        self._results: list[tuple[str, bool, float]] = []
+        self._thread = threading.Thread(target=self._run, args=(verbs,), daemon=True)
+        self._process: subprocess.Popen[bytes] | None = None
+        WORK.mkdir(exist_ok=True)
+        self._thread.start()
+        atexit.register(self._end)
+
+    def results(self) -> list[tuple[str, bool, float]]:
+        """Wait for all of them, show what they printed and return how they ended."""
+        self._thread.join()
+        for verb, _, _ in self._results:
+            print(f"\n--- {verb} ---\n{self._output(verb).read_text(errors='replace')}", flush=True)
+        return self._results
+
+    def _run(self, verbs: Sequence[str]) -> None:
+        for verb in verbs:
+            self._results.append((verb, *timed(partial(self._run_verb, verb))))
+
+    def _run_verb(self, verb: str) -> bool:
+        with self._output(verb).open("wb") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, __file__, verb], stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+            )
+            return self._process.wait() == 0
+
+    def _output(self, verb: str) -> Path:
+        return WORK / f"{verb}.log"
+
+    def _end(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+
+
 def timed(stage: Callable[[], bool]) -> tuple[bool, float]:
-    """Return whether a stage succeeded, and the seconds that it took; the others go on when it cannot."""
+    """Return whether a stage succeeded, and the seconds that it took."""
     started = time.monotonic()
-    try:
-        succeeded = stage()
-    except RefusalError as refusal:
-        print(f"\n{refusal}")
-        succeeded = False
+    succeeded = stage()
     return succeeded, time.monotonic() - started
 
 
@@ -266,10 +299,14 @@ def python_tests(*arguments: str) -> bool:
     return run(prepare_venv(VENV, "dev"), "-m", "pytest", *arguments)
 
 
-def other_python_tests(version: str, interpreter: str) -> bool:
-    """Run the core's tests on another version of Python, on SQLite: the other databases were tested already."""
-    python = prepare_venv(WORK / f"venv-{version}", "core-tests", interpreter=interpreter)
-    return run(python, "-m", "pytest", "-k", "not postgres and not libsql", *CORE_TESTS)
+def other_python_tests() -> bool:
+    """Run the core's tests on the other Pythons found, on SQLite: the other databases need no more than one."""
+    prepare_venv(VENV, "dev")
+    results = []
+    for version, interpreter in other_pythons().items():
+        python = prepare_venv(WORK / f"venv-{version}", "core-tests", interpreter=interpreter)
+        results.append(run(python, "-m", "pytest", "-k", "not postgres and not libsql", *CORE_TESTS))
+    return all(results)
 
 
 def typescript_tests() -> bool:
@@ -318,6 +355,7 @@ VERBS: dict[str, Callable[..., bool]] = {
     "check": check,
     "test-python": python_tests,
     "test-typescript": typescript_tests,
+    "test-other-pythons": other_python_tests,
     "wheel": wheel,
     "docs": docs,
     "bench": bench,
