@@ -57,6 +57,7 @@ class Stream:
         self.events: list[SentEvent] = []
         self.comments: list[str] = []
         self.last_event_id = ""
+        self.retry_milliseconds = 0
         self.status = 0
         self.headers: dict[str, str] = {}
         self.ended = False
@@ -137,6 +138,8 @@ class Stream:
                     self.comments.append(value)
                 elif name == "id":
                     self.last_event_id = value
+                elif name == "retry":
+                    self.retry_milliseconds = int(value)
                 else:
                     assert name == "data", f"a field that no client expects: {line}"
                     data.append(value)

@@ -35,6 +35,17 @@ async def test_every_id_of_a_run_leads_to_exactly_what_follows(open_durably: Ope
             assert without_ids(await resumed.until_end()) == without_ids(events[number:])
 
 
+@pytest.mark.parametrize("path", ["/subscribe?runId=", "/runs/subscribe?runId="])
+async def test_a_stream_says_how_soon_to_come_back(client: Client, path: str) -> None:
+    """Browsers wait for three seconds of their own accord."""
+    run_id = await client.trigger("gated", "held")
+
+    async with client.stream(path + run_id) as stream:
+        await stream.until(lambda: stream.retry_milliseconds)
+
+    assert 500 <= stream.retry_milliseconds <= 1_500
+
+
 async def test_a_client_that_knows_the_end_is_told_it_again(client: Client, ended: Ended) -> None:
     """An EventSource comes back after every end; a stream that waited for more would stay open for ever."""
     run_id = await client.trigger("echo", 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -14,6 +15,7 @@ from durably.http.cursor import Cursor, sequence_at
 from durably.http.throttle import ProgressThrottle
 
 HEARTBEAT_SECONDS: Final = 15.0
+_RETRY_MILLISECONDS: Final = (500, 1_500)
 
 
 class LogGapError(Exception):
@@ -70,7 +72,9 @@ class EventStream:
 
         A gap in the log ends it too: a client that comes again is told the state, so that is all there is to do.
         """
-        yield ": connected\n\n"
+        # Browsers would wait for three seconds; not all the same, or a server that restarts meets them all at once.
+        pause = random.randint(*_RETRY_MILLISECONDS)  # noqa: S311 - it is no secret
+        yield f": connected\nretry: {pause}\n\n"
         try:
             async for entry in self._opening:
                 for frame in self._replay(entry) if isinstance(entry, Replay) else self._take(entry):

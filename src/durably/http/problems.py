@@ -46,7 +46,8 @@ class JsonResponse(Response):
     def __init__(self, content: Any, status: int = 200) -> None:
         self.status_code = status
         self.background = None
-        self.body = to_json(content)
+        # What another program stored may not be JSON; one such value must not spoil a whole list.
+        self.body = to_json(content, inf_nan_mode="null")
         self.raw_headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(self.body))]
 
 
