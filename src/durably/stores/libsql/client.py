@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import httpx
@@ -137,9 +139,7 @@ class Client:
         if self._http is None or self._loop is not loop:
             # Connections belong to the loop they were made on; those of a loop that is gone went with it.
             self._loop = loop
-            self._http = httpx.AsyncClient(
-                base_url=self.server.address.url, headers=_headers(self.server), timeout=_TIMEOUT
-            )
+            self._http = httpx.AsyncClient(**_settings(self.server), timeout=_TIMEOUT)
         return self._http
 
 
@@ -148,7 +148,7 @@ class BlockingClient:
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._http = httpx.Client(base_url=server.address.url, headers=_headers(server), timeout=_RENEWAL_TIMEOUT)
+        self._http = httpx.Client(**_settings(server), timeout=_RENEWAL_TIMEOUT)
 
     def query(self, statement: Statement) -> Rows:
         """Do one statement. Raises `StoreError`."""
@@ -174,5 +174,16 @@ class BlockingClient:
                 return self._server.answer(response)
 
 
-def _headers(server: Server) -> dict[str, str]:
-    return {"content-type": "application/json", **server.headers}
+def _settings(server: Server) -> dict[str, Any]:
+    url = server.address.url
+    return {
+        "base_url": url,
+        "headers": {"content-type": "application/json", **server.headers},
+        # Reading the certificates of all authorities takes longer than many requests; plain HTTP needs none.
+        "verify": _authorities() if url.startswith("https:") else False,
+    }
+
+
+@lru_cache(maxsize=1)
+def _authorities() -> ssl.SSLContext:
+    return httpx.create_ssl_context()
