@@ -126,11 +126,6 @@ class Batch:
         """Tell whether there is nothing to write."""
         return not (self._changes or self._runs or self._logs or self.announced or self.told)
 
-    @property
-    def has_work(self) -> bool:
-        """Tell whether a worker may find something to claim afterwards."""
-        return bool(self._runs)
-
     def statement(self, mark: Mark, *, hint: tuple[str, str] | None = None) -> tuple[str, list[Any]]:
         """Return the text of the statement and its values; its row tells the `position` of the events.
 

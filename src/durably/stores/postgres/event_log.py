@@ -70,17 +70,11 @@ class EventLog:
         self._overdue: asyncio.TimerHandle | None = None
 
     def committed(
-        self,
-        row: int,
-        announced: Sequence[DurablyEvent],
-        events: Sequence[DurablyEvent],
-        *,
-        has_work: bool = False,
-        is_told: bool = False,
+        self, row: int, announced: Sequence[DurablyEvent], events: Sequence[DurablyEvent], *, is_told: bool = False
     ) -> None:
-        """Deliver a row of our own, after those that stand before it; wake the others unless they are told already."""
+        """Deliver a row of our own, after those that stand before it, and wake the others unless they are told."""
         if not is_told:
-            self._hints.give(has_work=has_work)
+            self._hints.give(events)
         if self._sink is None or row <= self._delivered:
             return
         count = len(announced)

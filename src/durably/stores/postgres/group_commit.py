@@ -135,7 +135,7 @@ class GroupCommit:
 
         Raises our errors; then nothing of it was written, or nobody knows.
         """
-        hint = self._hints.carry(has_work=batch.has_work)
+        hint = self._hints.carry(batch.told)
 
         async def attempt(connection: Connection, mark: Mark) -> int:
             statement, values = batch.statement(mark, hint=hint)
@@ -150,12 +150,12 @@ class GroupCommit:
             position = await self._marks.write(attempt, recover)
         except StoreError as error:
             if hint is not None:
-                self._hints.give(has_work=batch.has_work)
+                self._hints.give(batch.told)
             cause = error.__cause__
             if isinstance(cause, asyncpg.NotNullViolationError) and is_refused(cause):
                 return False
             raise
-        self._events.committed(position, batch.announced, batch.told, has_work=batch.has_work, is_told=hint is not None)
+        self._events.committed(position, batch.announced, batch.told, is_told=hint is not None)
         return True
 
 

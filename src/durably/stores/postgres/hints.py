@@ -1,8 +1,9 @@
 """Waking other processes: NOTIFY, every few milliseconds at the most.
 
 A NOTIFY inside a transaction makes its commit wait for the commits of all others that notify. So most commits
-carry none: the first after a pause does, and what follows shortly after is told of by a NOTIFY of its own.
-Nothing depends on it: who misses it looks a little later.
+carry none: the first after a pause does, and what follows shortly after is told of by a later commit or by a
+NOTIFY of its own. What somebody may be waiting for, a new run or the end of one, is told of sooner than the
+rest. Nothing depends on it: who misses it looks a little later.
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+from collections.abc import Sequence
 from typing import Final
 
 from durably.core.errors import StoreError
+from durably.core.events import WAKING_EVENTS, DurablyEvent, RunTriggerEvent
 from durably.stores.postgres import statements as sql
 from durably.stores.postgres.connections import Pool
 
 _EVERY_SECONDS: Final = 0.01
+_URGENT_SECONDS: Final = 0.002
 _SLACK_SECONDS: Final = 0.003
 _WORK: Final = "+"
 
@@ -42,24 +46,29 @@ class Hints:
         self._sent_at = 0.0
         self._has_work = False
 
-    def carry(self, *, has_work: bool) -> tuple[str, str] | None:
-        """Return channel and payload if the next commit is to carry the hint; `give` it anew if that fails."""
+    def carry(self, events: Sequence[DurablyEvent]) -> tuple[str, str] | None:
+        """Return channel and payload if the commit of `events` is to carry the hint; `give` it anew if that fails."""
         now = asyncio.get_running_loop().time()
-        if now < self._sent_at + _EVERY_SECONDS:
+        if now < self._sent_at + (_URGENT_SECONDS if _are_urgent(events) else _EVERY_SECONDS):
             return None
         self._sent_at = now
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        return self._channel, self._payload(has_work=has_work)
+        self._has_work |= _have_work(events)
+        return self._channel, self._payload()
 
-    def give(self, *, has_work: bool) -> None:
-        """Send a hint now, or soon if one was sent just before; the next commit may carry it until then."""
-        self._has_work |= has_work
+    def give(self, events: Sequence[DurablyEvent]) -> None:
+        """Send a hint of `events` now, or soon if one was sent just before; a commit may carry it until then."""
+        self._has_work |= _have_work(events)
+        loop = asyncio.get_running_loop()
+        due = self._sent_at + (_URGENT_SECONDS if _are_urgent(events) else _EVERY_SECONDS + _SLACK_SECONDS)
+        due = max(loop.time(), due)
+        if self._timer is not None and self._timer.when() > due:
+            self._timer.cancel()
+            self._timer = None
         if self._timer is None:
-            loop = asyncio.get_running_loop()
-            due = self._sent_at + _EVERY_SECONDS + _SLACK_SECONDS
-            self._timer = loop.call_at(max(loop.time(), due), self._begin)
+            self._timer = loop.call_at(due, self._begin)
 
     async def close(self) -> None:
         """Send what is due and end."""
@@ -69,8 +78,8 @@ class Hints:
         if self._task is not None:
             await asyncio.wait([self._task])
 
-    def _payload(self, *, has_work: bool) -> str:
-        has_work, self._has_work = has_work or self._has_work, False
+    def _payload(self) -> str:
+        has_work, self._has_work = self._has_work, False
         return self._origin + _WORK * has_work
 
     def _begin(self) -> None:
@@ -84,11 +93,19 @@ class Hints:
 
     async def _send(self) -> None:
         try:
-            await self._pool.fetch(sql.NOTIFY, self._channel, self._payload(has_work=False))
+            await self._pool.fetch(sql.NOTIFY, self._channel, self._payload())
         except StoreError as error:
             log.debug("other processes could not be woken, they will look by themselves: %s", error)
         finally:
             self._task = None
+
+
+def _are_urgent(events: Sequence[DurablyEvent]) -> bool:
+    return any(event.type in WAKING_EVENTS for event in events)
+
+
+def _have_work(events: Sequence[DurablyEvent]) -> bool:
+    return any(isinstance(event, RunTriggerEvent) for event in events)
 
 
 def read_payload(payload: str) -> tuple[str, bool]:

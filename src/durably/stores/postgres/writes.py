@@ -60,12 +60,12 @@ class Writes:
                 # What changed since the look-up is refused by the unique indexes, and looked up again.
                 statement, values = batch.statement(mark)
                 (row,) = await self._server.fetch(connection, statement, *values)
-                self._events.committed(row["position"], [], batch.told, has_work=batch.has_work)
+                self._events.committed(row["position"], [], batch.told)
             return enqueued
 
         async def recover(found: Found) -> list[TriggerResult[Any]]:
             rows = await self._pool.fetch(sql.RUNS_BY_KEYS, *keys_of(runs))
-            self._events.committed(found.position, [], found.events, has_work=True)
+            self._events.committed(found.position, [], found.events)
             return self._decide(runs, rows)[1]
 
         return await self._marks.write(attempt, recover)
