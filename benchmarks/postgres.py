@@ -47,6 +47,11 @@ _RAW_RUN: Final = """
 INSERT INTO durably_runs (id, job_name, input, status, lease_generation, created_at, updated_at)
 VALUES ($1, 'raw', '1', 'leased', 1, $2, $2)
 """
+_RAW_RUNS: Final = """
+INSERT INTO durably_runs (id, job_name, input, labels, created_at, updated_at, status)
+SELECT new.*, new.created_at, 'pending'
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[]) AS new(id, job_name, input, labels, created_at)
+"""
 
 Workload = Callable[[str], Coroutine[Any, Any, float]]
 
@@ -64,6 +69,22 @@ async def raw_steps(url: str, connections: int, steps: int) -> float:
     finally:
         for connection in opened:
             await connection.close()
+
+
+async def raw_runs(url: str, batches: int, size: int) -> float:
+    """Return how many pending runs per second a bare connection inserts, one statement and commit per batch."""
+    async with workloads.without_worker(url):
+        pass
+    connection = await asyncpg.connect(url)
+    try:
+        statement = await connection.prepare(_RAW_RUNS)
+        ids = [[new_ulid(number) for number in range(size)] for _ in range(batches)]
+        started = time.perf_counter()
+        for batch in ids:
+            await statement.fetch(batch, ["steps"] * size, ["1"] * size, ["{}"] * size, [_NOW] * size)
+        return batches * size / (time.perf_counter() - started)
+    finally:
+        await connection.close()
 
 
 async def _prepared(connection: asyncpg.Connection, steps: int) -> Callable[[], Coroutine[Any, Any, None]]:
@@ -119,6 +140,8 @@ class Benchmarks:
         yield paired_line(f"W4 {count} triggers one by one", single, "/s", "P1", 0.6)
         batch = self._paired(self._p16, partial(workloads.batch_triggers, batches=10, size=count))
         yield paired_line(f"W4 triggers in batches of {count}", batch, "/s", "P16", 10)
+        bare = self._paired(self._p16, partial(raw_runs, batches=10, size=count))
+        yield paired_line(f"W4 bare insert of {count} runs a statement, the same indexes", bare, "/s", "P16", None)
 
     def latencies(self) -> Iterator[Line]:
         """W5, with a worker in another process, everything at its default."""
