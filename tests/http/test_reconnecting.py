@@ -46,6 +46,18 @@ async def test_a_stream_says_how_soon_to_come_back(client: Client, path: str) ->
     assert 500 <= stream.retry_milliseconds <= 1_500
 
 
+async def test_a_stream_that_ended_need_not_be_asked_again_soon(client: Client, ended: Ended) -> None:
+    """The TypeScript library's hooks leave their EventSource open after the end, and it comes back for ever."""
+    run_id = await client.trigger("echo", 1)
+
+    for has_ended in (False, True):
+        if has_ended:
+            await ended(run_id)
+        async with client.stream(f"/subscribe?runId={run_id}") as stream:
+            await stream.until_end()
+        assert stream.retry_milliseconds == 60_000
+
+
 async def test_a_client_that_knows_the_end_is_told_it_again(client: Client, ended: Ended) -> None:
     """An EventSource comes back after every end; a stream that waited for more would stay open for ever."""
     run_id = await client.trigger("echo", 1)

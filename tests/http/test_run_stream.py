@@ -180,7 +180,8 @@ async def test_a_run_that_is_deleted_ends_its_stream(client: Client, durably: Du
 
     frames = [frame async for frame in stream.frames()]
     stream.close()
-    assert '"type":"run:delete"' in frames[-1]
+    assert '"type":"run:delete"' in frames[-2]
+    assert frames[-1].startswith("retry: ")
 
 
 async def test_a_run_that_executes_in_another_instance(open_durably: OpenDurably, gates: Gates) -> None:

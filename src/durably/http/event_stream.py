@@ -16,6 +16,7 @@ from durably.http.throttle import ProgressThrottle
 
 HEARTBEAT_SECONDS: Final = 15.0
 _RETRY_MILLISECONDS: Final = (500, 1_500)
+_RETRY_ENDED_MILLISECONDS: Final = 60_000
 
 
 class LogGapError(Exception):
@@ -72,22 +73,24 @@ class EventStream:
 
         A gap in the log ends it too: a client that comes again is told the state, so that is all there is to do.
         """
-        # Browsers would wait for three seconds; not all the same, or a server that restarts meets them all at once.
-        pause = random.randint(*_RETRY_MILLISECONDS)  # noqa: S311 - it is no secret
-        yield f": connected\nretry: {pause}\n\n"
+        yield f": connected\n{_come_back_soon()}"
         try:
             async for entry in self._opening:
                 for frame in self._replay(entry) if isinstance(entry, Replay) else self._take(entry):
                     yield frame
                 if self._has_ended:
-                    return
-            self._sent = max(self._sent, self._here)
-            # So that a client that has heard of nothing yet can go on from here as well.
-            yield self._mark()
-            async for frame in self._live():
-                yield frame
+                    break
+            else:
+                self._sent = max(self._sent, self._here)
+                # So that a client that has heard of nothing yet can go on from here as well.
+                yield self._mark()
+                async for frame in self._live():
+                    yield frame
         except LogGapError:
             return
+        if self._has_ended:
+            # An EventSource that nobody closes comes back after every end, to be told the same.
+            yield f"retry: {_RETRY_ENDED_MILLISECONDS}\n\n"
 
     async def _live(self) -> AsyncIterator[str]:
         time = asyncio.get_running_loop().time
@@ -150,3 +153,9 @@ class EventStream:
 
     def _cursor(self) -> Cursor:
         return Cursor(self._sent, self._throttle.held_since)
+
+
+def _come_back_soon() -> str:
+    # Browsers would wait for three seconds; not all the same, or a server that restarts meets them all at once.
+    pause = random.randint(*_RETRY_MILLISECONDS)  # noqa: S311 - it is no secret
+    return f"retry: {pause}\n\n"
