@@ -89,6 +89,14 @@ class Recorded(NamedTuple):
     source: Source
 
 
+def recorded_here(row: int, announced: Sequence[DurablyEvent], committed: Sequence[DurablyEvent]) -> list[Recorded]:
+    """Return the events of a row that this process wrote: first those announced before its commit."""
+    count = len(announced)
+    recorded = [Recorded(Position(row, place), event, "announced") for place, event in enumerate(announced)]
+    recorded += [Recorded(Position(row, count + place), event, "committed") for place, event in enumerate(committed)]
+    return recorded
+
+
 @dataclass(frozen=True, slots=True)
 class LogPage:
     """Events that follow a position. `is_gapless` is False when older ones were cleaned away already."""

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from durably.core.event_codec import decode_row
 from durably.core.events import DurablyEvent
-from durably.core.store import LogPage, Position, Recorded, Sink
+from durably.core.store import LogPage, Position, Recorded, Sink, recorded_here
 from durably.stores.postgres import statements as sql
 from durably.stores.postgres.connections import Connection, Pool, Server, quoted
 from durably.stores.postgres.hints import Hints, channel_of, read_payload
@@ -77,9 +77,7 @@ class EventLog:
             self._hints.give(events)
         if self._sink is None or row <= self._delivered:
             return
-        count = len(announced)
-        recorded = [Recorded(Position(row, index), event, "announced") for index, event in enumerate(announced)]
-        recorded += [Recorded(Position(row, count + index), event, "committed") for index, event in enumerate(events)]
+        recorded = recorded_here(row, announced, events)
         self._ahead[row] = lambda **_: recorded
         self._deliver(0)
         if self._ahead and self._overdue is None:

@@ -16,7 +16,7 @@ from typing import Final
 
 from durably.core.event_codec import decode_row, encode_events
 from durably.core.events import DurablyEvent, LogWriteEvent, RunProgressEvent
-from durably.core.store import LogPage, Position, Recorded, Sink, Source
+from durably.core.store import LogPage, Position, Recorded, Sink, Source, recorded_here
 from durably.stores.sql import sqlite_queries as queries
 from durably.stores.sqlite import statements as sql
 from durably.stores.sqlite.group_commit import GroupCommit, Transaction
@@ -81,11 +81,8 @@ class EventLog:
             # Nothing is passed over: this row stays undelivered as well and is read with them later.
             log.warning("cannot read events of other processes, trying again: %s", error)
             return
-        count = len(announced)
-        recorded = [Recorded(Position(row, index), event, "announced") for index, event in enumerate(announced)]
-        recorded += [Recorded(Position(row, count + index), event, "committed") for index, event in enumerate(events)]
         self._delivered = row
-        self._sink(recorded)
+        self._sink(recorded_here(row, announced, events))
 
     def follow(self, sink: Sink, changed: Callable[[], None], is_heard: Callable[[], bool], *, watch: bool) -> int:
         """Begin to deliver what follows the returned row; `watch` tells that other processes may write too."""
