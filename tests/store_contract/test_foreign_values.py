@@ -57,6 +57,25 @@ class TestInputThatIsNotJson:
             await durably.retrigger("theirs")
 
 
+@pytest.mark.two_processes
+@pytest.mark.parametrize("labels", ["{broken", "[1]", ""])
+async def test_labels_that_are_no_labels_stop_nobody(database: str, open_durably: OpenDurably, labels: str) -> None:
+    """D1: the run has none, and the log of events goes on."""
+    durably, other = await open_durably(echo), await open_durably(echo)
+    events = Events(other)
+    await write(database, INSERT.format("theirs", "1").replace("'pending'", f"'pending', '{labels}'").replace(
+        "status", "status, labels"
+    ))  # fmt: skip
+    good = await durably.jobs.echo.trigger(2)
+
+    assert await durably.process_until_idle() == 2
+    await events.until("run:complete", 2)
+    found = await durably.get_run("theirs")
+    assert found is not None
+    assert (found.status, found.labels, found.output) == (RunStatus.COMPLETED, {}, 1)
+    assert {event.run_id for event in events.of("run:complete")} == {"theirs", good.id}
+
+
 class Old(BaseModel):
     count: int
 

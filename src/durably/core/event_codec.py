@@ -4,6 +4,7 @@ Unknown fields and unknown types are passed over when reading, so that processes
 share a database.
 """
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, fields
 from json.encoder import encode_basestring as _quote
@@ -32,6 +33,8 @@ _ABOUT_RUN: Final = ("run_id", "job_name", "labels")
 _RUNS_REMEMBERED: Final = 4_096
 
 _encode = compact_encoder()
+
+log = logging.getLogger("durably")
 
 
 def _encode_labels(labels: dict[str, str]) -> str:
@@ -160,11 +163,22 @@ def decode_row(row: int, text: str, source: Source, *, is_heard: bool = True) ->
     wanted = _SHAPES.keys() if is_heard else WAKING_EVENTS
     return [
         Recorded(Position(row, place), _SHAPES[record["type"]].decode(record), source)
-        for place, record in enumerate(decode_json(text))
+        for place, record in enumerate(_records(text))
         if record["type"] in wanted
     ]
 
 
 def decode_events(text: str) -> list[DurablyEvent]:
     """Return the events that `text` holds."""
-    return [_SHAPES[record["type"]].decode(record) for record in decode_json(text) if record["type"] in _SHAPES]
+    return [_SHAPES[record["type"]].decode(record) for record in _records(text) if record["type"] in _SHAPES]
+
+
+def _records(text: str) -> list[dict[str, Any]]:
+    """Return the records of a row; none where it is not JSON, so that nobody stands still before it for ever."""
+    try:
+        records: list[dict[str, Any]] = decode_json(text)
+    except ValueError:
+        # A store that writes events in SQL puts in the labels of a run as they are, whoever wrote them.
+        log.warning("a row of the event log is not JSON and is passed over: %.200s", text)
+        return []
+    return records

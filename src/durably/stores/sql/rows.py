@@ -121,9 +121,9 @@ def labels_to_text(labels: dict[str, str]) -> str:
 
 
 def labels_from_text(text: str) -> dict[str, str]:
-    """Return the labels of a row."""
-    labels: dict[str, str] = {} if text == "{}" else decode_json(text)
-    return labels
+    """Return the labels of a row; none where another program wrote something else."""
+    labels = {} if text == "{}" else decode_stored(text)
+    return labels if isinstance(labels, dict) else {}
 
 
 def progress_to_text(progress: ProgressData) -> str:
