@@ -114,7 +114,7 @@ class Pool:
 
     def __init__(self, server: Server, size: int, *, plans: Plans = "generic") -> None:
         self._server = server
-        self._plans = plans
+        self._plans: Plans = plans
         self._free = asyncio.Semaphore(size)
         self._idle: list[Connection] = []
         self._is_closed = False
