@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Final, Literal, TypeGuard, get_args
 
 from durably.core.clock import Clock
 from durably.core.logs import LogLevel
+from durably.core.quick_init import quick_init
 from durably.core.runs import ProgressData
 
 NOT_STAMPED: Final = datetime.fromtimestamp(0, UTC)
@@ -47,6 +48,7 @@ class StepEvent(RunEvent):
     step_index: int
 
 
+@quick_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunTriggerEvent(RunEvent):
     """A run was made."""
@@ -74,6 +76,7 @@ class RunCoalescedEvent(RunEvent):
         return json.loads(self.skipped_input_json)
 
 
+@quick_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunLeasedEvent(RunEvent):
     """A worker claimed the run."""
@@ -106,6 +109,7 @@ class RunProgressEvent(RunEvent):
     progress: ProgressData
 
 
+@quick_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunCompleteEvent(RunEvent):
     """The run completed. `duration` is in seconds, from its start; `output_json` is None without output."""
@@ -143,6 +147,7 @@ class RunDeleteEvent(RunEvent):
     type: ClassVar[Literal["run:delete"]] = "run:delete"
 
 
+@quick_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepStartEvent(StepEvent):
     """A step began to execute."""
@@ -150,6 +155,7 @@ class StepStartEvent(StepEvent):
     type: ClassVar[Literal["step:start"]] = "step:start"
 
 
+@quick_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepCompleteEvent(StepEvent):
     """A step's result is committed. `duration` is in seconds."""

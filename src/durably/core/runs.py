@@ -10,6 +10,8 @@ from typing import Any, Final, Generic, Literal
 
 from typing_extensions import TypedDict, TypeVar
 
+from durably.core.quick_init import quick_init
+
 OutputT = TypeVar("OutputT", default=Any)
 
 Disposition = Literal["created", "idempotent", "coalesced"]
@@ -54,6 +56,7 @@ class ProgressData:
     message: str | None = None
 
 
+@quick_init
 @dataclass(frozen=True, slots=True)
 class Run(Generic[OutputT]):
     """One execution of a job as it is stored. Instants are aware and in UTC."""
@@ -89,6 +92,7 @@ class Run(Generic[OutputT]):
         return self.status in ACTIVE
 
 
+@quick_init
 @dataclass(frozen=True, slots=True)
 class TriggerResult(Run[OutputT]):
     """The run that a trigger made or found, and which of the two it was."""
