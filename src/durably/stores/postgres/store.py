@@ -28,7 +28,7 @@ from durably.stores.postgres.enqueueing import is_keyed, trigger_event
 from durably.stores.postgres.event_log import EventLog
 from durably.stores.postgres.group_commit import GroupCommit, is_duplicate
 from durably.stores.postgres.hints import Hints
-from durably.stores.postgres.listing import list_statement
+from durably.stores.postgres.listing import RARE, label_counts, list_by_label, list_statement
 from durably.stores.postgres.marks import Marks
 from durably.stores.postgres.options import PostgresOptions
 from durably.stores.postgres.renewer import PostgresLeaseRenewer
@@ -120,6 +120,11 @@ class PostgresStore:
     async def get_runs(self, query: RunQuery) -> list[Run[Any]]:
         """Return runs, newest first."""
         statement, values = list_statement(query)
+        if query.labels:
+            counts, arguments = label_counts(query)
+            numbers = list((await self._lists.fetch(counts, *arguments))[0])
+            if min(numbers) <= RARE:
+                statement, values = list_by_label(query, numbers.index(min(numbers)))
         return [run_from_row(row) for row in await self._lists.fetch(statement, *values)]
 
     async def get_steps(self, run_id: str) -> list[Step]:

@@ -1,0 +1,45 @@
+"""Lists stay quick when many runs are stored."""
+
+from __future__ import annotations
+
+import asyncpg
+
+from tests.conftest import OpenDurably, until
+
+FILL = """
+INSERT INTO durably_runs (id, job_name, input, status, created_at, updated_at, completed_at)
+SELECT 'run-' || to_char(n, 'FM000000'), 'old', '1', 'completed', at, at, at
+FROM generate_series(1, 20000) AS n,
+  LATERAL (SELECT to_char(timestamp '2026-01-01' + n * interval '1 second', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')) AS t(at);
+INSERT INTO durably_run_labels (run_id, key, value)
+SELECT id, 'tenant', CASE WHEN id = 'run-000007' THEN 'rare' ELSE 't' || hashtext(id) % 500 END FROM durably_runs;
+INSERT INTO durably_run_labels (run_id, key, value) SELECT id, 'region', 'eu' FROM durably_runs;
+ANALYZE;
+"""
+ROWS_READ = "SELECT idx_tup_fetch + seq_tup_read FROM pg_stat_user_tables WHERE relname = 'durably_runs'"
+SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'lists'"
+
+
+async def test_a_rare_label_is_found_without_walking_through_the_others(
+    database: str, open_durably: OpenDurably
+) -> None:
+    """R5: the planner takes labels to be spread evenly, and would look at every run for one that is not."""
+    durably = await open_durably(database=f"{database}?application_name=lists")
+    connection = await asyncpg.connect(database)
+    await connection.execute(FILL)
+    await connection.execute("SELECT pg_stat_force_next_flush()")
+    before = await connection.fetchval(ROWS_READ)
+
+    rare = await durably.get_runs(labels={"tenant": "rare"}, limit=20)
+    common = await durably.get_runs(labels={"region": "eu"}, limit=20)
+    await durably.close()
+
+    async def is_gone() -> bool:
+        return await connection.fetchval(SESSIONS) == 0
+
+    # A session says what it has read when it ends, at the latest.
+    await until(is_gone)
+    assert [run.id for run in rare] == ["run-000007"]
+    assert [run.id for run in common][:2] == ["run-020000", "run-019999"]
+    assert await connection.fetchval(ROWS_READ) - before < 1_000
+    await connection.close()
