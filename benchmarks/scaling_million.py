@@ -22,6 +22,7 @@ HEADER: Final = ("what", "measured", "at the start, or beside it")
 _BATCH: Final = 500
 _AHEAD: Final = 20_000
 _SLOTS: Final = 100
+_LOOK_SECONDS: Final = 1.0
 _PROBES: Final = 100
 _TABLES: Final = ("durably_runs", "durably_run_labels", "durably_steps", "durably_events")
 _INDEXES: Final = ("idx_durably_runs_pending", "idx_durably_runs_status_created", "durably_runs_pkey")
@@ -29,25 +30,27 @@ _INDEXES: Final = ("idx_durably_runs_pending", "idx_durably_runs_status_created"
 Say = Callable[[str], None]
 
 
-def measure(server: PostgresServer, runs: int, say: Say) -> Iterator[Line]:
+def measure(server: PostgresServer, runs: int, processes: int, say: Say) -> Iterator[Line]:
     """Yield what was found."""
     url = server.create_database()
-    return asyncio.run(_collect(url, runs, say))
+    return asyncio.run(_collect(url, runs, processes, say))
 
 
-async def _collect(url: str, runs: int, say: Say) -> Iterator[Line]:
+async def _collect(url: str, runs: int, processes: int, say: Say) -> Iterator[Line]:
     connection = await asyncpg.connect(url)
     try:
         async with workloads.without_worker(url) as durably:
-            return iter([line async for line in _lines(connection, durably, url, runs, say)])
+            return iter([line async for line in _lines(connection, durably, url, runs, processes, say)])
     finally:
         await connection.close()
 
 
-async def _lines(connection: asyncpg.Connection, durably: Durably, url: str, runs: int, say: Say) -> Any:
+async def _lines(
+    connection: asyncpg.Connection, durably: Durably, url: str, runs: int, processes: int, say: Say
+) -> Any:
     early = await _probe(durably)
     wal = await _wal(connection)
-    rates = await _execute(connection, durably, url, runs, say)
+    rates = await _execute(connection, durably, url, runs, processes, say)
     yield Line(
         f"{runs:,} runs executed, runs per second",
         samples(rates).show("/s"),
@@ -82,25 +85,30 @@ async def _timed(taken: dict[str, list[float]], what: str, work: Any) -> Any:
     return result
 
 
-async def _execute(connection: asyncpg.Connection, durably: Durably, url: str, runs: int, say: Say) -> list[float]:
+async def _execute(
+    connection: asyncpg.Connection, durably: Durably, url: str, runs: int, processes: int, say: Say
+) -> list[float]:
     """Trigger and execute; return the rate of each tenth."""
-    rates, triggered, done = [], 0, 0
-    with several(url, 2, "busy_worker", _SLOTS):
-        began = time.perf_counter()
-        for tenth in range(1, 11):
-            goal = runs * tenth // 10
-            while done < goal:
-                while triggered < runs and triggered - done < _AHEAD:
-                    items = [BatchItem(1, labels={"tenant": f"t{random.randrange(500)}"}) for _ in range(_BATCH)]
-                    await durably.jobs.steps.batch_trigger(items)
-                    triggered += _BATCH
-                await asyncio.sleep(0.05)
-                done = triggered - await _waiting(connection)
-            now = time.perf_counter()
-            rates.append(runs / 10 / (now - began))
-            say(f"{done:,} runs executed, {rates[-1]:,.0f} /s; {await _dead(connection):,} dead rows in durably_runs")
-            began = now
+    rates: list[float] = []
+    with several(url, processes, "busy_worker", _SLOTS):
+        for _ in range(10):
+            began = time.perf_counter()
+            await _execute_some(connection, durably, runs // 10)
+            rates.append(runs / 10 / (time.perf_counter() - began))
+            say(f"{rates[-1]:,.0f} runs/s; {await _dead(connection):,} dead rows in durably_runs")
     return rates
+
+
+async def _execute_some(connection: asyncpg.Connection, durably: Durably, runs: int) -> None:
+    triggered, waiting = 0, 0
+    while triggered < runs or waiting:
+        while triggered < runs and waiting < _AHEAD:
+            items = [BatchItem(1, labels={"tenant": f"t{random.randrange(500)}"}) for _ in range(_BATCH)]
+            await durably.jobs.steps.batch_trigger(items)
+            triggered += _BATCH
+            waiting += _BATCH
+        await asyncio.sleep(_LOOK_SECONDS)
+        waiting = await _waiting(connection)
 
 
 async def _waiting(connection: asyncpg.Connection) -> int:
