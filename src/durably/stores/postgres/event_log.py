@@ -26,6 +26,7 @@ from durably.stores.postgres.marks import Marks
 _ROWS_PER_READ: Final = 500
 _LISTENING_SECONDS: Final = 1.0
 _POLLING_SECONDS: Final = 0.05
+_BETWEEN_LOOKS_SECONDS: Final = 0.01
 _GAP_SECONDS: Final = 0.002
 _OVERDUE_SECONDS: Final = 0.005
 _FIRST_PAUSE_SECONDS: Final = 0.05
@@ -153,8 +154,12 @@ class EventLog:
         wait_seconds = _LISTENING_SECONDS if listens else _POLLING_SECONDS
         loop = asyncio.get_running_loop()
         told_at = loop.time()
+        looked_at = 0.0
         while True:
+            # Many processes that are told of every commit of every other would do nothing but read.
+            await asyncio.sleep(looked_at + _BETWEEN_LOOKS_SECONDS - loop.time())
             self._look.clear()
+            looked_at = loop.time()
             await self._catch_up(connection)
             waiting = loop.call_later(wait_seconds, self._look.set)
             await self._look.wait()
