@@ -27,6 +27,7 @@ _ROWS_PER_READ: Final = 500
 _LISTENING_SECONDS: Final = 1.0
 _POLLING_SECONDS: Final = 0.05
 _BETWEEN_LOOKS_SECONDS: Final = 0.01
+_LOOKS_IN_A_ROW_SECONDS: Final = 0.05
 _GAP_SECONDS: Final = 0.002
 _OVERDUE_SECONDS: Final = 0.005
 _FIRST_PAUSE_SECONDS: Final = 0.05
@@ -154,12 +155,13 @@ class EventLog:
         wait_seconds = _LISTENING_SECONDS if listens else _POLLING_SECONDS
         loop = asyncio.get_running_loop()
         told_at = loop.time()
-        looked_at = 0.0
+        allowed_at = 0.0
         while True:
-            # Many processes that are told of every commit of every other would do nothing but read.
-            await asyncio.sleep(looked_at + _BETWEEN_LOOKS_SECONDS - loop.time())
+            # Many processes that are told of every commit of every other would do nothing but read: after a few
+            # looks in a row there is one now and then.
+            allowed_at = max(allowed_at + _BETWEEN_LOOKS_SECONDS, loop.time() - _LOOKS_IN_A_ROW_SECONDS)
+            await asyncio.sleep(allowed_at - loop.time())
             self._look.clear()
-            looked_at = loop.time()
             await self._catch_up(connection)
             waiting = loop.call_later(wait_seconds, self._look.set)
             await self._look.wait()
