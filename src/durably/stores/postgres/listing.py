@@ -41,9 +41,10 @@ def list_by_label(query: RunQuery, rare: int) -> tuple[str, list[Any]]:
         conditions.append(f"run.status = ANY({value([str(status) for status in query.statuses], 'text[]')})")
     limit = "" if query.limit is None else f" LIMIT {value(query.limit, 'bigint')}"
     # Materialized, with a limit: else the planner may believe that walking through all runs meets the label soon.
+    # The limit leaves room for runs that were triggered since the label was counted.
     return (
         f"""WITH rare AS MATERIALIZED (
-  SELECT label.run_id FROM durably_run_labels AS label WHERE {having} LIMIT {value(RARE + 1, "bigint")}
+  SELECT label.run_id FROM durably_run_labels AS label WHERE {having} LIMIT {value(2 * RARE, "bigint")}
 )
 SELECT run.* FROM rare CROSS JOIN LATERAL (
   SELECT {RUN_COLUMNS} FROM durably_runs AS run WHERE run.id = rare.run_id AND {" AND ".join(conditions)} OFFSET 0

@@ -126,12 +126,6 @@ def labels_from_text(text: str) -> dict[str, str]:
     return labels if isinstance(labels, dict) else {}
 
 
-def progress_to_text(progress: ProgressData) -> str:
-    """Return progress as its column holds it: what was not given is left out."""
-    given = {"current": progress.current, "total": progress.total, "message": progress.message}
-    return encode_json({name: value for name, value in given.items() if value is not None}, "progress")
-
-
 def progress_from_text(text: str | None) -> ProgressData | None:
     """Return the progress of a row."""
     if text is None:
