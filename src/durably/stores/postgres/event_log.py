@@ -172,12 +172,10 @@ class EventLog:
                 self._changed()
 
     def _notified(self, connection: Any, pid: int, channel: str, payload: object) -> None:
-        origin, has_work = read_payload(str(payload))
+        # A worker that claimed before the events are read would tell of its steps before it has heard of the run.
+        origin, _ = read_payload(str(payload))
         if origin != self._marks.origin:
             self._look.set()
-            if has_work:
-                # The worker need not wait until the events have been read.
-                self._changed()
 
     async def _resume(self, connection: Connection) -> None:
         last = await self._last_given(self._fetch_by(connection))
