@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 from durably.core.clock import Clock, to_text
@@ -32,9 +33,10 @@ _FAST_COMMIT_SECONDS: Final = 0.0005
 _PACE_WEIGHT: Final = 0.1
 _LOCK_TRIES_PAUSE_SECONDS: Final = 0.001
 _LOCK_SECONDS: Final = 10.0
-_PAGES_PER_COMMIT: Final = 5
-_CHANGES_PER_PAGE: Final = 4
+_PAGES_PER_COMMIT: Final = 10
+_CHANGES_PER_PAGE: Final = 8
 _PAGES_PER_CHECKPOINT: Final = 1_000
+_MOST_CORRECTION: Final = 2.0
 _CHECKPOINT: Final = "PRAGMA wal_checkpoint(PASSIVE)"
 
 log = logging.getLogger("durably.sqlite")
@@ -107,27 +109,37 @@ class CommitPace:
 class _CheckpointSchedule:
     """When to move the write-ahead log into the database.
 
-    SQLite would do it by itself inside some unlucky commit, on the event loop, with several flushes.
+    SQLite would do it by itself inside some unlucky commit, on the event loop, with several flushes. How long
+    the log has become it tells only at a checkpoint: until then that is estimated, and the estimate corrected.
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA wal_autocheckpoint = 0")
         self._connection = connection
         self._changes = connection.total_changes
-        self._pages = 0
+        self._pages = 0.0
+        self._correction = 1.0
+        self._began_anew = True
 
     def saw_commit(self) -> None:
         """Take note of a commit: about how many pages the log has grown by."""
         changes = self._connection.total_changes
-        self._pages += _PAGES_PER_COMMIT + (changes - self._changes) // _CHANGES_PER_PAGE
+        self._pages += self._correction * (_PAGES_PER_COMMIT + (changes - self._changes) // _CHANGES_PER_PAGE)
         self._changes = changes
 
     def is_due(self) -> bool:
         """Tell, once each time, that the log has grown enough."""
         if self._pages < _PAGES_PER_CHECKPOINT:
             return False
-        self._pages = 0
+        self._pages = 0.0
         return True
+
+    def saw_checkpoint(self, pages: int, *, is_whole: bool) -> None:
+        """Take note of how many pages the log had, and of whether it begins anew now."""
+        if self._began_anew:
+            correction = self._correction * pages / _PAGES_PER_CHECKPOINT
+            self._correction = max(1 / _MOST_CORRECTION, min(_MOST_CORRECTION, correction))
+        self._began_anew = is_whole
 
 
 class GroupCommit:
@@ -223,7 +235,7 @@ class GroupCommit:
             self.lock.release()
         self._settle(batch)
         if self._checkpoints is not None and self._checkpoints.is_due():
-            self._do_in_thread(self._checkpoint)
+            self._do_in_thread(partial(self._checkpoint, self._checkpoints))
 
     def _hand_over(self, batch: _Batch) -> None:
         self._in_thread = batch
@@ -276,17 +288,21 @@ class GroupCommit:
         if loop is not None and not loop.is_closed():
             loop.call_soon_threadsafe(self._take_back)
         if self._checkpoints is not None and self._checkpoints.is_due():
-            self._checkpoint()
+            self._checkpoint(self._checkpoints)
 
-    def _checkpoint(self) -> None:
+    def _checkpoint(self, schedule: _CheckpointSchedule) -> None:
         try:
             # Most of it beside the writer, on a connection of its own. Then, with the writer held, the little
             # that was written meanwhile: only a log that was copied to its end begins again at its start.
             self._database.check_file()
             with closing(self._database.connect(writes=True)) as beside:
-                beside.execute(_CHECKPOINT).fetchone()
+                is_taken, pages, _ = beside.execute(_CHECKPOINT).fetchone()
+            if is_taken:
+                # Another process is at it.
+                return
             with self.lock:
-                self._connection.execute(_CHECKPOINT).fetchone()
+                is_taken, left, moved = self._connection.execute(_CHECKPOINT).fetchone()
+            schedule.saw_checkpoint(pages, is_whole=not is_taken and moved == left)
         except (sqlite3.Error, StoreError) as error:
             # Nothing is lost by it: the write-ahead log holds everything until the next one succeeds.
             log.warning("%s: %s", self._database.name, error)
