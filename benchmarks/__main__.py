@@ -74,8 +74,8 @@ def _groups(options: argparse.Namespace) -> dict[str, Group]:
             repetitions=repetitions,
             steps=200 if quick else options.steps,
             runs=40 if quick else 200,
-            single_runs=100 if quick else 1000,
-            triggers=100 if quick else 500,
+            single_runs=100 if quick else 2000,
+            triggers=100 if quick else 1000,
             batches=2 if quick else 8,
         ),
     )
@@ -108,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("workloads", nargs="*", type=_name, metavar="WORKLOAD", help=", ".join(_NAMES))
     parser.add_argument("--repetitions", type=_count, default=7, help="pairs of limit and workload (default 7)")
-    parser.add_argument("--steps", type=_count, default=1000, help="steps of the one run of W1 (default 1000)")
+    parser.add_argument("--steps", type=_count, default=2000, help="steps of the one run of W1 (default 1000)")
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that everything works")
     parser.add_argument(
         "--directory",

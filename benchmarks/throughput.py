@@ -21,11 +21,11 @@ class Sizes:
     """How much is done in one repetition, and how many there are."""
 
     repetitions: int = 7
-    steps: int = 1000
+    steps: int = 2000
     runs: int = 200
     steps_per_run: int = 20
-    single_runs: int = 1000
-    triggers: int = 500
+    single_runs: int = 2000
+    triggers: int = 1000
     batches: int = 8
     batch: int = 500
 

@@ -18,7 +18,7 @@ from pydantic_core import PydanticSerializationError, from_json, to_jsonable_pyt
 
 from durably.core.errors import ValidationError
 from durably.core.json_refusals import LEAVES, foreign_key, key_refused, not_json, refusal, refuse_foreign
-from durably.core.round_trip import check_round_trip, writes_what_it_refuses
+from durably.core.round_trip import check_round_trip, is_written_as_it_is, writes_what_it_refuses
 
 T = TypeVar("T")
 
@@ -151,6 +151,7 @@ class Codec(Generic[T]):
         self._validate = self._adapter.validator.validate_python
         self._to_python = self._adapter.serializer.to_python
         self._round_trip = writes_what_it_refuses(self._adapter.core_schema)
+        self._to_json = self._adapter.serializer.to_json if is_written_as_it_is(self._adapter.core_schema) else None
 
     def validate(self, value: object, what: str) -> T:
         """Return `value` as this type. Raises `ValidationError` saying what was expected where."""
@@ -183,6 +184,8 @@ class Codec(Generic[T]):
     def encode(self, value: T, what: str) -> str:
         """Return the JSON text of a validated value. Raises `ValidationError` naming what JSON cannot carry."""
         try:
+            if self._to_json is not None:
+                return self._to_json(value, warnings="error").decode()
             plain = self._to_python(value, by_alias=True, warnings=False, round_trip=self._round_trip)
             text = _storable(_encode(plain), what)
             if plain.__class__ not in LEAVES and (found := foreign_key(plain)) is not None:

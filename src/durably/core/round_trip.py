@@ -1,4 +1,4 @@
-"""Whether a type can read back what it writes: found out once, when the type is first used."""
+"""How a type writes what it reads back, and whether it can: found out once, when the type is first used."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, Final
 from durably.core.errors import ValidationError
 
 _FIELDS: Final = frozenset({"model-field", "dataclass-field", "typed-dict-field"})
+_PLAIN: Final = frozenset({"str", "int", "bool", "none"})
 _OWNERS: Final = frozenset({"model", "dataclass", "typed-dict"})
 
 
@@ -35,6 +36,21 @@ def writes_what_it_refuses(core_schema: Any) -> bool:
         node.get("type") == "json" or (node.get("computed_fields") and forbids_extra)
         for node, forbids_extra in _nodes(core_schema, forbids_extra=False)
     )
+
+
+def is_written_as_it_is(core_schema: Any) -> bool:
+    """Tell whether every valid value of a type is its own JSON form: text, whole numbers, lists and maps of them."""
+    kind = core_schema.get("type")
+    if "serialization" in core_schema:
+        return False
+    if kind == "nullable":
+        return is_written_as_it_is(core_schema["schema"])
+    if kind == "list":
+        return "items_schema" in core_schema and is_written_as_it_is(core_schema["items_schema"])
+    if kind == "dict":
+        keys, values = core_schema.get("keys_schema", {}), core_schema.get("values_schema", {})
+        return keys.get("type") == "str" and is_written_as_it_is(keys) and is_written_as_it_is(values)
+    return kind in _PLAIN
 
 
 def _nodes(node: Any, *, forbids_extra: bool) -> Iterator[tuple[Mapping[str, Any], bool]]:

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 from durably.core.clock import Clock
@@ -44,7 +45,7 @@ from durably.engine.event_hub import EventHub
 from durably.engine.interruption import Interruption
 from durably.engine.leases import HeldLease
 from durably.engine.progress import ProgressKeeper
-from durably.engine.retrying import while_allowed
+from durably.engine.retrying import pauses, while_allowed
 from durably.engine.step_types import result_codec, takes_signal
 from durably.engine.threads import Threads
 
@@ -99,9 +100,9 @@ class Execution:
         self._used: set[str] = set()
         self._running: dict[str, asyncio.Future[None] | None] = {}
         self._next_index = 0
-        self._interruption = Interruption(self.signal, self.loop)
+        self._interruption = Interruption(self.signal, self.loop, lease.tasks)
         self.progress: Final = ProgressKeeper(lease, self._about, store, hub, clock)
-        self._forget_abort = self.signal.on_abort(self._abort_arrived)
+        self._forget_abort: Callable[[], None] | None = self.signal.on_abort(self._abort_arrived)
         self.failed_step: tuple[BaseException, str] | None = None
         """The error that a step ended with last, and the name of the step."""
 
@@ -118,24 +119,26 @@ class Execution:
             kwargs = {**kwargs, "signal": self.signal}
         task = self._this_task()
         tasks = self.lease.tasks
-        before = tasks.get(task)
-        was_known = task in tasks
+        before, was_known = tasks.get(task), task in tasks
         tasks[task] = name
         token = _current_step.set((self, name))
         try:
-            # Not by way of a thread's coroutine where there is no thread: every step would pay for it.
-            is_async = is_async_callable(function)
-            work = function(*args, **kwargs) if is_async else self.threads.call(function, *args, **kwargs)
-            value = await self._interruption.guard_step(task, work)
+            try:
+                # Not by way of a thread's coroutine where there is no thread: every step would pay for it.
+                is_async = is_async_callable(function)
+                value = await (function(*args, **kwargs) if is_async else self.threads.call(function, *args, **kwargs))
+            finally:
+                _current_step.reset(token)
+                if was_known:
+                    tasks[task] = before
+                else:
+                    del tasks[task]
         except BaseException as error:
+            if before is None:
+                # Not a step inside a step: the outer one is interrupted, and this with it.
+                self._interruption.arrived(task, error)
             await self.fail_step(begun, error)
             raise
-        finally:
-            _current_step.reset(token)
-            if was_known:
-                tasks[task] = before
-            else:
-                del tasks[task]
         return await self.complete_step(begun, value)
 
     async def await_step(self, name: str, work: Awaitable[Any]) -> Any:
@@ -143,7 +146,7 @@ class Execution:
         task = self._this_task()
         self.lease.tasks[task] = name
         try:
-            return await self._interruption.guard_step(task, work)
+            return await self._interruption.guard(task, work)
         finally:
             del self.lease.tasks[task]
 
@@ -219,24 +222,29 @@ class Execution:
 
     def _record(self, record: StepRecord, event: StepCompleteEvent | StepFailEvent) -> Coroutine[Any, Any, None]:
         progress = self.progress.take()
-        return self.persist(lambda: self._store.record_step(self.lease.claim, record, progress, event))
+        return self.persist(partial(self._store.record_step, self.lease.claim, record, progress, event))
 
     async def persist(self, write: Callable[[], Awaitable[bool]]) -> None:
         """Do a fenced write, again and again while the database is away and the lease is ours.
 
         Raises `LeaseLostError` or `CancelledError` when the write does not hold.
         """
-
-        async def hold() -> None:
-            if not await write():
-                await self._find_out_why_refused()
-                self._check_held()
-
-        try:
-            await while_allowed(hold, self._check_held, self._teller("written"))
-        except StoreError as error:
-            self.store_error = error
-            raise
+        # Every step comes through here: not by way of `while_allowed`, which would make it coroutines of its own.
+        waits = None
+        while True:
+            self._check_held()
+            try:
+                if not await write():
+                    await self._find_out_why_refused()
+                    self._check_held()
+                return
+            except StoreUnavailableError as error:
+                self._tell(f"a checkpoint could not be written, trying again: {error}")
+            except StoreError as error:
+                self.store_error = error
+                raise
+            waits = waits or pauses()
+            await asyncio.sleep(next(waits))
 
     async def _find_out_why_refused(self) -> None:
         """Abort for the reason that the stored run gives: its event may still be on its way."""
@@ -278,18 +286,20 @@ class Execution:
         log.warning(message)
         self.log("warn", message, None)
         checkpoints = await while_allowed(
-            lambda: self._store.load_checkpoints(self.run.id), self._check_held, self._teller("read")
+            lambda: self._store.load_checkpoints(self.run.id),
+            self._check_held,
+            lambda error: self._tell(f"a checkpoint could not be read, trying again: {error}"),
         )
         return Replayed(_decoded(name, checkpoints.get(name), codec))
 
     # --- the job's own code ------------------------------------------------------------------------
 
-    async def perform(self, function: Callable[[], Awaitable[Any]], *, in_thread: bool) -> Any:
-        """Run the job's own code in this task, so that it can be interrupted between steps as well."""
+    async def perform(self, work: Awaitable[Any], *, in_thread: bool) -> Any:
+        """Await the job's own code in this task, so that it can be interrupted between steps as well."""
         task = self._this_task()
         self.lease.tasks[task] = None
         try:
-            return await self._interruption.guard_job(task, function(), in_thread=in_thread)
+            return await self._interruption.guard_job(task, work, in_thread=in_thread)
         finally:
             del self.lease.tasks[task]
 
@@ -334,11 +344,11 @@ class Execution:
 
     def close(self) -> None:
         """Let go of everything: the run has ended here."""
-        self._forget_abort()
+        if self._forget_abort is not None:
+            self._forget_abort()
+            # It holds this object: nothing is left then that only the garbage collector could free.
+            self._forget_abort = None
         self.progress.close()
-
-    def _teller(self, done: str) -> Callable[[StoreUnavailableError], None]:
-        return lambda error: self._tell(f"a checkpoint could not be {done}, trying again: {error}")
 
     def _tell(self, message: str) -> None:
         log.warning(message)

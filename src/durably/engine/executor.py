@@ -84,7 +84,7 @@ class Executor:
         error: BaseException | None = None
         output = None
         try:
-            output = await execution.perform(lambda: self._call(job, execution), in_thread=not job.is_async)
+            output = await execution.perform(self._call(job, execution), in_thread=not job.is_async)
         except asyncio.CancelledError as cancelled:
             if not execution.signal.aborted and _is_being_cancelled():
                 raise

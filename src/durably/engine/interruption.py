@@ -8,20 +8,22 @@ step is under way is the job's own await interrupted; as it belongs to nobody, i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from typing import Any
 
 from durably.engine.abort import AbortSignal
 
 
 class Interruption:
-    """The tasks of one run that may be interrupted."""
+    """What may be interrupted of one run; `tasks` says at which step each of its tasks is, None between steps."""
 
-    def __init__(self, signal: AbortSignal, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, signal: AbortSignal, loop: asyncio.AbstractEventLoop, tasks: Mapping[asyncio.Task[Any], str | None]
+    ) -> None:
         self._signal = signal
         self._loop = loop
+        self._tasks = tasks
         self._job: asyncio.Task[Any] | None = None
-        self._steps: set[asyncio.Task[Any]] = set()
         self._interrupted: set[asyncio.Task[Any]] = set()
 
     async def guard_job(self, task: asyncio.Task[Any], work: Awaitable[Any], *, in_thread: bool) -> Any:
@@ -29,39 +31,32 @@ class Interruption:
         # Interrupted, the task would end while the thread goes on, and nobody would wait for that any more.
         self._job = None if in_thread else task
         try:
-            return await work
-        except asyncio.CancelledError:
-            self._translate(task)
-            raise
+            return await self.guard(task, work)
         finally:
             self._job = None
 
-    async def guard_step(self, task: asyncio.Task[Any], work: Awaitable[Any]) -> Any:
-        """Await a step in the task that runs it."""
-        if task in self._steps:
-            # A step inside a step: the outer one is interrupted, and this with it.
-            return await work
-        self._steps.add(task)
+    async def guard(self, task: asyncio.Task[Any], work: Awaitable[Any]) -> Any:
+        """Await `work`; raises what an interruption stands for instead of what it comes as."""
         try:
             return await work
-        except asyncio.CancelledError:
-            self._translate(task)
+        except asyncio.CancelledError as error:
+            if self.arrived(task, error):
+                raise self._signal.error() from None
             raise
-        finally:
-            self._steps.discard(task)
+
+    def arrived(self, task: asyncio.Task[Any], error: BaseException) -> bool:
+        """Tell whether `error` is an interruption of `task`; it is over then."""
+        if task not in self._interrupted or not isinstance(error, asyncio.CancelledError):
+            return False
+        self._interrupted.discard(task)
+        task.uncancel()
+        return True
 
     def interrupt(self, *, step_is_under_way: bool) -> None:
         """Interrupt what is being awaited; a plain step in its thread is left to look at its signal."""
-        tasks = set(self._steps)
+        tasks = {task for task, step in self._tasks.items() if step is not None}
         if not tasks and self._job is not None and not step_is_under_way:
             tasks = {self._job}
         for task in tasks - {asyncio.current_task(self._loop)}:
             self._interrupted.add(task)
             task.cancel()
-
-    def _translate(self, task: asyncio.Task[Any]) -> None:
-        """Raise what a cancellation stands for, if it is ours."""
-        if task in self._interrupted:
-            self._interrupted.discard(task)
-            task.uncancel()
-            raise self._signal.error() from None

@@ -159,8 +159,12 @@ class Worker:
         if free <= 0:
             return ()
         claimed = await self._claim(self._worker_id, free)
+
+        def wake_up(_: asyncio.Task[Any]) -> None:
+            wake.set()
+
         for task in claimed:
-            task.add_done_callback(lambda _: wake.set())
+            task.add_done_callback(wake_up)
         return claimed
 
     def _maintain_if_due(self) -> None:

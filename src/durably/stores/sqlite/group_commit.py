@@ -17,7 +17,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
@@ -284,9 +284,10 @@ class GroupCommit:
     def _commit_apart(self, batch: _Batch) -> None:
         with self.lock:
             self._commit(batch, wait_for_lock=True)
-        loop = self._loop
-        if loop is not None and not loop.is_closed():
-            loop.call_soon_threadsafe(self._take_back)
+        if self._loop is not None:
+            # A loop that was closed meanwhile has nobody left to tell.
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._take_back)
         if self._checkpoints is not None and self._checkpoints.is_due():
             self._checkpoint(self._checkpoints)
 
@@ -303,7 +304,7 @@ class GroupCommit:
             with self.lock:
                 is_taken, left, moved = self._connection.execute(_CHECKPOINT).fetchone()
             schedule.saw_checkpoint(pages, is_whole=not is_taken and moved == left)
-        except (sqlite3.Error, StoreError) as error:
+        except Exception as error:  # noqa: BLE001 - the thread has to live on for those whose commits come next
             # Nothing is lost by it: the write-ahead log holds everything until the next one succeeds.
             log.warning("%s: %s", self._database.name, error)
 
