@@ -146,7 +146,7 @@ class Execution:
         task = self._this_task()
         self.lease.tasks[task] = name
         try:
-            return await self._interruption.guard(task, work)
+            return await self._interruption.guard_step(task, work)
         finally:
             del self.lease.tasks[task]
 

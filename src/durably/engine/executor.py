@@ -100,6 +100,8 @@ class Executor:
     async def _call(self, job: JobDefinition[Any, Any], execution: Execution) -> Any:
         input_value = job.stored_input(execution.run)
         step = context_for(execution, is_async=job.is_async)
+        if job.is_async:
+            return await job.function(step, input_value)
         return await self._threads.call(job.function, step, input_value)
 
     async def _record(self, execution: Execution, outcome: Outcome) -> Outcome:

@@ -31,17 +31,19 @@ class Interruption:
         # Interrupted, the task would end while the thread goes on, and nobody would wait for that any more.
         self._job = None if in_thread else task
         try:
-            return await self.guard(task, work)
+            return await work
+        except asyncio.CancelledError as error:
+            self._translate(task, error)
+            raise
         finally:
             self._job = None
 
-    async def guard(self, task: asyncio.Task[Any], work: Awaitable[Any]) -> Any:
-        """Await `work`; raises what an interruption stands for instead of what it comes as."""
+    async def guard_step(self, task: asyncio.Task[Any], work: Awaitable[Any]) -> Any:
+        """Await a step in the task that runs it."""
         try:
             return await work
         except asyncio.CancelledError as error:
-            if self.arrived(task, error):
-                raise self._signal.error() from None
+            self._translate(task, error)
             raise
 
     def arrived(self, task: asyncio.Task[Any], error: BaseException) -> bool:
@@ -60,3 +62,8 @@ class Interruption:
         for task in tasks - {asyncio.current_task(self._loop)}:
             self._interrupted.add(task)
             task.cancel()
+
+    def _translate(self, task: asyncio.Task[Any], error: BaseException) -> None:
+        """Raise what a cancellation stands for, if it is ours."""
+        if self.arrived(task, error):
+            raise self._signal.error() from None
