@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import asyncpg
 import pytest
 
-from durably import define_job
+from durably import StepContext, define_job
 from durably.core.event_codec import encode_events
 from durably.core.events import RunCancelEvent
 from tests.conftest import Events, OpenDurably
@@ -20,6 +20,12 @@ INSERT = "INSERT INTO durably_events (origin, number, events, created_at) VALUES
 @define_job(name="idle")
 def idle(step: object, input: int) -> int:
     return input
+
+
+@define_job(name="steps")
+async def steps(step: StepContext, input: int) -> int:
+    step.log.info("begun")
+    return await step.run("double", lambda: 2 * input)
 
 
 @pytest.fixture
@@ -70,6 +76,30 @@ async def test_an_event_does_not_wait_for_one_that_never_comes(
     await write(slow_writer, 2)
     await events.until("run:cancel")
     assert [event.run_id for event in events.seen] == [run.id, "foreign-2"]
+
+
+@pytest.mark.parametrize("is_committed", [True, False])
+async def test_what_a_run_tells_at_once_waits_for_what_it_told_before(
+    open_durably: OpenDurably, slow_writer: asyncpg.Connection, is_committed: bool
+) -> None:
+    """The start of a step is told without a commit, but not before the lease of which nobody has heard yet."""
+    durably = await open_durably(steps)
+    events = Events(durably)
+    await durably.jobs.steps.trigger(1)
+    await events.until("run:trigger")
+    transaction = slow_writer.transaction()
+    await transaction.start()
+    await write(slow_writer, 1)
+
+    assert await durably.process_one()
+    assert events.types() == ["run:trigger"]
+
+    await (transaction.commit() if is_committed else transaction.rollback())
+    await events.until("run:complete")
+    expected = ["run:trigger", "run:cancel", "run:leased", "log:write", "step:start", "step:complete", "run:complete"]
+    assert events.types() == [each for each in expected if is_committed or each != "run:cancel"]
+    sequences = [event.sequence for event in events.seen]
+    assert sequences == sorted(set(sequences))
 
 
 async def test_two_processes_deliver_the_same_events_in_the_same_order(open_durably: OpenDurably) -> None:

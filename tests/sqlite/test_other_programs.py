@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from durably import NotFoundError, RunCancelledError, StepContext, define_job
+from durably.core.event_codec import encode_events
+from durably.core.events import RunCancelEvent
 from durably.engine import event_hub
+from durably.stores.sql import sqlite_queries as queries
+from durably.stores.sqlite.statements import INSERT_EVENTS
 from tests.conftest import PATIENCE_SECONDS, Events, Gate, OpenDurably
 
 NEVER = 1000.0
@@ -48,6 +53,12 @@ async def job(step: StepContext, input: Any) -> Any:
     return input
 
 
+@define_job(name="job")
+async def logging_job(step: StepContext, input: Any) -> Any:
+    step.log.info("begun")
+    return await step.run("same", lambda: input)
+
+
 def held_job(gate: Gate, seen: list[Any], *, in_step: bool) -> Any:
     """Return a job that stands still, in a step or between steps, and notes how that ended."""
 
@@ -62,6 +73,28 @@ def held_job(gate: Gate, seen: list[Any], *, in_step: bool) -> Any:
             seen.append(step.signal.reason)
 
     return held
+
+
+class TestReading:
+    async def test_what_cannot_be_read_now_is_told_later_with_what_came_after(
+        self, open_durably: OpenDurably, program: Program, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """E4: nothing is passed over, nothing is told twice or out of order, and the run goes on meanwhile."""
+        durably = await open_durably(logging_job)
+        events = Events(durably)
+        foreign = RunCancelEvent(timestamp=datetime.now(UTC), run_id="theirs", job_name="other", labels={})
+        with monkeypatch.context() as patch:
+            patch.setattr(queries, "EVENTS_AFTER", "SELECT FROM WHERE")
+            program.does(INSERT_EVENTS, "other", encode_events([foreign]), NOW)
+            await durably.jobs.job.trigger("x")
+            assert await durably.process_one()
+            assert events.types() == []
+
+        await events.until("run:complete")
+
+        assert events.types() == [
+            "run:cancel", "run:trigger", "run:leased", "log:write", "step:start", "step:complete", "run:complete",
+        ]  # fmt: skip
 
 
 class TestTriggering:

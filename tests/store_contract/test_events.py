@@ -103,6 +103,36 @@ class TestTheEventsOfARun:
         (fail,) = events.of("run:fail")
         assert (fail.error, fail.failed_step_name) == ("division by zero", "second")
 
+    async def test_runs_that_interleave_each_tell_their_story_in_order(self, open_durably: OpenDurably) -> None:
+        """E1: whatever else is written at the same time."""
+        durably = await open_durably(job, start=True, max_concurrent_runs=20)
+        events = Events(durably)
+
+        async def trigger(number: int) -> None:
+            await asyncio.sleep(number / 1_000)
+            await durably.jobs.job.trigger("x", concurrency_key=str(number) if number % 3 == 0 else None)
+
+        await asyncio.gather(*(trigger(number) for number in range(60)))
+        await events.until("run:complete", 60)
+
+        stories: dict[str, list[str]] = {}
+        for event in events.seen:
+            assert isinstance(event, RunEvent)
+            stories.setdefault(event.run_id, []).append(event.type)
+        assert set(map(tuple, stories.values())) == {
+            (
+                "run:trigger",
+                "run:leased",
+                "run:progress",
+                "step:start",
+                "step:complete",
+                "log:write",
+                "step:start",
+                "step:fail",
+                "run:complete",
+            )
+        }
+
     async def test_domain_events_are_told_from_operational_ones(self, open_durably: OpenDurably) -> None:
         """E1: six of them are part of a run's life."""
         durably = await open_durably(job, start=True)

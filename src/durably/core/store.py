@@ -256,6 +256,11 @@ class Store(Protocol):
         """Add an event to the log soon, after those announced before it; never blocks, never fails."""
         ...
 
+    @property
+    def is_behind(self) -> bool:
+        """Tell whether the sink is still to be given what this process has committed."""
+        ...
+
     async def follow(self, sink: Sink, changed: Callable[[], None], is_heard: Callable[[], bool]) -> Position:
         """Call `sink` with every event after the returned position, once it is in the log, in its order.
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from durably.core.clock import Clock
 from durably.core.errors import StoreError
+from durably.core.event_codec import encode_events
 from durably.core.events import TERMINAL_EVENTS, DurablyEvent, RunDeleteEvent, RunTriggerEvent
 from durably.core.runs import Run, RunStatus
 from durably.core.store import Position, Recorded, Store
@@ -25,6 +26,7 @@ from durably.engine.replay import replay_of
 _FEED_BUFFER: Final = 1_000
 _PAGE: Final = 500
 _RECHECK_SECONDS: Final = 0.25
+_MOST_WITHHELD: Final = 20_000
 
 log = logging.getLogger("durably")
 
@@ -132,6 +134,7 @@ class EventHub:
         self._recheck: asyncio.TimerHandle | None = None
         self._rechecking: asyncio.Task[None] | None = None
         self._seen_ended: dict[str, int] = {}
+        self._withheld: deque[DurablyEvent] = deque()
         self.work_arrived: Callable[[], None] = lambda: None
         """Called when there may be something to claim."""
         self.run_ended: Callable[[DurablyEvent], None] = lambda _: None
@@ -160,6 +163,7 @@ class EventHub:
         if self._loop is not None:
             self._store.unfollow()
             self._loop = None
+        self._tell_withheld()
         self.stop_looking()
         for feed in [*self._all_feeds, *(feed for feeds in self._run_feeds.values() for feed in feeds)]:
             feed.close()
@@ -178,9 +182,17 @@ class EventHub:
         return self._position
 
     def announce(self, event: DurablyEvent) -> None:
-        """Tell listeners now, and the log soon, of an event that belongs to no write of its own."""
-        self._bus.emit(event)
+        """Tell listeners now, and the log soon, of an event that belongs to no write of its own.
+
+        While the log still holds back what this process committed before, listeners are told after that.
+        """
         self._store.announce(event)
+        if not self._withheld and not self._store.is_behind:
+            self._bus.emit(event)
+            return
+        self._withheld.append(event)
+        if len(self._withheld) > _MOST_WITHHELD:
+            self._tell_withheld()
 
     def number(self, event: DurablyEvent) -> None:
         """Give an event that was read back from the log its number."""
@@ -225,23 +237,41 @@ class EventHub:
             self._position, event, source = recorded
             if source != "announced":
                 self._bus.emit(event, is_foreign=source == "elsewhere")
-            else:
-                # It was delivered when it was announced; a store may give back a copy of it.
-                self._bus.number(event)
-            for feed in self._all_feeds:
-                feed.deliver(recorded)
-            run_id = getattr(event, "run_id", None)
-            if run_id in self._run_feeds:
-                for feed in tuple(self._run_feeds[run_id]):
-                    feed.deliver(recorded)
+            elif not event.sequence:
+                self._pass_announced(event)
+            if self._all_feeds or self._run_feeds:
+                self._feed(recorded)
             if isinstance(event, TERMINAL_EVENTS):
                 self._end(event)
                 # The end of a run frees its concurrency key.
                 has_work = True
             elif isinstance(event, RunTriggerEvent):
                 has_work = True
+        if self._withheld and not self._store.is_behind:
+            self._tell_withheld()
         if has_work:
             self.work_arrived()
+
+    def _feed(self, recorded: Recorded) -> None:
+        for feed in self._all_feeds:
+            feed.deliver(recorded)
+        for feed in tuple(self._run_feeds.get(getattr(recorded.event, "run_id", ""), ())):
+            feed.deliver(recorded)
+
+    def _pass_announced(self, event: DurablyEvent) -> None:
+        """Take an announced event that has no number; a store may give back a copy of what was announced."""
+        for each in self._withheld:
+            if each is event or encode_events([each]) == encode_events([event]):
+                self._tell_withheld(each)
+                break
+        self._bus.number(event)
+
+    def _tell_withheld(self, last: DurablyEvent | None = None) -> None:
+        while self._withheld:
+            event = self._withheld.popleft()
+            self._bus.emit(event)
+            if event is last:
+                return
 
     def _end(self, event: DurablyEvent) -> None:
         self.run_ended(event)

@@ -60,6 +60,11 @@ class EventLog:
         if self._flush is None:
             self._flush = asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self._flush_announced)
 
+    @property
+    def is_behind(self) -> bool:
+        """Tell whether rows of our own wait for others."""
+        return bool(self._own)
+
     def follow(self, sink: Sink, changed: Callable[[], None], newest: int) -> None:
         """Begin to deliver what follows the row `newest`."""
         self._sink = sink

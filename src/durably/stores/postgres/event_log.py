@@ -15,12 +15,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
-from durably.core.event_codec import decode_row
+from durably.core.event_codec import decode_own_row, decode_row
 from durably.core.events import DurablyEvent
 from durably.core.store import LogPage, Position, Recorded, Sink, recorded_here
 from durably.stores.postgres import statements as sql
 from durably.stores.postgres.connections import Connection, Pool, Server, quoted
-from durably.stores.postgres.hints import Hints, channel_of, read_payload
+from durably.stores.postgres.hints import Hints, channel_of
 from durably.stores.postgres.marks import Marks
 
 _ROWS_PER_READ: Final = 500
@@ -32,19 +32,6 @@ _GAP_SECONDS: Final = 0.002
 _OVERDUE_SECONDS: Final = 0.005
 _FIRST_PAUSE_SECONDS: Final = 0.05
 _LONGEST_PAUSE_SECONDS: Final = 2.0
-_COMMITTED_TYPES: Final = frozenset(
-    [
-        "run:trigger",
-        "run:coalesced",
-        "run:complete",
-        "run:fail",
-        "run:cancel",
-        "run:delete",
-        "run:leased",
-        "step:complete",
-        "step:fail",
-    ]
-)
 
 log = logging.getLogger("durably.postgres")
 
@@ -79,12 +66,16 @@ class EventLog:
             self._hints.give(events)
         if self._sink is None or row <= self._delivered:
             return
-        recorded = recorded_here(row, announced, events)
-        self._ahead[row] = lambda **_: recorded
+        self._ahead[row] = _as_it_is(recorded_here(row, announced, events))
         self._deliver(0)
         if self._ahead and self._overdue is None:
             # Most often another write of this process fills the gap at once.
             self._overdue = asyncio.get_running_loop().call_later(_OVERDUE_SECONDS, self._look_for_overdue)
+
+    @property
+    def is_behind(self) -> bool:
+        """Tell whether rows wait for others before them."""
+        return bool(self._ahead)
 
     async def follow(self, sink: Sink, changed: Callable[[], None], is_heard: Callable[[], bool]) -> int:
         """Begin to deliver what follows the returned row."""
@@ -173,8 +164,7 @@ class EventLog:
 
     def _notified(self, connection: Any, pid: int, channel: str, payload: object) -> None:
         # A worker that claimed before the events are read would tell of its steps before it has heard of the run.
-        origin, _ = read_payload(str(payload))
-        if origin != self._marks.origin:
+        if payload != self._marks.origin:
             self._look.set()
 
     async def _resume(self, connection: Connection) -> None:
@@ -231,7 +221,7 @@ class EventLog:
                 unsettled.append(position)
             else:
                 # Its answer was lost, and the database was away for longer than anyone waited.
-                self._ahead[position] = partial(_decode_own, position, row["events"])
+                self._ahead[position] = _as_it_is(decode_own_row(position, row["events"]))
         return unsettled
 
     def _deliver(self, empty_up_to: int) -> None:
@@ -271,8 +261,5 @@ class EventLog:
         return lambda statement, *values: self._server.fetch(connection, statement, *values)
 
 
-def _decode_own(position: int, text: str, **_: bool) -> list[Recorded]:
-    return [
-        recorded._replace(source="committed" if recorded.event.type in _COMMITTED_TYPES else "announced")
-        for recorded in decode_row(position, text, "elsewhere")
-    ]
+def _as_it_is(recorded: list[Recorded]) -> Callable[..., list[Recorded]]:
+    return lambda **_: recorded

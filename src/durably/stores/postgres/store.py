@@ -224,6 +224,11 @@ class PostgresStore:
         if self._flush is None and not self._is_closed:
             self._flush = asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self._flush_announced)
 
+    @property
+    def is_behind(self) -> bool:
+        """Tell whether the sink is still to be given what this process has committed."""
+        return self._events.is_behind
+
     async def follow(self, sink: Sink, changed: Callable[[], None], is_heard: Callable[[], bool]) -> Position:
         """Call `sink` with every event after the returned position, once it is in the log, in its order."""
         return _end_of(await self._events.follow(sink, changed, is_heard))

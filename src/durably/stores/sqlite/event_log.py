@@ -14,9 +14,9 @@ import sqlite3
 from collections.abc import Callable
 from typing import Final
 
-from durably.core.event_codec import decode_row, encode_events
+from durably.core.event_codec import decode_own_row, decode_row, encode_events
 from durably.core.events import DurablyEvent, LogWriteEvent, RunProgressEvent
-from durably.core.store import LogPage, Position, Recorded, Sink, Source, recorded_here
+from durably.core.store import LogPage, Position, Recorded, Sink, recorded_here
 from durably.stores.sql import sqlite_queries as queries
 from durably.stores.sqlite import statements as sql
 from durably.stores.sqlite.group_commit import GroupCommit, Transaction
@@ -63,6 +63,11 @@ class EventLog:
         self._writer.announce(event)
         if self._flush is None:
             self._flush = asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self._flush_announced)
+
+    @property
+    def is_behind(self) -> bool:
+        """Tell whether rows of our own wait for others that could not be read."""
+        return self._delivered < self._settled and self._sink is not None
 
     def write(self, transaction: Transaction, events: list[DurablyEvent]) -> int:
         """Store events as one row of a transaction and return its number."""
@@ -163,6 +168,8 @@ class EventLog:
                 # Committed by our writer's thread and about to be delivered by `committed`.
                 return False
             self._delivered = row
-            source: Source = "announced" if origin == self.origin else "elsewhere"
-            self._sink(decode_row(row, text, source, is_heard=is_heard))
+            if origin == self.origin:
+                self._sink(decode_own_row(row, text))
+            else:
+                self._sink(decode_row(row, text, "elsewhere", is_heard=is_heard))
         return before is None and len(rows) == _ROWS_PER_READ

@@ -202,6 +202,11 @@ class SqliteStore:
         self._open()
         self._events.announce(event)
 
+    @property
+    def is_behind(self) -> bool:
+        """Tell whether the sink is still to be given what this process has committed."""
+        return self._events.is_behind
+
     async def follow(self, sink: Sink, changed: Callable[[], None], is_heard: Callable[[], bool]) -> Position:
         """Call `sink` with every event after the returned position, once it is in the log, in its order."""
         watch = not self._is_single
