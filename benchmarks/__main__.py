@@ -108,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("workloads", nargs="*", type=_name, metavar="WORKLOAD", help=", ".join(_NAMES))
     parser.add_argument("--repetitions", type=_count, default=7, help="pairs of limit and workload (default 7)")
-    parser.add_argument("--steps", type=_count, default=2000, help="steps of the one run of W1 (default 1000)")
+    parser.add_argument("--steps", type=_count, default=2000, help="steps of the one run of W1 (default 2000)")
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that everything works")
     parser.add_argument(
         "--directory",

@@ -103,6 +103,25 @@ class TestRoundTrip:
 
         assert codec.decode(codec.encode(value, "value"), "value") == value
 
+    @pytest.mark.parametrize(
+        "annotation",
+        [str, int, bool, str | None, list[int], list[str | None], dict[str, list[int]], list[dict[str, str]]],
+    )
+    @given(st.data())
+    def test_plain_types_are_written_as_any_other_value(self, annotation: Any, data: st.DataObject) -> None:
+        """R3, D1: the quick way for what is its own JSON form gives the same text, and refuses the same."""
+        codec, untyped = Codec(annotation), Codec(Any)
+        value = data.draw(st.from_type(annotation))
+
+        try:
+            expected = untyped.encode(value, "value")
+        except ValidationError:
+            with pytest.raises(ValidationError):
+                codec.encode(value, "value")
+            return
+        assert codec.encode(value, "value") == expected
+        assert codec.decode(expected, "value") == value
+
     @given(st.recursive(st.floats() | st.binary() | st.text() | st.sets(st.integers()), st.lists))
     def test_lenient_encoding_never_fails(self, value: Any) -> None:
         """S7: any data can be logged, and read again by a strict reader."""

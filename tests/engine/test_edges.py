@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -22,6 +24,7 @@ from durably import (
 )
 from durably.core.leases import Claim
 from durably.core.store import Store
+from durably.engine.abort import AbortSignal
 from durably.engine.step_types import result_codec, takes_signal
 from durably.testing import FakeClock
 from tests.conftest import PATIENCE_SECONDS, Events, Gate, OpenDurably
@@ -322,6 +325,32 @@ class TestStepTypes:
         assert takes_signal(WithSignal())
         assert not takes_signal(lambda: None)
         assert not takes_signal(dict)
+
+
+class TestMemory:
+    @pytest.mark.parametrize("input", ["works", "fails", "fails in a step"])
+    async def test_a_finished_run_is_freed_at_once(self, open_durably: OpenDurably, input: str) -> None:
+        """It leaves no cycle behind: a busy worker would spend its time in the garbage collector."""
+        signals: list[weakref.ref[AbortSignal]] = []
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> Any:
+            signals.append(weakref.ref(step.signal))
+            step.progress(1, 2)
+            await step.run("one", lambda: input if input != "fails in a step" else 1 / 0)
+            if input == "fails":
+                raise ValueError(input)
+
+        durably = await open_durably(job)
+        await durably.jobs.job.trigger(input)
+        gc.collect()
+        gc.disable()
+        try:
+            assert await durably.process_one()
+            await asyncio.sleep(0)
+            assert [signal() for signal in signals] == [None]
+        finally:
+            gc.enable()
 
 
 class TestInstants:

@@ -346,8 +346,9 @@ class Execution:
         """Let go of everything: the run has ended here."""
         if self._forget_abort is not None:
             self._forget_abort()
-            # It holds this object: nothing is left then that only the garbage collector could free.
-            self._forget_abort = None
+        # Both hold this object, an error by its traceback: nothing is left that only the garbage collector could free.
+        self._forget_abort = None
+        self.failed_step = None
         self.progress.close()
 
     def _tell(self, message: str) -> None:

@@ -81,21 +81,20 @@ class Executor:
 
     async def _perform(self, execution: Execution) -> Outcome:
         job = self._jobs[execution.run.job_name]
-        error: BaseException | None = None
-        output = None
+        outcome: Outcome
         try:
             output = await execution.perform(self._call(job, execution), in_thread=not job.is_async)
         except asyncio.CancelledError as cancelled:
             if not execution.signal.aborted and _is_being_cancelled():
                 raise
-            # Else the job awaited something that was cancelled: an error like any other.
-            error = cancelled
+            # The job awaited something that was cancelled: an error like any other.
+            outcome = _failed(execution, cancelled)
         except (Exception, DurablyError, SystemExit, BaseExceptionGroup) as raised:  # noqa: BLE001 - it is the outcome
-            error = raised
-        if (ended := _ended_from_outside(execution)) is not None:
-            # Whatever the job made of being interrupted, what counts is why.
-            return ended
-        return _completed(job, output) if error is None else _failed(execution, error)
+            outcome = _failed(execution, raised)
+        else:
+            outcome = _completed(job, output)
+        # Whatever the job made of being interrupted, what counts is why.
+        return _ended_from_outside(execution) or outcome
 
     async def _call(self, job: JobDefinition[Any, Any], execution: Execution) -> Any:
         input_value = job.stored_input(execution.run)
