@@ -23,6 +23,7 @@ _INTRODUCTION: Final = """
 inserted, one run updated) in the same tables with all their indexes, WAL and `synchronous=FULL`, one and 50
 steps per transaction; `N1` is one per transaction at `synchronous=NORMAL`. A step of a workload is an
 `async def` function that returns `{"i": n}`, and each is committed before the next of its run begins.
+Garbage collection passes over what was loaded before, as in a process of `durably worker`.
 Growth is measured at `synchronous=NORMAL`, where the statements are most of what an operation costs.
 """
 
@@ -30,6 +31,7 @@ Growth is measured at `synchronous=NORMAL`, where the statements are most of wha
 def main(arguments: list[str] | None = None) -> int:
     """Measure what was chosen; write the results when it was everything, at full size."""
     options = _parser().parse_args(arguments)
+    report.spare_the_collector()
     groups = _groups(options)
     chosen = options.workloads or _NAMES
     lines: list[Line] = []

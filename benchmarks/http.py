@@ -74,6 +74,7 @@ def _measure(options: argparse.Namespace) -> Iterator[Line]:
     ways = {"plain": PLAIN} | ({"standard": STANDARD} if has_standard_uvicorn() else {})
     if "standard" not in ways:
         _say("httptools and uvloop are not installed: uvicorn is measured without them only")
+        _say("`.venv/bin/python -m pip install httptools uvloop` brings them")
     for way, how in ways.items():
         for connections in (1, 64):
             yield _nothing(options, f"uvicorn alone, {connections} at once, {way}", how, connections)

@@ -33,7 +33,8 @@ _INTRODUCTION: Final = """
 `P1` and `P16` are bare loops of asyncpg over 1 and 16 connections: one prepared statement per step, a CTE
 that updates the run and inserts the step, in the same tables with all their indexes, each its own commit
 (`synchronous_commit = on`). The workloads are those of the SQLite core; each of their commits stores its
-events too. Server and benchmark share the machine.
+events too. Server and benchmark share the machine. Garbage collection passes over what was loaded before, as in
+a process of `durably worker`.
 """
 
 _RAW_STEP: Final = """
@@ -245,6 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(_NAMES)}")
     chosen = tuple(options.workloads) or _NAMES
     lines: list[Line] = []
+    report.spare_the_collector()
     with postgres_server(is_safe=True) as server:
         version = server.sql("SHOW server_version")[0]
         benchmarks = Benchmarks(server, options.repetitions, quick=options.quick)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -36,11 +37,19 @@ def add_parser(verbs: argparse._SubParsersAction[Any]) -> None:
 def perform(options: argparse.Namespace) -> int:
     """Execute runs. Raises `CommandError`."""
     durably = load_instance(options.target)
+    _spare_the_collector()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     try:
         return asyncio.run(_until_idle(durably) if options.until_idle else _serve(durably))
     except DurablyError as error:
         raise CommandError(str(error)) from error
+
+
+def _spare_the_collector() -> None:
+    # What is loaded now stays until the process ends, and a busy worker would go through it again and again.
+    gc.collect()
+    if sys.implementation.name == "cpython":
+        gc.freeze()
 
 
 async def _until_idle(durably: Durably) -> int:

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import random
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any, Final
 
 from durably.core.clock import Clock
@@ -116,7 +115,7 @@ class Worker:
                 claimed = await self._claim(worker_id or self._worker_id, free) if free > 0 else []
                 for task in claimed:
                     own[task] = self._active[task]
-                    task.add_done_callback(partial(_forget_own, own, wake))
+                    task.add_done_callback(own.pop)
                 started += len(claimed)
                 if not claimed and not own:
                     break
@@ -138,7 +137,7 @@ class Worker:
             while not self._is_stopping:
                 wake.clear()
                 try:
-                    claimed = await self._fill_slots(wake)
+                    claimed = await self._fill_slots()
                     self._maintain_if_due()
                     backoff = 0.0
                 except Exception as error:
@@ -154,18 +153,9 @@ class Worker:
         finally:
             self._wakes.discard(wake)
 
-    async def _fill_slots(self, wake: asyncio.Event) -> Sequence[asyncio.Task[Any]]:
+    async def _fill_slots(self) -> Sequence[asyncio.Task[Any]]:
         free = self._max_concurrent_runs - len(self._active)
-        if free <= 0:
-            return ()
-        claimed = await self._claim(self._worker_id, free)
-
-        def wake_up(_: asyncio.Task[Any]) -> None:
-            wake.set()
-
-        for task in claimed:
-            task.add_done_callback(wake_up)
-        return claimed
+        return await self._claim(self._worker_id, free) if free > 0 else ()
 
     def _maintain_if_due(self) -> None:
         idle = not self._active
@@ -212,6 +202,8 @@ class Worker:
 
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self._active.pop(task, None)
+        # There is a slot free.
+        self.wake()
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("an execution ended by %r", error)
 
@@ -239,11 +231,6 @@ class Worker:
         self._hub.announce(
             WorkerErrorEvent(timestamp=self._clock.now(), error=message, context="worker", run_id=run_id)
         )
-
-
-def _forget_own(own: dict[asyncio.Task[Any], Claimed], wake: asyncio.Event, task: asyncio.Task[Any]) -> None:
-    own.pop(task, None)
-    wake.set()
 
 
 async def _until_done(task: asyncio.Task[None] | None) -> None:
