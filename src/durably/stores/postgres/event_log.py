@@ -20,7 +20,7 @@ from durably.core.events import DurablyEvent
 from durably.core.store import LogPage, Position, Recorded, Sink, recorded_here
 from durably.stores.postgres import statements as sql
 from durably.stores.postgres.connections import Connection, Pool, Server, quoted
-from durably.stores.postgres.hints import Hints, channel_of
+from durably.stores.postgres.hints import Hints, channel_of, read_payload
 from durably.stores.postgres.marks import Marks
 
 _ROWS_PER_READ: Final = 500
@@ -163,9 +163,12 @@ class EventLog:
                 self._changed()
 
     def _notified(self, connection: Any, pid: int, channel: str, payload: object) -> None:
-        # A worker that claimed before the events are read would tell of its steps before it has heard of the run.
-        if payload != self._marks.origin:
+        origin, has_work = read_payload(str(payload))
+        if origin != self._marks.origin:
             self._look.set()
+            if has_work:
+                # The worker need not wait until the events are read: what it tells waits for what came before.
+                self._changed()
 
     async def _resume(self, connection: Connection) -> None:
         last = await self._last_given(self._fetch_by(connection))

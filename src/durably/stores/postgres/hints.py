@@ -15,13 +15,14 @@ from collections.abc import Sequence
 from typing import Final
 
 from durably.core.errors import StoreError
-from durably.core.events import WAKING_EVENTS, DurablyEvent
+from durably.core.events import WAKING_EVENTS, DurablyEvent, RunTriggerEvent
 from durably.stores.postgres import statements as sql
 from durably.stores.postgres.connections import Pool
 
 _EVERY_SECONDS: Final = 0.01
 _URGENT_SECONDS: Final = 0.002
 _SLACK_SECONDS: Final = 0.003
+_WORK: Final = "+"
 
 log = logging.getLogger("durably.postgres")
 
@@ -43,6 +44,7 @@ class Hints:
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._sent_at = 0.0
+        self._has_work = False
 
     def carry(self, events: Sequence[DurablyEvent]) -> tuple[str, str] | None:
         """Return channel and payload if the commit of `events` is to carry the hint; `give` it anew if that fails."""
@@ -53,10 +55,12 @@ class Hints:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        return self._channel, self._origin
+        self._has_work |= _have_work(events)
+        return self._channel, self._payload()
 
     def give(self, events: Sequence[DurablyEvent]) -> None:
         """Send a hint of `events` now, or soon if one was sent just before; a commit may carry it until then."""
+        self._has_work |= _have_work(events)
         loop = asyncio.get_running_loop()
         due = self._sent_at + (_URGENT_SECONDS if _are_urgent(events) else _EVERY_SECONDS + _SLACK_SECONDS)
         due = max(loop.time(), due)
@@ -74,6 +78,10 @@ class Hints:
         if self._task is not None:
             await asyncio.wait([self._task])
 
+    def _payload(self) -> str:
+        has_work, self._has_work = self._has_work, False
+        return self._origin + _WORK * has_work
+
     def _begin(self) -> None:
         loop = asyncio.get_running_loop()
         self._sent_at = loop.time()
@@ -85,7 +93,7 @@ class Hints:
 
     async def _send(self) -> None:
         try:
-            await self._pool.fetch(sql.NOTIFY, self._channel, self._origin)
+            await self._pool.fetch(sql.NOTIFY, self._channel, self._payload())
         except StoreError as error:
             log.debug("other processes could not be woken, they will look by themselves: %s", error)
         finally:
@@ -94,3 +102,12 @@ class Hints:
 
 def _are_urgent(events: Sequence[DurablyEvent]) -> bool:
     return any(event.type in WAKING_EVENTS for event in events)
+
+
+def _have_work(events: Sequence[DurablyEvent]) -> bool:
+    return any(isinstance(event, RunTriggerEvent) for event in events)
+
+
+def read_payload(payload: str) -> tuple[str, bool]:
+    """Return which process gave a hint, and whether there may be work to claim."""
+    return payload.removesuffix(_WORK), payload.endswith(_WORK)
