@@ -19,8 +19,8 @@ import asyncpg
 from tests.postgres.server import PostgresServer, postgres_server
 
 from benchmarks import report, workloads
-from benchmarks.figures import HEADER, Line, Paired, in_turns, number, paired_line, samples, table
-from benchmarks.latency import _from_outside
+from benchmarks.figures import HEADER, Line, Paired, Samples, in_turns, number, paired_line, samples, table
+from benchmarks.latency import _PAUSE, _from_outside
 from benchmarks.processes import ask, running
 from benchmarks.resume import _resume
 from durably.core.ulid import new_ulid
@@ -146,9 +146,10 @@ class Benchmarks:
 
     def latencies(self) -> Iterator[Line]:
         """W5, with a worker in another process, everything at its default."""
-        starts, ends, commits = [], [], []
+        starts, ends, commits, idle_commits = [], [], [], []
         for _ in range(self._repetitions):
             commits.append(1 / self._p1())
+            idle_commits.append(asyncio.run(_raw_commits(self._server.create_database(), 200 // self._share)).median)
             url = self._server.create_database()
             asyncio.run(_migrate(url))
             with running("worker", url):
@@ -159,7 +160,10 @@ class Benchmarks:
             paired = Paired(samples([each.median for each in found]), samples(commits))
             line = paired_line(f"W5 worker in another process: {what}, p50", paired, "ms", "commit", target, "lower")
             worst = number(samples([each.quantile(0.99) for each in found]).median, "ms")
-            yield Line(line.what, f"{line.measured}; p99 {worst} ms", *line.cells[2:5], line.reached)
+            idle = f"after the same pause of {number(_PAUSE, 'ms')} ms {number(samples(idle_commits).median, 'ms')} ms"
+            yield Line(
+                line.what, f"{line.measured}; p99 {worst} ms", f"{line.limit}; {idle}", *line.cells[3:5], line.reached
+            )
 
     def resume(self) -> Iterator[Line]:
         """W6."""
@@ -199,6 +203,23 @@ class Benchmarks:
 async def _migrate(url: str) -> None:
     async with workloads.without_worker(url):
         pass
+
+
+async def _raw_commits(url: str, count: int) -> Samples:
+    """Return the seconds that single steps take with a pause before each, as an idle program has them."""
+    await _migrate(url)
+    connection = await asyncpg.connect(url)
+    try:
+        taken = []
+        for _ in range(count):
+            record = await _prepared(connection, 1)
+            await asyncio.sleep(_PAUSE)
+            started = time.perf_counter()
+            await record()
+            taken.append(time.perf_counter() - started)
+        return samples(taken)
+    finally:
+        await connection.close()
 
 
 async def _read_raw(url: str) -> float:
