@@ -170,12 +170,14 @@ class Durably:
 
         What still executes is interrupted and its leases are released: `stop()` first to let it end.
         """
-        await self.stop(timeout=0)
-        self._leases.stop()
-        self._threads.close()
-        self._hub.stop_looking()
-        self._hub.stop()
-        await self.storage.close()
+        try:
+            await self.stop(timeout=0)
+        finally:
+            self._leases.stop()
+            self._threads.close()
+            self._hub.stop_looking()
+            self._hub.stop()
+            await self.storage.close()
 
     async def __aenter__(self) -> Self:
         try:

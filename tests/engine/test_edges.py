@@ -14,6 +14,7 @@ import pytest
 from durably import (
     DurablyError,
     LeaseLostError,
+    RunStatus,
     StepContext,
     StoreError,
     StoreUnavailableError,
@@ -325,6 +326,125 @@ class TestStepTypes:
         assert takes_signal(WithSignal())
         assert not takes_signal(lambda: None)
         assert not takes_signal(dict)
+
+
+class TestEnding:
+    async def test_a_cancel_that_arrives_while_a_step_is_committed_ends_the_job(
+        self, open_durably: OpenDurably
+    ) -> None:
+        """S5: the commit holds, and what comes after the step is not begun."""
+        later: list[asyncio.Task[None]] = []
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: int) -> None:
+            async def work() -> None:
+                async def cancel() -> None:
+                    for _ in range(input):
+                        await asyncio.sleep(0)
+                    await durably.cancel(step.run_id)
+
+                later.append(asyncio.create_task(cancel()))
+
+            await step.run("work", work)
+            await asyncio.sleep(PATIENCE_SECONDS * 10)
+
+        durably = await open_durably(job, max_concurrent_runs=10)
+        for number in range(8):
+            await durably.jobs.job.trigger(number)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            assert await durably.process_until_idle() == 8
+        assert {run.status for run in await durably.get_runs()} == {RunStatus.CANCELLED}
+        await asyncio.gather(*later)
+
+    async def test_what_is_called_at_the_end_of_a_run_may_fail(
+        self, open_durably: OpenDurably, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Its failure is logged and reaches neither who cancels nor the leases."""
+        gate = Gate()
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> None:
+            step.signal.on_abort(lambda: 1 / 0)
+            await gate.pass_through()
+
+        durably = await open_durably(job, start=True)
+        run = await durably.jobs.job.trigger(1)
+        await gate.reached()
+        await durably.cancel(run.id)
+        await durably.stop()
+        assert "ZeroDivisionError" in caplog.text
+
+    async def test_a_cancelled_claim_is_given_back(self, open_durably: OpenDurably) -> None:
+        """L1: no run is held by nobody."""
+        durably = await open_durably(job)
+        for turns in range(12):
+            run = await durably.jobs.job.trigger(turns)
+            working = asyncio.create_task(durably.process_one())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            working.cancel()
+            await asyncio.wait([working])
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while await durably.process_until_idle() or (await durably.get_run(run.id)).status != "completed":
+                    await asyncio.sleep(0.001)
+
+    async def test_a_stop_that_was_cancelled_leaves_a_worker_that_works(self, open_durably: OpenDurably) -> None:
+        """W5: what stopping was asked for is forgotten with it."""
+        gate = Gate()
+
+        @define_job(name="held")
+        async def held(step: StepContext, input: Any) -> None:
+            await gate.pass_through()
+
+        durably = await open_durably(held, job, start=True)
+        await durably.jobs.held.trigger(1)
+        await gate.reached()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(durably.stop(), 0.01)
+        gate.open()
+        await durably.jobs.job.trigger(1)
+        assert await durably.process_until_idle() >= 1
+
+    async def test_steps_that_would_wait_for_themselves_are_refused(self, open_durably: OpenDurably) -> None:
+        """S2: the error names the step, or the place."""
+
+        @define_job(name="itself")
+        async def itself(step: StepContext, input: Any) -> None:
+            async def outer() -> Any:
+                return await step.run("a", lambda: 1)
+
+            await step.run("a", outer)
+
+        @define_job(name="plain")
+        def plain(step: SyncStepContext, input: Any) -> None:
+            async def outer() -> Any:
+                return step.run("inner", lambda: 1)
+
+            step.run("outer", outer)
+
+        durably = await open_durably(itself, plain)
+        await durably.jobs.itself.trigger(1)
+        await durably.jobs.plain.trigger(1)
+        await durably.process_until_idle()
+        errors = {run.job_name: run.error or "" for run in await durably.get_runs()}
+        assert "would wait for itself" in errors["itself"]
+        assert "on the event loop" in errors["plain"]
+
+    async def test_a_listener_that_raises_a_cancellation_is_reported(self, open_durably: OpenDurably) -> None:
+        """E2: it is an error of the listener and ends nothing."""
+        durably = await open_durably(job)
+        reported: list[Any] = []
+
+        def broken(event: Any) -> None:
+            raise asyncio.CancelledError
+
+        for event_type in ("run:trigger", "step:start", "step:complete", "run:complete"):
+            durably.on(event_type, broken)
+        durably.on_error(lambda error, event: reported.append(event.type))
+        run = await durably.jobs.job.trigger(1)
+        await durably.process_one()
+        assert (await durably.get_run(run.id)).status is RunStatus.COMPLETED
+        assert reported == ["run:trigger", "step:start", "step:complete", "run:complete"]
 
 
 class TestMemory:

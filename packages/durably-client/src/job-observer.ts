@@ -33,6 +33,8 @@ export class JobObserver<TInput = unknown, TOutput = unknown> extends Store<RunS
   readonly #autoResume: boolean
   #followLatest: boolean
   #run: RunObserver<TOutput>
+  #before: RunObserver<TOutput>
+  #waiting: RunObserver<TOutput> | null = null
   #leaveRun: (() => void) | null = null
   #leaveJob: (() => void) | null = null
   // Counts the decisions which run to follow: whatever was asked for before the latest one comes too late.
@@ -52,6 +54,7 @@ export class JobObserver<TInput = unknown, TOutput = unknown> extends Store<RunS
     this.#autoResume = (options.autoResume ?? true) && options.initialRunId === undefined
     this.#followLatest = options.followLatest ?? true
     this.#run = this.#observe(options.initialRunId ?? null)
+    this.#before = this.#run
   }
 
   setFollowLatest(followLatest: boolean): void {
@@ -61,14 +64,17 @@ export class JobObserver<TInput = unknown, TOutput = unknown> extends Store<RunS
   }
 
   readonly trigger = async (input: TInput, options?: TriggerOptions): Promise<TriggerResult> => {
-    const before = this.#run
+    // Of two calls at once the second goes back to what was there before both, not to the first one's waiting.
+    if (this.#run !== this.#waiting) this.#before = this.#run
     const choice = this.#follow(null, 'pending')
+    this.#waiting = this.#run
     try {
       const result = await this.#api.trigger(this.#jobName, input, options)
       if (choice === this.#choice) this.#follow(result.runId, 'pending')
+      else if (this.#run === this.#waiting) this.#before = this.#observe(result.runId)
       return result
     } catch (error) {
-      if (choice === this.#choice) this.#switchTo(before)
+      if (choice === this.#choice) this.#switchTo(this.#before)
       throw error
     }
   }

@@ -26,15 +26,18 @@ export function waitForRun<TOutput>(
     }
     const abort = () => settle(() => reject(signal?.reason as Error))
     const report = reporter(options)
-    const unsubscribe = run.subscribe(() => {
+    const look = () => {
       const state = run.getSnapshot()
       report(state)
       const ending = endingOf(runId, state)
       if (ending === 'completed') settle(() => resolve(state.output as TOutput))
       else if (ending) settle(() => reject(ending))
-    })
-    if (signal?.aborted) abort()
-    else signal?.addEventListener('abort', abort)
+    }
+    const unsubscribe = run.subscribe(look)
+    if (signal?.aborted) return abort()
+    signal?.addEventListener('abort', abort)
+    // It may have ended before anybody asked.
+    look()
   })
 }
 

@@ -20,6 +20,7 @@ def load_instance(target: str) -> Durably:
     module_name, colon, attribute = target.partition(":")
     if not module_name or not colon or not attribute:
         raise CommandError(f"{target!r} names no instance: expected module:attribute, like app:durably")
+    # For good: a job may import what it needs while it executes.
     sys.path.insert(0, str(Path.cwd()))
     try:
         found: object = importlib.import_module(module_name)
@@ -27,8 +28,6 @@ def load_instance(target: str) -> Durably:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise
         raise CommandError(f"there is no module {module_name!r} to import from {Path.cwd()}") from error
-    finally:
-        sys.path.pop(0)
     for name in attribute.split("."):
         if not hasattr(found, name):
             raise CommandError(f"{module_name} has no attribute {attribute!r}")

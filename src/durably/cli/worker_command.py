@@ -53,9 +53,20 @@ def _spare_the_collector() -> None:
 
 
 async def _until_idle(durably: Durably) -> int:
+    told_to_stop, told_twice = _stop_signals()
     try:
         await durably.migrate()
-        executed = await durably.process_until_idle()
+        working = asyncio.create_task(durably.process_until_idle())
+        told = asyncio.create_task(told_to_stop.wait())
+        await asyncio.wait([working, told], return_when=asyncio.FIRST_COMPLETED)
+        told.cancel()
+        if not working.done():
+            await _stop(durably, told_twice)
+            working.cancel()
+            await asyncio.wait([working])
+            log.info("worker %d has stopped", os.getpid())
+            return 0
+        executed = working.result()
     finally:
         await durably.close()
     log.info("executed %d runs, nothing is left", executed)
@@ -63,6 +74,19 @@ async def _until_idle(durably: Durably) -> int:
 
 
 async def _serve(durably: Durably) -> int:
+    told_to_stop, told_twice = _stop_signals()
+    try:
+        await durably.init()
+        log.info("worker %d executes %s on %s", os.getpid(), _jobs_of(durably), durably.storage.name)
+        await told_to_stop.wait()
+        await _stop(durably, told_twice)
+    finally:
+        await durably.close()
+    log.info("worker %d has stopped", os.getpid())
+    return 0
+
+
+def _stop_signals() -> tuple[asyncio.Event, asyncio.Event]:
     told_to_stop, told_twice = asyncio.Event(), asyncio.Event()
 
     def hear(number: int) -> None:
@@ -75,15 +99,7 @@ async def _serve(durably: Durably) -> int:
             told_to_stop.set()
 
     _on_signals(hear)
-    try:
-        await durably.init()
-        log.info("worker %d executes %s on %s", os.getpid(), _jobs_of(durably), durably.storage.name)
-        await told_to_stop.wait()
-        await _stop(durably, told_twice)
-    finally:
-        await durably.close()
-    log.info("worker %d has stopped", os.getpid())
-    return 0
+    return told_to_stop, told_twice
 
 
 async def _stop(durably: Durably, told_twice: asyncio.Event) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable
 from typing import Literal
 
 from durably.core.errors import CancelledError, DurablyError, LeaseLostError
+
+log = logging.getLogger("durably")
 
 AbortReason = Literal["cancelled", "lease-lost", "released"]
 
@@ -78,7 +81,11 @@ class AbortSignal:
             self._reason = reason
             listeners, self._listeners = self._listeners, []
         for listener in listeners:
-            listener()
+            try:
+                listener()
+            except Exception:
+                # Whoever aborts, the thread of the leases among them, must not suffer for it.
+                log.exception("a listener for the end of run %s failed", self._run_id)
         return True
 
 

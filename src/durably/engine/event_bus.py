@@ -92,7 +92,9 @@ class EventBus:
                 continue
             try:
                 result = listener(event)
-            except (Exception, DurablyError) as error:  # noqa: BLE001 - whatever a listener raises is reported
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:  # noqa: BLE001 - whatever a listener raises is reported
                 self._report(error, event)
                 continue
             if inspect.isawaitable(result):
@@ -115,7 +117,7 @@ class EventBus:
         for handler in tuple(self._error_handlers):
             try:
                 handler(error, event)
-            except Exception:
+            except (Exception, DurablyError, asyncio.CancelledError):
                 log.exception("an error handler failed while it was told of %r", error)
 
 

@@ -131,6 +131,7 @@ class EventHub:
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
         self._position = Position(0)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._starting: asyncio.Task[None] | None = None
         self._recheck: asyncio.TimerHandle | None = None
         self._rechecking: asyncio.Task[None] | None = None
         self._seen_ended: dict[str, int] = {}
@@ -147,20 +148,25 @@ class EventHub:
         loop = asyncio.get_running_loop()
         if self._loop is loop:
             return
-        self._loop = loop
-        try:
-            start = await self._store.follow(self._take, self._changed, self._is_heard)
-        except BaseException:
-            self._loop = None
-            raise
+        starting = self._starting
+        if starting is None or starting.done() or starting.get_loop() is not loop:
+            starting = self._starting = loop.create_task(self._follow(loop), name="durably-follow")
+        # Shared by all who come first, and none of them may end it for the others.
+        await asyncio.shield(starting)
+
+    async def _follow(self, loop: asyncio.AbstractEventLoop) -> None:
+        start = await self._store.follow(self._take, self._changed, self._is_heard)
         self._position = max(self._position, start)
+        self._loop = loop
 
     def _is_heard(self) -> bool:
         return bool(self._all_feeds or self._run_feeds) or self._bus.hears_of_others
 
     def stop(self) -> None:
         """Take no more events and end every feed."""
-        if self._loop is not None:
+        if self._starting is not None:
+            self._starting.cancel()
+            self._starting = None
             self._store.unfollow()
             self._loop = None
         self._tell_withheld()

@@ -158,6 +158,12 @@ class Execution:
                 f"Invalid step name {name!r}: must be text (without NUL) that is not empty", field="name", value=name
             )
         codec = result_codec(function, returns)
+        if name in self._running and _current_step.get() == (self, name):
+            raise ValidationError(
+                f"Invalid step name {name!r}: the step of this name runs around it and would wait for itself",
+                field="name",
+                value=name,
+            )
         while name in self._running:
             await self._wait_for_other(name)
             self._check_held()
@@ -196,6 +202,7 @@ class Execution:
             self._used.add(step.name)
         finally:
             self._ended(step.name)
+        self._end_if_aborted()
         return value
 
     async def fail_step(self, step: StartedStep, error: BaseException) -> None:
@@ -213,6 +220,12 @@ class Execution:
             await self._record(self._step_record(step, now, error=message), event)
         finally:
             self._ended(step.name)
+        self._end_if_aborted()
+
+    def _end_if_aborted(self) -> None:
+        # While the commit was under way the step counted as running, and nobody interrupted the job for it.
+        if self.signal.aborted:
+            raise self.signal.error()
 
     def _step_record(
         self, step: StartedStep, now: datetime, *, output_json: str | None = None, error: str | None = None
@@ -332,9 +345,13 @@ class Execution:
         token = _current_step.set((self, name))
         return lambda: _current_step.reset(token)
 
+    def is_in_loop_thread(self) -> bool:
+        """Tell whether this is the thread of the event loop."""
+        return threading.get_ident() == self._loop_thread
+
     def from_any_thread(self, callback: Callable[[], None]) -> None:
         """Call `callback` on the event loop: now if this is its thread, else soon."""
-        if threading.get_ident() == self._loop_thread:
+        if self.is_in_loop_thread():
             callback()
             return
         try:

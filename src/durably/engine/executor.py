@@ -175,7 +175,7 @@ def _completed(job: JobDefinition[Any, Any], output: Any) -> Outcome:
             return Completed(output, None if output is None else encode_json(output, "output"))
         return Completed(output, job.output.encode(job.output.validate(output, "output"), "output"))
     except DurablyError as error:
-        return Failed(str(error))
+        return Failed(describe(error))
 
 
 def _failed(execution: Execution, error: BaseException) -> Failed:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, ParamSpec, TypeVar, overload
 
-from durably.core.errors import LeaseLostError
+from durably.core.errors import LeaseLostError, ValidationError
 from durably.core.json_values import text_of
 from durably.engine.abort import AbortSignal
 from durably.engine.execution import Execution, Replayed
@@ -175,6 +175,13 @@ class SyncStepContext(_BaseContext):
         return self._on_loop(self._execution.await_step(name, result)) if isinstance(result, Awaitable) else result
 
     def _on_loop(self, work: Coroutine[Any, Any, T]) -> T:
+        if self._execution.is_in_loop_thread():
+            work.close()
+            raise ValidationError(
+                "the step context of a plain job was used on the event loop, as in an async function of one of its "
+                "steps: there it would wait for itself. Use it in the job's own thread",
+                field="step",
+            )
         try:
             return asyncio.run_coroutine_threadsafe(work, self._execution.loop).result()
         except RuntimeError:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from durably.core.clock import Clock
@@ -59,6 +60,7 @@ class Worker:
         self._active: dict[asyncio.Task[Any], Claimed] = {}
         self._wakes: set[asyncio.Event] = set()
         self._is_stopping = False
+        self._stops = 0
         hub.work_arrived = self.wake
         hub.run_ended = self._run_ended
         hub.executing = leases.running
@@ -77,23 +79,33 @@ class Worker:
     async def stop(self, timeout: float | None) -> None:
         """Claim nothing more and wait for what runs; after `timeout` seconds give up what is left."""
         self._is_stopping = True
+        self._stops += 1
+        loop_task, running = self._loop_task, set[asyncio.Task[Any]]()
         self.wake()
         try:
-            async with asyncio.timeout(timeout):
-                await _until_done(self._loop_task)
-                # Only now is it known what runs: the loop may have been claiming.
-                while self._active:
-                    await asyncio.wait(self._active)
-        except TimeoutError:
-            log.info("stopping without waiting any longer for %d runs", len(self._active))
-        if self._active:
-            await self._give_up()
-        await _until_done(self._loop_task)
-        self._loop_task = None
-        # Looked at only now: the loop may have begun it in its last turn.
-        await _until_done(self._upkeep)
-        self._upkeep = None
-        self._is_stopping = False
+            try:
+                async with asyncio.timeout(timeout):
+                    await _until_done(loop_task)
+                    # Only now is it known what runs: the loop may have been claiming. What a new start claims
+                    # meanwhile is not waited for.
+                    if running := set(self._active):
+                        await asyncio.wait(running)
+                    running = set()
+            except TimeoutError:
+                running = running or set(self._active)
+                log.info("stopping without waiting any longer for %d runs", len(running))
+            if running:
+                await self._give_up(running)
+            await _until_done(loop_task)
+            if self._loop_task is loop_task:
+                self._loop_task = None
+            # Looked at only now: the loop may have begun it in its last turn.
+            await _until_done(self._upkeep)
+            self._upkeep = None
+        finally:
+            self._stops -= 1
+            # Several may stop at once, the second because it is in a hurry.
+            self._is_stopping = self._stops > 0
 
     async def process(self, worker_id: str | None, *, max_runs: int | None, until_idle: bool) -> int:
         """Execute up to `max_runs` runs; return how many. Works without `start`.
@@ -184,7 +196,14 @@ class Worker:
         if not self._jobs:
             return []
         claimed_at = self._clock.monotonic()
-        claimed = await self._store.claim(worker_id, list(self._jobs), limit, self._lease_seconds)
+        claiming = asyncio.ensure_future(self._store.claim(worker_id, list(self._jobs), limit, self._lease_seconds))
+        try:
+            claimed = await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            # It may be committed all the same, and nobody would execute those runs until their leases end.
+            with suppress(StoreError):
+                await self._store.release([each.claim for each in await claiming])
+            raise
         return [self._begin(each, claimed_at) for each in claimed]
 
     def _begin(self, claimed: Claimed, claimed_at: float) -> asyncio.Task[Any]:
@@ -207,9 +226,11 @@ class Worker:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("an execution ended by %r", error)
 
-    async def _give_up(self) -> None:
+    async def _give_up(self, running: set[asyncio.Task[Any]]) -> None:
         """Interrupt what still runs and give its leases back, so that another worker resumes at once."""
-        left = dict(self._active)
+        left = {task: self._active[task] for task in running if task in self._active}
+        if not left:
+            return
         leases = [lease for claimed in left.values() if (lease := self._leases.find(claimed.run.id)) is not None]
         for lease in leases:
             lease.controller.abort("released")

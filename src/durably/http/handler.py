@@ -141,8 +141,10 @@ class DurablyHandler:
         try:
             await receive()
         finally:
-            await self._durably.stop()
-            await self._durably.close()
+            try:
+                await self._durably.stop()
+            finally:
+                await self._durably.close()
         await send({"type": "lifespan.shutdown.complete"})
 
 

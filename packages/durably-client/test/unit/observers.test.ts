@@ -185,6 +185,31 @@ describe('a job', () => {
     expect(job.getSnapshot().runId).toBe('run-0')
   })
 
+  test('two triggers at once that are both refused leave what was there before', async () => {
+    transport.answer('POST /trigger', { status: 503, body: { error: 'The database is away' } })
+    transport.answer('GET /runs?', { body: [] })
+    const job = client.observeJob('import-csv')
+    job.subscribe(ignore)
+    await Promise.allSettled([job.trigger({}), job.trigger({})])
+    expect(job.getSnapshot()).toMatchObject({ runId: null, status: null })
+  })
+
+  test('a run that has ended before its trigger is answered is not waited for', async () => {
+    let answer: (answer: { body: unknown }) => void = ignore
+    transport.answer('GET /runs?', { body: [] })
+    transport.answer('POST /trigger', () => new Promise((resolve) => (answer = resolve)))
+    const job = client.observeJob('import-csv')
+    job.subscribe(ignore)
+    const waiting = job.triggerAndWait({})
+    await vi.waitFor(() => transport.stream('/runs/subscribe'))
+    transport.stream('/runs/subscribe').send(anEvent('run:trigger', {}))
+    await vi.waitFor(() => transport.stream('/subscribe?runId=run-1'))
+    transport.stream('/subscribe?runId=run-1').send(anEvent('run:complete', { output: 2 }))
+    await vi.waitFor(() => expect(job.getSnapshot().status).toBe('completed'))
+    answer(TRIGGERED)
+    expect(await waiting).toMatchObject({ runId: 'run-1', output: 2 })
+  })
+
   test('only what the server knows as a trigger option is sent', async () => {
     transport.answer('POST /trigger', TRIGGERED)
     const waiting = client.triggerAndWait('import-csv', {}, { timeout: 60_000, labels: { a: 'b' } })

@@ -85,6 +85,7 @@ class EventLog:
         except sqlite3.Error as error:
             # Nothing is passed over: this row stays undelivered as well and is read with them later.
             log.warning("cannot read events of other processes, trying again: %s", error)
+            self._seen = None
             return
         self._delivered = row
         self._sink(recorded_here(row, announced, events))
@@ -140,6 +141,7 @@ class EventLog:
         except Exception:
             # Whatever it is, going on deaf would be worse than trying again.
             log.exception("cannot look for events of other processes, trying again")
+            self._seen = None
             seconds = _RETRY_SECONDS
         if seconds and loop.time() - self._last_change < _ACTIVE_SECONDS:
             seconds = _ACTIVE_WATCH_SECONDS
