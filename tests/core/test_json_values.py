@@ -22,6 +22,7 @@ from durably.core.json_values import (
     Codec,
     codec_or_none,
     decode_json,
+    decode_stored,
     encode_json,
     encode_leniently,
     is_storable,
@@ -137,6 +138,12 @@ class TestRoundTrip:
     def test_readers_accept_spaces_and_escapes(self) -> None:
         """D1: other programs may write them."""
         assert decode_json(' { "a" : [ 1 , "\\u00fc\\ud83d\\ude82" ] } ') == {"a": [1, "ü🚂"]}
+
+    def test_what_is_nested_too_deeply_is_no_json(self) -> None:
+        """R11: another program may have written it; reading it harms nothing else."""
+        assert decode_stored("[" * 100_000) == "[" * 100_000
+        with pytest.raises(ValueError, match="deeply"):
+            decode_json("[" * 100_000 + "]" * 100_000)
 
 
 class TestRefusals:

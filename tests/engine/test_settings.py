@@ -129,6 +129,7 @@ class TestTheDatabase:
             ("postgresql+asyncpg://me:s3cr3t@host/jobs", "'postgresql+asyncpg://me:***@host/jobs'"),
             ("mysql://me:s3/c@r3t@host/jobs", "'mysql://me:***@host/jobs'"),
             ("turso://host?authToken=s3cr3t&tls=0", "'turso://host?authToken=***&tls=0'"),
+            ("sqlite://me:s3cr3t@x", "'sqlite://me:***@x'"),
         ],
     )
     def test_a_url_that_is_refused_is_shown_without_its_password(self, url: str, shown: str) -> None:

@@ -18,7 +18,7 @@ def load_instance(target: str) -> Durably:
     >>> load_instance("app:durably")
     """
     module_name, colon, attribute = target.partition(":")
-    if not module_name or not colon or not attribute:
+    if not module_name or not colon or not attribute or module_name.startswith("."):
         raise CommandError(f"{target!r} names no instance: expected module:attribute, like app:durably")
     # For good: a job may import what it needs while it executes.
     sys.path.insert(0, str(Path.cwd()))

@@ -62,7 +62,10 @@ def decode_json(text: str) -> Any:
         return from_json(text, allow_inf_nan=False)
     except ValueError:
         # It is strict about escapes that other writers of the database may use.
-        return _decode_strictly(text)
+        try:
+            return _decode_strictly(text)
+        except RecursionError as error:
+            raise ValueError("nested too deeply") from error
 
 
 def decode_stored(text: str) -> Any:

@@ -40,7 +40,7 @@ class NewRun(NamedTuple):
 
 
 class Claimed(NamedTuple):
-    """A run that was claimed, with the text of its input."""
+    """A run that was claimed, and the lease on it."""
 
     claim: Claim
     run: Run[Any]

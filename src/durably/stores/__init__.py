@@ -47,10 +47,10 @@ def _scheme_of(url: str) -> str:
         raise _no_such_form(url) from error
 
 
-def _no_such_form(url: str) -> ValidationError:
+def _no_such_form(url: str, forms: str = f"one of {_FORMS}") -> ValidationError:
     # A mistyped URL ends in logs, its password must not.
     shown = _TOKEN.sub(r"\1***", _PASSWORD.sub(r"\1***@", url))
-    return ValidationError(f"Invalid database {shown!r}: expected one of {_FORMS}", field="database", value=shown)
+    return ValidationError(f"Invalid database {shown!r}: expected {forms}", field="database", value=shown)
 
 
 def _open_sqlite(path: str, clock: Clock, query: str) -> Store:
@@ -95,11 +95,7 @@ def _open_libsql(url: str, clock: Clock) -> Store:
 def _file_of(url: str, path: str) -> str:
     # As in SQLAlchemy: three slashes and a relative path, four and an absolute one.
     if not path.startswith("/") or path == "/":
-        raise ValidationError(
-            f"Invalid database {url!r}: expected sqlite:///relative.db, sqlite:////absolute.db or sqlite://:memory:",
-            field="database",
-            value=url,
-        )
+        raise _no_such_form(url, "sqlite:///relative.db, sqlite:////absolute.db or sqlite://:memory:")
     return path[1:]
 
 

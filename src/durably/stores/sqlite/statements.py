@@ -28,7 +28,7 @@ ORDER BY created_at, id
 """
 
 RETURN_TO_PENDING: Final = """
--- Put a run back, but only the lease that was seen.
+-- Put a run back, whoever held it; within the transaction that saw the lease.
 UPDATE durably_runs
 SET status = 'pending', lease_owner = NULL, lease_expires_at = NULL, updated_at = ?
 WHERE id = ? AND status = 'leased'
