@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from durably.core.clock import Clock
-from durably.core.errors import StoreError
+from durably.core.errors import StoreError, StoreUnavailableError
 from durably.core.events import DurablyEvent, WorkerErrorEvent
 from durably.core.jobs import JobDefinition
 from durably.core.store import Claimed, Store
@@ -124,7 +124,13 @@ class Worker:
                     free = min(free, max_runs - started)
                 if self._is_stopping:
                     free = 0
-                claimed = await self._claim(worker_id or self._worker_id, free) if free > 0 else []
+                try:
+                    claimed = await self._claim(worker_id or self._worker_id, free) if free > 0 else []
+                except StoreUnavailableError:
+                    if not own:
+                        raise
+                    # What executes has to end in any case; then it is tried again.
+                    claimed = []
                 for task in claimed:
                     own[task] = self._active[task]
                     task.add_done_callback(own.pop)
