@@ -11,6 +11,7 @@ from typing import Final
 from benchmarks import event_log_cost, footprint, growth, latency, report, resume
 from benchmarks.figures import HEADER, Line, table
 from benchmarks.throughput import Sizes, Throughput
+from durably.cli.worker_command import spare_the_collector
 
 Group = Callable[[], Iterator[Line]]
 
@@ -31,7 +32,7 @@ Growth is measured at `synchronous=NORMAL`, where the statements are most of wha
 def main(arguments: list[str] | None = None) -> int:
     """Measure what was chosen; write the results when it was everything, at full size."""
     options = _parser().parse_args(arguments)
-    report.spare_the_collector()
+    spare_the_collector()
     groups = _groups(options)
     chosen = options.workloads or _NAMES
     lines: list[Line] = []

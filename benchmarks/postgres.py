@@ -23,6 +23,7 @@ from benchmarks.figures import HEADER, Line, Paired, Samples, in_turns, number, 
 from benchmarks.latency import _PAUSE, _from_outside
 from benchmarks.processes import ask, running
 from benchmarks.resume import _resume
+from durably.cli.worker_command import spare_the_collector
 from durably.core.ulid import new_ulid
 
 TITLE: Final = "PostgreSQL"
@@ -267,7 +268,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(_NAMES)}")
     chosen = tuple(options.workloads) or _NAMES
     lines: list[Line] = []
-    report.spare_the_collector()
+    spare_the_collector()
     with postgres_server(is_safe=True) as server:
         version = server.sql("SHOW server_version")[0]
         benchmarks = Benchmarks(server, options.repetitions, quick=options.quick)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import os
 import platform
 import re
@@ -23,12 +22,6 @@ Every section is written by the program that it names. Figures are medians with 
 repetition; a ratio is the median of the ratios of neighbours, because workload and limit are measured in
 turns. The targets were set before the measurement, and "reached" says what this run found.
 """
-
-
-def spare_the_collector() -> None:
-    """Let garbage collection pass over what is loaded by now, as `durably worker` does."""
-    gc.collect()
-    gc.freeze()
 
 
 def directory(text: str) -> Path:

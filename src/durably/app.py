@@ -152,9 +152,9 @@ class Durably:
         await self._hub.start()
 
     async def start(self) -> None:
-        """Start the worker; does nothing when it runs already."""
+        """Start the worker; does nothing when it runs already. Waits for a `stop()` that is under way."""
         await self._hub.start()
-        self._worker.start()
+        await self._worker.start()
 
     async def stop(self, timeout: Seconds | None = None) -> None:
         """Claim nothing more and return when running runs and maintenance have ended.

@@ -124,6 +124,23 @@ async def test_until_idle_executes_what_there_is_and_ends(client: Durably, datab
     assert len(runs) == 3
 
 
+async def test_until_idle_is_told_to_stop_like_any_other(client: Durably, database: str, tmp_path: Path) -> None:
+    """W4: what executes is completed, what waits is left."""
+    gate = tmp_path / "gate"
+    run = await client.jobs.held.trigger(str(gate))
+    async with worker(database, "--until-idle") as process:
+        await began(client, run.id)
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        while b"SIGTERM: waiting" not in await asyncio.wait_for(process.stderr.readline(), PATIENCE_SECONDS):
+            pass
+        gate.touch()
+        await said_by(process)
+
+    assert process.returncode == 0
+    assert (await client.wait_for_run(run.id, timeout=PATIENCE_SECONDS)).status == "completed"
+
+
 async def test_a_database_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     """A user reads what is wrong and what to do, not a traceback."""
     async with worker(f"sqlite:///{tmp_path}/nowhere/jobs.db") as process:

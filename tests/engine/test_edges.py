@@ -446,6 +446,40 @@ class TestEnding:
         assert (await durably.get_run(run.id)).status is RunStatus.COMPLETED
         assert reported == ["run:trigger", "step:start", "step:complete", "run:complete"]
 
+    async def test_an_output_that_is_refused_by_an_unstorable_name_fails_the_run(
+        self, open_durably: OpenDurably
+    ) -> None:
+        """R3: the message is made storable, else the run could never end."""
+
+        @define_job(name="odd")
+        async def odd(step: StepContext, input: Any) -> Any:
+            return {"\ud800": {1, 2}}
+
+        durably = await open_durably(odd)
+        await durably.jobs.odd.trigger(1)
+        await durably.process_one()
+        (run,) = await durably.get_runs()
+        assert run.status is RunStatus.FAILED
+
+    async def test_a_start_waits_for_the_stop_before_it(self, open_durably: OpenDurably) -> None:
+        """W4: the stop ends, and then there is a worker."""
+        gate = Gate()
+
+        @define_job(name="held")
+        async def held(step: StepContext, input: Any) -> None:
+            await gate.pass_through()
+
+        durably = await open_durably(held, job, start=True)
+        await durably.jobs.held.trigger(1)
+        await gate.reached()
+        stopping = asyncio.create_task(durably.stop())
+        await asyncio.sleep(0)
+        starting = asyncio.create_task(durably.start())
+        gate.open()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await asyncio.gather(stopping, starting)
+        await durably.jobs.job.trigger_and_wait(1, timeout=PATIENCE_SECONDS)
+
 
 class TestMemory:
     @pytest.mark.parametrize("input", ["works", "fails", "fails in a step"])

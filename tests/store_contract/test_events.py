@@ -133,6 +133,17 @@ class TestTheEventsOfARun:
             )
         }
 
+    @pytest.mark.two_processes
+    async def test_who_comes_first_hears_of_everything(self, open_durably: OpenDurably) -> None:
+        """E1: also where many calls at once are the first use of an instance."""
+        await open_durably(job)
+        durably = await open_durably(job, migrate=False)
+        events = Events(durably)
+
+        await asyncio.gather(*(durably.jobs.job.trigger(number) for number in range(20)))
+
+        await events.until("run:trigger", 20)
+
     async def test_domain_events_are_told_from_operational_ones(self, open_durably: OpenDurably) -> None:
         """E1: six of them are part of a run's life."""
         durably = await open_durably(job, start=True)

@@ -37,7 +37,7 @@ def add_parser(verbs: argparse._SubParsersAction[Any]) -> None:
 def perform(options: argparse.Namespace) -> int:
     """Execute runs. Raises `CommandError`."""
     durably = load_instance(options.target)
-    _spare_the_collector()
+    spare_the_collector()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     try:
         return asyncio.run(_until_idle(durably) if options.until_idle else _serve(durably))
@@ -45,8 +45,11 @@ def perform(options: argparse.Namespace) -> int:
         raise CommandError(str(error)) from error
 
 
-def _spare_the_collector() -> None:
-    # What is loaded now stays until the process ends, and a busy worker would go through it again and again.
+def spare_the_collector() -> None:
+    """Let garbage collection pass over what is loaded by now.
+
+    It stays until the process ends, and a busy worker would go through it again and again.
+    """
     gc.collect()
     if sys.implementation.name == "cpython":
         gc.freeze()

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from durably.core.clock import from_text, to_text
 from durably.core.events import (
+    COMMITTED_EVENTS,
     EVENT_CLASSES,
     WAKING_EVENTS,
     DurablyEvent,
@@ -31,20 +32,6 @@ _NOT_STORED: Final = "sequence"
 _TIMESTAMP: Final = "timestamp"
 _ABOUT_RUN: Final = ("run_id", "job_name", "labels")
 _RUNS_REMEMBERED: Final = 4_096
-_COMMITTED_TYPES: Final = frozenset(
-    {
-        "run:trigger",
-        "run:coalesced",
-        "run:complete",
-        "run:fail",
-        "run:cancel",
-        "run:delete",
-        "run:leased",
-        "step:complete",
-        "step:fail",
-    }
-)
-"""What is told by the commit of what it tells of; everything else is announced before."""
 
 _encode = compact_encoder()
 
@@ -185,7 +172,7 @@ def decode_row(row: int, text: str, source: Source, *, is_heard: bool = True) ->
 def decode_own_row(row: int, text: str) -> list[Recorded]:
     """Return the events of a row that this process wrote itself, but could not deliver when it was committed."""
     return [
-        recorded._replace(source="committed" if recorded.event.type in _COMMITTED_TYPES else "announced")
+        recorded._replace(source="committed" if recorded.event.type in COMMITTED_EVENTS else "announced")
         for recorded in decode_row(row, text, "announced")
     ]
 

@@ -251,6 +251,10 @@ TERMINAL_EVENTS: Final = get_args(TerminalEvent)
 WAKING_EVENTS: Final = frozenset({RunTriggerEvent.type, *(event_class.type for event_class in TERMINAL_EVENTS)})
 """What a process has to know of others though nobody listens: there is work, a key is free, a run has ended."""
 _DOMAIN_EVENTS: Final = get_args(DomainEvent)
+COMMITTED_EVENTS: Final = frozenset(
+    event_class.type for event_class in (*_DOMAIN_EVENTS, RunLeasedEvent, StepCompleteEvent, StepFailEvent)
+)
+"""What is told by the commit of what it tells of; everything else is announced before."""
 
 
 def is_domain_event(event: DurablyEvent) -> TypeGuard[DomainEvent]:

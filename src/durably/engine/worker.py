@@ -59,8 +59,8 @@ class Worker:
         self._upkeep: asyncio.Task[None] | None = None
         self._active: dict[asyncio.Task[Any], Claimed] = {}
         self._wakes: set[asyncio.Event] = set()
-        self._is_stopping = False
-        self._stops = 0
+        self._stops: set[asyncio.Future[None]] = set()
+        """One for each stop that is under way; several may be, the second because it is in a hurry."""
         hub.work_arrived = self.wake
         hub.run_ended = self._run_ended
         hub.executing = leases.running
@@ -70,42 +70,41 @@ class Worker:
         for wake in self._wakes:
             wake.set()
 
-    def start(self) -> None:
-        """Begin to claim and execute; does nothing when it does so already."""
+    async def start(self) -> None:
+        """Begin to claim and execute; does nothing when it does so already. Waits for a stop that is under way."""
+        while self._stops:
+            await asyncio.wait(self._stops)
         if self._loop_task is None or self._loop_task.done():
-            self._is_stopping = False
             self._loop_task = asyncio.create_task(self._serve(), name="durably-worker")
 
     async def stop(self, timeout: float | None) -> None:
         """Claim nothing more and wait for what runs; after `timeout` seconds give up what is left."""
-        self._is_stopping = True
-        self._stops += 1
-        loop_task, running = self._loop_task, set[asyncio.Task[Any]]()
+        stopped = asyncio.get_running_loop().create_future()
+        self._stops.add(stopped)
         self.wake()
         try:
-            try:
-                async with asyncio.timeout(timeout):
-                    await _until_done(loop_task)
-                    # Only now is it known what runs: the loop may have been claiming. What a new start claims
-                    # meanwhile is not waited for.
-                    if running := set(self._active):
-                        await asyncio.wait(running)
-                    running = set()
-            except TimeoutError:
-                running = running or set(self._active)
-                log.info("stopping without waiting any longer for %d runs", len(running))
-            if running:
-                await self._give_up(running)
-            await _until_done(loop_task)
-            if self._loop_task is loop_task:
-                self._loop_task = None
-            # Looked at only now: the loop may have begun it in its last turn.
-            await _until_done(self._upkeep)
-            self._upkeep = None
+            await self._stop(timeout)
         finally:
-            self._stops -= 1
-            # Several may stop at once, the second because it is in a hurry.
-            self._is_stopping = self._stops > 0
+            # Also when this was cancelled: else nothing would ever be claimed again.
+            self._stops.discard(stopped)
+            stopped.set_result(None)
+
+    async def _stop(self, timeout: float | None) -> None:
+        try:
+            async with asyncio.timeout(timeout):
+                await _until_done(self._loop_task)
+                # Only now is it known what runs: the loop may have been claiming.
+                while self._active:
+                    await asyncio.wait(self._active)
+        except TimeoutError:
+            log.info("stopping without waiting any longer for %d runs", len(self._active))
+        if self._active:
+            await self._give_up()
+        await _until_done(self._loop_task)
+        self._loop_task = None
+        # Looked at only now: the loop may have begun it in its last turn.
+        await _until_done(self._upkeep)
+        self._upkeep = None
 
     async def process(self, worker_id: str | None, *, max_runs: int | None, until_idle: bool) -> int:
         """Execute up to `max_runs` runs; return how many. Works without `start`.
@@ -122,7 +121,7 @@ class Worker:
                 free = self._max_concurrent_runs - len(own)
                 if max_runs is not None:
                     free = min(free, max_runs - started)
-                if self._is_stopping:
+                if self._stops:
                     free = 0
                 try:
                     claimed = await self._claim(worker_id or self._worker_id, free) if free > 0 else []
@@ -152,7 +151,7 @@ class Worker:
         self._wakes.add(wake)
         backoff = 0.0
         try:
-            while not self._is_stopping:
+            while not self._stops:
                 wake.clear()
                 try:
                     claimed = await self._fill_slots()
@@ -181,7 +180,7 @@ class Worker:
             self._upkeep = asyncio.create_task(self._maintenance.run(idle=idle), name="durably-maintenance")
 
     async def _pause(self, wake: asyncio.Event, seconds: float, *, heed_wake: bool) -> None:
-        if self._is_stopping:
+        if self._stops:
             return
         if heed_wake:
             waiting = asyncio.get_running_loop().call_later(seconds, wake.set)
@@ -192,7 +191,7 @@ class Worker:
             return
         # Backing off means not to heed what wakes the worker, but stopping must not take that long.
         deadline = self._clock.monotonic() + seconds
-        while not self._is_stopping:
+        while not self._stops:
             left = deadline - self._clock.monotonic()
             if left <= 0:
                 return
@@ -232,11 +231,9 @@ class Worker:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("an execution ended by %r", error)
 
-    async def _give_up(self, running: set[asyncio.Task[Any]]) -> None:
+    async def _give_up(self) -> None:
         """Interrupt what still runs and give its leases back, so that another worker resumes at once."""
-        left = {task: self._active[task] for task in running if task in self._active}
-        if not left:
-            return
+        left = dict(self._active)
         leases = [lease for claimed in left.values() if (lease := self._leases.find(claimed.run.id)) is not None]
         for lease in leases:
             lease.controller.abort("released")

@@ -194,6 +194,16 @@ describe('a job', () => {
     expect(job.getSnapshot()).toMatchObject({ runId: null, status: null })
   })
 
+  test('of two triggers at once the one that is accepted is followed', async () => {
+    let count = 0
+    transport.answer('POST /trigger', () => (++count === 1 ? TRIGGERED : { status: 409, body: { error: 'Taken' } }))
+    transport.answer('GET /runs?', { body: [] })
+    const job = client.observeJob('import-csv')
+    job.subscribe(ignore)
+    await Promise.allSettled([job.trigger({}), job.trigger({})])
+    expect(job.getSnapshot().runId).toBe('run-1')
+  })
+
   test('a run that has ended before its trigger is answered is not waited for', async () => {
     let answer: (answer: { body: unknown }) => void = ignore
     transport.answer('GET /runs?', { body: [] })
