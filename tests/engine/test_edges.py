@@ -14,6 +14,7 @@ import pytest
 from durably import (
     DurablyError,
     LeaseLostError,
+    RunCancelledError,
     RunStatus,
     StepContext,
     StoreError,
@@ -348,11 +349,13 @@ class TestEnding:
             await step.run("work", work)
             await asyncio.sleep(PATIENCE_SECONDS * 10)
 
-        durably = await open_durably(job, max_concurrent_runs=10)
+        durably = await open_durably(job, max_concurrent_runs=10, start=True)
+        events = Events(durably)
         for number in range(8):
             await durably.jobs.job.trigger(number)
+        await events.until("run:cancel", 8)
         async with asyncio.timeout(PATIENCE_SECONDS):
-            assert await durably.process_until_idle() == 8
+            await durably.stop()
         assert {run.status for run in await durably.get_runs()} == {RunStatus.CANCELLED}
         await asyncio.gather(*later)
 
@@ -370,9 +373,14 @@ class TestEnding:
         durably = await open_durably(job, start=True)
         run = await durably.jobs.job.trigger(1)
         await gate.reached()
+        waiting = asyncio.create_task(durably.wait_for_run(run.id))
+        await asyncio.sleep(0)
         await durably.cancel(run.id)
-        await durably.stop()
-        assert "ZeroDivisionError" in caplog.text
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            with pytest.raises(RunCancelledError):
+                await waiting
+            await durably.stop()
+        assert [record.name for record in caplog.records if record.exc_info] == ["durably"]
 
     async def test_a_cancelled_claim_is_given_back(self, open_durably: OpenDurably) -> None:
         """L1: no run is held by nobody."""
