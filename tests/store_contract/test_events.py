@@ -20,7 +20,6 @@ from durably import (
 from durably.core.events import EVENT_CLASSES, RunEvent, StepEvent
 from tests.conftest import PATIENCE_SECONDS, Events, Gate, OpenDurably
 
-
 STORY = [
     "run:trigger",
     "run:leased",
