@@ -368,6 +368,7 @@ class TestEnding:
         @define_job(name="job")
         async def job(step: StepContext, input: Any) -> None:
             step.signal.on_abort(lambda: 1 / 0)
+            step.signal.on_abort(step.throw_if_aborted)
             await gate.pass_through()
 
         durably = await open_durably(job, start=True)
@@ -380,7 +381,7 @@ class TestEnding:
             with pytest.raises(RunCancelledError):
                 await waiting
             await durably.stop()
-        assert [record.name for record in caplog.records if record.exc_info] == ["durably"]
+        assert [record.name for record in caplog.records if record.exc_info] == ["durably", "durably"]
 
     async def test_a_cancelled_claim_is_given_back(self, open_durably: OpenDurably) -> None:
         """L1: no run is held by nobody."""

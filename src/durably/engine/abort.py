@@ -83,7 +83,7 @@ class AbortSignal:
         for listener in listeners:
             try:
                 listener()
-            except Exception:
+            except (Exception, DurablyError, asyncio.CancelledError):
                 # Whoever aborts, the thread of the leases among them, must not suffer for it.
                 log.exception("a listener for the end of run %s failed", self._run_id)
         return True
