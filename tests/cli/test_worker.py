@@ -62,6 +62,14 @@ async def began(client: Durably, run_id: str) -> None:
                 return
 
 
+async def says(process: asyncio.subprocess.Process, words: str) -> None:
+    """Wait until a worker says these words."""
+    assert process.stderr is not None
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while words not in (line := (await process.stderr.readline()).decode()):
+            assert line, f"the worker ended without saying {words!r}"
+
+
 async def test_runs_are_executed_until_the_worker_is_told_to_stop(client: Durably, database: str) -> None:
     """W4: SIGTERM with nothing under way ends the process at once, with status 0."""
     async with worker(database) as process:
@@ -99,9 +107,7 @@ async def test_the_second_signal_gives_runs_back(client: Durably, database: str,
         run = await client.jobs.held.trigger(str(gate))
         await began(client, run.id)
         process.send_signal(signal.SIGTERM)
-        assert process.stderr is not None
-        while b"SIGTERM: waiting" not in await asyncio.wait_for(process.stderr.readline(), PATIENCE_SECONDS):
-            pass
+        await says(process, "SIGTERM: waiting")
         process.send_signal(signal.SIGTERM)
         await said_by(process)
 
@@ -131,9 +137,7 @@ async def test_until_idle_is_told_to_stop_like_any_other(client: Durably, databa
     async with worker(database, "--until-idle") as process:
         await began(client, run.id)
         process.send_signal(signal.SIGTERM)
-        assert process.stderr is not None
-        while b"SIGTERM: waiting" not in await asyncio.wait_for(process.stderr.readline(), PATIENCE_SECONDS):
-            pass
+        await says(process, "SIGTERM: waiting")
         gate.touch()
         await said_by(process)
 
