@@ -118,6 +118,8 @@ class Worker:
         try:
             while True:
                 wake.clear()
+                # What ends while this looks may free a key or trigger another run: then it looks again.
+                was_executing = bool(own)
                 free = self._max_concurrent_runs - len(own)
                 if max_runs is not None:
                     free = min(free, max_runs - started)
@@ -126,7 +128,7 @@ class Worker:
                 try:
                     claimed = await self._claim(worker_id or self._worker_id, free) if free > 0 else []
                 except StoreUnavailableError:
-                    if not own:
+                    if not was_executing:
                         raise
                     # What executes has to end in any case; then it is tried again.
                     claimed = []
@@ -134,7 +136,7 @@ class Worker:
                     own[task] = self._active[task]
                     task.add_done_callback(own.pop)
                 started += len(claimed)
-                if not claimed and not own:
+                if not claimed and not was_executing:
                     break
                 if not claimed:
                     await wake.wait()
