@@ -316,9 +316,10 @@ class Durably:
         await self._runs.delete(checked_run_id(run_id))
 
     async def purge_runs(self, *, older_than: str | timedelta | datetime, limit: int = _PURGE_LIMIT) -> int:
-        """Delete up to `limit` terminal runs that ended longer ago than `older_than`, oldest first.
+        """Delete up to `limit` terminal runs that ended at least `older_than` ago, oldest first.
 
-        Returns how many were deleted. `older_than` is a timedelta, text like `"30d"`, or an aware datetime.
+        Returns how many were deleted. `older_than` is a timedelta, text like `"30d"` (`"0s"`: all that have
+        ended), or an aware datetime: what ended then or before.
 
         >>> await durably.purge_runs(older_than="30d")
         """

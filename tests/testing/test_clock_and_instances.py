@@ -95,6 +95,14 @@ async def test_time_decides_which_runs_are_purged():
         assert await durably.purge_runs(older_than="30d") == 1
 
 
+async def test_a_run_that_ended_this_instant_is_purged_with_no_age_given():
+    """R10: `"0s"` means all that have ended, however fast the machine is."""
+    async with in_memory(clock=FakeClock()) as durably:
+        await run_until_idle(durably, double, 1)
+
+        assert await durably.purge_runs(older_than="0s") == 1
+
+
 async def test_a_failing_test_does_not_wait_for_jobs_that_wait_for_it():
     @define_job(name="endless")
     async def endless(step: StepContext, input: None) -> None:

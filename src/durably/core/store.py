@@ -191,8 +191,8 @@ class Store(Protocol):
         """Delete a terminal run with its steps, logs and labels. Raises `NotFoundError`, `ConflictError`."""
         ...
 
-    async def purge_runs(self, completed_before: datetime, limit: int) -> int:
-        """Delete up to `limit` terminal runs that completed before then, oldest first; return how many."""
+    async def purge_runs(self, ended_by: datetime, limit: int) -> int:
+        """Delete up to `limit` terminal runs that ended then or before, oldest first; return how many."""
         ...
 
     # --- execution -------------------------------------------------------------------------------

@@ -56,10 +56,10 @@ class RunService:
         await self._hub.start()
         await self._store.delete_run(run_id)
 
-    async def purge(self, completed_before: datetime, limit: int) -> int:
-        """Delete up to `limit` terminal runs that completed before then; return how many."""
+    async def purge(self, ended_by: datetime, limit: int) -> int:
+        """Delete up to `limit` terminal runs that ended then or before; return how many."""
         await self._hub.start()
-        return await self._store.purge_runs(completed_before, limit)
+        return await self._store.purge_runs(ended_by, limit)
 
     async def position(self) -> Position:
         """Return where the event log stands now, to report from there on."""

@@ -127,9 +127,9 @@ class LibsqlStore:
         """Delete a terminal run with its steps, logs and labels."""
         await self._write(self._writes.delete_run(run_id))
 
-    async def purge_runs(self, completed_before: datetime, limit: int) -> int:
+    async def purge_runs(self, ended_by: datetime, limit: int) -> int:
         """Delete up to `limit` terminal runs that completed before then, oldest first; return how many."""
-        return await self._write(self._writes.purge_runs(completed_before, limit))
+        return await self._write(self._writes.purge_runs(ended_by, limit))
 
     # --- execution -------------------------------------------------------------------------------
 

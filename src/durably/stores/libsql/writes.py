@@ -112,9 +112,9 @@ class Writes:
 
         return Unit(statements, result)
 
-    def purge_runs(self, completed_before: datetime, limit: int) -> Unit[int]:
+    def purge_runs(self, ended_by: datetime, limit: int) -> Unit[int]:
         """Delete the terminal runs that ended first."""
-        which = (to_text(completed_before), limit)
+        which = (to_text(ended_by), limit)
         statements = [
             Statement(sql.TELL_PURGED, (self._origin, *which), tells=True),
             *(Statement(delete, which) for delete in sql.DELETE_PARTS_OF_PURGED),

@@ -262,7 +262,7 @@ oldest AS MATERIALIZED (
   SELECT run.id FROM unnest(ARRAY['completed', 'failed', 'cancelled']) AS ended(status)
   CROSS JOIN LATERAL (
     SELECT id, completed_at FROM durably_runs
-    WHERE durably_runs.status = ended.status AND completed_at < $3
+    WHERE durably_runs.status = ended.status AND completed_at <= $3
     ORDER BY completed_at, id
     LIMIT $4
     FOR UPDATE SKIP LOCKED

@@ -187,9 +187,9 @@ class Writes:
         if not await self._write(sql.DELETE_RUN, (run_id,), _deleted):
             raise delete_conflict(await self._must_find(run_id))
 
-    async def purge_runs(self, completed_before: str, limit: int) -> int:
+    async def purge_runs(self, ended_by: str, limit: int) -> int:
         """Delete the terminal runs that ended first."""
-        return len(await self._write(sql.PURGE_RUNS, (completed_before, limit), _deleted))
+        return len(await self._write(sql.PURGE_RUNS, (ended_by, limit), _deleted))
 
     async def _must_find(self, run_id: str) -> Run[Any]:
         rows = await self._pool.fetch(sql.RUN_BY_ID, run_id)

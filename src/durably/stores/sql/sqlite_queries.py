@@ -28,13 +28,13 @@ PURGEABLE_RUNS: Final = """
 -- The terminal runs that ended first; one index range per status, so that the limit ends the search.
 SELECT id, job_name, labels FROM (
   SELECT * FROM (SELECT id, job_name, labels, completed_at FROM durably_runs
-                 WHERE status = 'completed' AND completed_at < ?1 ORDER BY completed_at LIMIT ?2)
+                 WHERE status = 'completed' AND completed_at <= ?1 ORDER BY completed_at LIMIT ?2)
   UNION ALL
   SELECT * FROM (SELECT id, job_name, labels, completed_at FROM durably_runs
-                 WHERE status = 'failed' AND completed_at < ?1 ORDER BY completed_at LIMIT ?2)
+                 WHERE status = 'failed' AND completed_at <= ?1 ORDER BY completed_at LIMIT ?2)
   UNION ALL
   SELECT * FROM (SELECT id, job_name, labels, completed_at FROM durably_runs
-                 WHERE status = 'cancelled' AND completed_at < ?1 ORDER BY completed_at LIMIT ?2)
+                 WHERE status = 'cancelled' AND completed_at <= ?1 ORDER BY completed_at LIMIT ?2)
 )
 ORDER BY completed_at, id
 LIMIT ?2

@@ -122,9 +122,9 @@ class SqliteStore:
         """Delete a terminal run with its steps, logs and labels."""
         await self._write(partial(writes.delete_run, run_id=run_id))
 
-    async def purge_runs(self, completed_before: datetime, limit: int) -> int:
+    async def purge_runs(self, ended_by: datetime, limit: int) -> int:
         """Delete up to `limit` terminal runs that completed before then, oldest first; return how many."""
-        return await self._write(partial(writes.purge_runs, completed_before=completed_before, limit=limit))
+        return await self._write(partial(writes.purge_runs, ended_by=ended_by, limit=limit))
 
     # --- execution -------------------------------------------------------------------------------
 

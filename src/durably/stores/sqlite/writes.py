@@ -271,10 +271,10 @@ def delete_run(transaction: Transaction, run_id: str) -> None:
     _delete(transaction, run_id, run.job_name, run.labels)
 
 
-def purge_runs(transaction: Transaction, completed_before: datetime, limit: int) -> int:
+def purge_runs(transaction: Transaction, ended_by: datetime, limit: int) -> int:
     """Delete the terminal runs that ended first."""
     # By name: Python 3.12 warns of a sequence for placeholders with numbers.
-    chosen = {"1": to_text(completed_before), "2": limit}
+    chosen = {"1": to_text(ended_by), "2": limit}
     rows = transaction.execute(queries.PURGEABLE_RUNS, chosen).fetchall()
     for run_id, job_name, labels in rows:
         _delete(transaction, run_id, job_name, labels_from_text(labels))
