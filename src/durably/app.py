@@ -116,7 +116,7 @@ class Durably:
         self._leases = LeaseKeeper(
             store, self._hub, clock, lease_seconds=settings.lease_seconds, renew_seconds=settings.renew_seconds
         )
-        enqueuer = Enqueuer(store, self._registry.definitions, clock, label_codec)
+        enqueuer = Enqueuer(store, self._hub, self._registry.definitions, clock, label_codec)
         self._runs = RunService(store, self._hub, clock, enqueuer, settings.polling_seconds)
         self._worker = Worker(
             store,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from durably import BatchItem, ConflictError, NotFoundError, StepContext, create_durably, define_job
+from durably import BatchItem, ConflictError, Durably, NotFoundError, StepContext, create_durably, define_job
 from durably.stores.sqlite.group_commit import CommitPace
 from tests.conftest import PATIENCE_SECONDS, Events, Gate, OpenDurably
 
@@ -78,6 +78,42 @@ class TestOptions:
         assert durably.storage.name == f"database {tmp_path / 'a b?.db'}"
 
 
+TRIGGERS = "INSERT INTO durably_runs"
+CLAIMS = "SET status = 'leased'"
+ENDS = "SET status = 'completed'"
+
+
+class Transactions:
+    """What one instance writes from now on, statement by statement, a list for each transaction."""
+
+    def __init__(self, durably: Durably) -> None:
+        self._seen: list[list[str]] = [[]]
+        durably.storage._write_connection.set_trace_callback(self._take)  # type: ignore[attr-defined]
+
+    def _take(self, statement: str) -> None:
+        self._seen[-1].append(statement)
+        if statement == "COMMIT":
+            self._seen.append([])
+
+    def with_all(self, *parts: str) -> int:
+        """Return how many transactions have a statement with each of these parts."""
+        return sum(all(_count(part, each) for part in parts) for each in self._seen)
+
+    def count(self, part: str, *, beside: str = "COMMIT") -> int:
+        """Return how many statements have this part, in transactions that have the other one as well."""
+        return sum(_count(part, each) for each in self._seen if _count(beside, each))
+
+
+def _count(part: str, statements: list[str]) -> int:
+    return sum(part in statement for statement in statements)
+
+
+async def until_nothing_moves() -> None:
+    """Let everything that is ready run: without a disk or a thread to wait for, that is all there is."""
+    for _ in range(100):
+        await asyncio.sleep(0)
+
+
 class TestSharedCommits:
     async def test_writers_of_one_moment_share_one_transaction(self, open_durably: OpenDurably) -> None:
         """D3: many steps, one commit."""
@@ -89,6 +125,53 @@ class TestSharedCommits:
         await asyncio.gather(*[durably.jobs.job.trigger(n) for n in range(100)])
 
         assert len(commits) == 1
+
+    async def test_an_idle_worker_claims_in_the_transaction_of_the_trigger(self, database: str) -> None:
+        """D3: one flush to the disk, not two, before a run starts."""
+        async with create_durably(database=f"{database}?commit=in-place", jobs={"job": job}) as durably:
+            await durably.jobs.job.trigger_and_wait(1, timeout=PATIENCE_SECONDS)
+            await until_nothing_moves()
+            transactions = Transactions(durably)
+
+            await durably.jobs.job.trigger_and_wait(2, timeout=PATIENCE_SECONDS)
+
+        assert transactions.with_all(TRIGGERS, CLAIMS) == transactions.with_all(TRIGGERS) == 1
+
+    @pytest.mark.parametrize("by_worker", [True, False], ids=["worker", "process_until_idle"])
+    async def test_the_next_run_is_claimed_in_the_transaction_that_ends_the_one_before(
+        self, database: str, *, by_worker: bool
+    ) -> None:
+        """D3, L1: and never more of them than there are slots."""
+        executing: set[str] = set()
+        most = 0
+
+        @define_job(name="counted")
+        async def counted(step: StepContext, input: int) -> None:
+            nonlocal most
+            executing.add(step.run_id)
+            most = max(most, len(executing))
+            await step.run("one", asyncio.sleep, 0)
+            executing.discard(step.run_id)
+
+        durably = create_durably(
+            database=f"{database}?commit=in-place", jobs={"counted": counted}, max_concurrent_runs=2
+        )
+        await durably.migrate()
+        triggered = await durably.jobs.counted.batch_trigger(range(10))
+        transactions = Transactions(durably)
+        if by_worker:
+            await durably.start()
+            for run in triggered:
+                await durably.wait_for_run(run.id, timeout=PATIENCE_SECONDS)
+        else:
+            assert await durably.process_until_idle() == 10
+        await durably.stop()
+        await durably.close()
+
+        assert transactions.count(CLAIMS) == 10
+        # All but the first two, which nothing came before.
+        assert transactions.count(CLAIMS, beside=ENDS) == 8
+        assert most == 2
 
     @pytest.mark.parametrize("option", ["in-place", "thread"])
     async def test_a_unit_that_fails_is_undone_alone(self, database: str, option: str) -> None:

@@ -132,6 +132,8 @@ class Store(Protocol):
 
     preserve_steps: bool
     """Whether the steps of runs that end are kept; set before the first use."""
+    claims_see_writes_under_way: bool
+    """Whether a claim sees what writes that began before it in the same turn of the event loop will have done."""
 
     @property
     def name(self) -> str:
@@ -197,7 +199,7 @@ class Store(Protocol):
 
     # --- execution -------------------------------------------------------------------------------
 
-    async def claim(self, owner: str, job_names: Sequence[str], limit: int, lease_seconds: float) -> list[Claimed]:
+    def claim(self, owner: str, job_names: Sequence[str], limit: int, lease_seconds: float) -> Awaitable[list[Claimed]]:
         """Claim up to `limit` runs of these jobs, oldest first; expired leases count as pending."""
         ...
 

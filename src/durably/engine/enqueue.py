@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
@@ -14,6 +14,7 @@ from durably.core.json_values import Codec, is_storable
 from durably.core.runs import ALLOWED_FROM, Run, TriggerResult
 from durably.core.store import NewRun, Store
 from durably.core.ulid import new_ulid
+from durably.engine.event_hub import EventHub
 
 _LABEL_KEY: Final = re.compile(r"[A-Za-z0-9._/-]+\Z")
 
@@ -35,11 +36,13 @@ class Enqueuer:
     def __init__(
         self,
         store: Store,
+        hub: EventHub,
         jobs: Mapping[str, JobDefinition[Any, Any]],
         clock: Clock,
         label_codec: Codec[Any] | None,
     ) -> None:
         self._store = store
+        self._hub = hub
         self._jobs = jobs
         self._clock = clock
         self._label_codec = label_codec
@@ -48,7 +51,7 @@ class Enqueuer:
         """Store a run for every order, all or none. Raises `ValidationError`, `ConflictError`."""
         if not orders:
             return []
-        return await self._store.enqueue(self._new_runs(job, orders))
+        return await self._enqueue(self._new_runs(job, orders))
 
     async def retrigger(self, run_id: str) -> Run[Any]:
         """Make a fresh run like a terminal one, without its idempotency key.
@@ -76,7 +79,13 @@ class Enqueuer:
             coalesce=False,
             created_at=now,
         )
-        return (await self._store.enqueue([fresh]))[0]
+        return (await self._enqueue([fresh]))[0]
+
+    def _enqueue(self, runs: Sequence[NewRun]) -> Coroutine[Any, Any, list[TriggerResult[Any]]]:
+        if self._store.claims_see_writes_under_way:
+            # An idle worker of this process claims in the same transaction: one flush to the disk less.
+            self._hub.work_arrived()
+        return self._store.enqueue(runs)
 
     def _new_runs(self, job: JobDefinition[Any, Any], orders: Sequence[TriggerOrder]) -> list[NewRun]:
         now = self._clock.now()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from durably.core.clock import Clock
@@ -45,15 +45,18 @@ class Executor:
         self._clock = clock
         self._threads = threads
 
-    async def execute(self, claimed: Claimed, claimed_at: float) -> Outcome:
-        """Execute a run under its lease and record how it ended."""
+    async def execute(self, claimed: Claimed, claimed_at: float, is_ending: Callable[[], None]) -> Outcome:
+        """Execute a run under its lease and record how it ended.
+
+        Calls `is_ending` when its job has returned and only the record of that is left to be written.
+        """
         lease = self._leases.keep(claimed.claim, claimed.run, claimed_at)
         try:
-            return await self._execute_under(lease, claimed)
+            return await self._execute_under(lease, claimed, is_ending)
         finally:
             self._leases.let_go(lease)
 
-    async def _execute_under(self, lease: HeldLease, claimed: Claimed) -> Outcome:
+    async def _execute_under(self, lease: HeldLease, claimed: Claimed, is_ending: Callable[[], None]) -> Outcome:
         try:
             checkpoints = await self._checkpoints_of(lease, claimed.run)
         except StoreError as error:
@@ -65,6 +68,7 @@ class Executor:
         execution = Execution(lease, checkpoints, self._store, self._hub, self._clock, self._threads)
         try:
             outcome = await self._perform(execution)
+            is_ending()
             return await self._record(execution, outcome)
         finally:
             execution.close()

@@ -93,7 +93,6 @@ class LeaseKeeper:
             self._start()
             if not self._held:
                 self._next_renewal = self._clock.monotonic() + self._renew_seconds
-                self._wake.notify()
             before = self._held.get(claim.run_id)
             self._held[claim.run_id] = lease
         if before is not None:
@@ -152,8 +151,7 @@ class LeaseKeeper:
     def _serve(self) -> None:
         while True:
             with self._wake:
-                while not self._held and not self._is_stopping:
-                    self._wake.wait()
+                # Also while nothing is held: to be woken for every first lease would delay its run by a hop to here.
                 if not self._is_stopping:
                     self._wake.wait(self._tick_seconds)
                 if self._loop.is_closed():
@@ -163,8 +161,9 @@ class LeaseKeeper:
                     break
                 if self._is_stopping:
                     break
-            self._tick()
-            self._watch_loop()
+            if self._held:
+                self._tick()
+                self._watch_loop()
         self._close_renewer()
 
     async def _serve_in_loop(self) -> None:

@@ -58,6 +58,8 @@ class Worker:
         self._loop_task: asyncio.Task[None] | None = None
         self._upkeep: asyncio.Task[None] | None = None
         self._active: dict[asyncio.Task[Any], Claimed] = {}
+        self._ending: set[asyncio.Task[Any]] = set()
+        """Those whose job has returned: only the record of their end is still to be written."""
         self._wakes: set[asyncio.Event] = set()
         self._stops: set[asyncio.Future[None]] = set()
         """One for each stop that is under way; several may be, the second because it is in a hurry."""
@@ -120,7 +122,7 @@ class Worker:
                 wake.clear()
                 # What ends while this looks may free a key or trigger another run: then it looks again.
                 was_executing = bool(own)
-                free = self._max_concurrent_runs - len(own)
+                free = self._max_concurrent_runs - len(own.keys() - self._ending)
                 if max_runs is not None:
                     free = min(free, max_runs - started)
                 if self._stops:
@@ -173,7 +175,7 @@ class Worker:
             self._wakes.discard(wake)
 
     async def _fill_slots(self) -> Sequence[asyncio.Task[Any]]:
-        free = self._max_concurrent_runs - len(self._active)
+        free = self._max_concurrent_runs - len(self._active) + len(self._ending)
         return await self._claim(self._worker_id, free) if free > 0 else ()
 
     def _maintain_if_due(self) -> None:
@@ -221,13 +223,21 @@ class Worker:
 
     async def _execute(self, claimed: Claimed, claimed_at: float) -> None:
         try:
-            await self._executor.execute(claimed, claimed_at)
+            await self._executor.execute(claimed, claimed_at, self._is_ending)
         except Exception as error:
             log.exception("run %s ended by an error of the worker itself", claimed.run.id)
             self._tell(f"run {claimed.run.id} ended by an error of the worker itself: {error!r}", claimed.run.id)
 
+    def _is_ending(self) -> None:
+        task = asyncio.current_task()
+        if task is not None and self._store.claims_see_writes_under_way:
+            # The next run is claimed in the transaction that ends this one: one flush to the disk less between them.
+            self._ending.add(task)
+            self.wake()
+
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self._active.pop(task, None)
+        self._ending.discard(task)
         # There is a slot free.
         self.wake()
         if not task.cancelled() and (error := task.exception()) is not None:

@@ -50,6 +50,8 @@ _TRIGGERS: Final = 2
 class LibsqlStore:
     """Holds runs in one database behind a libSQL server. Made by `open_store`."""
 
+    claims_see_writes_under_way = False
+
     def __init__(self, address: Address) -> None:
         self.preserve_steps = False
         self._address = address

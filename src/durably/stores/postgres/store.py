@@ -48,6 +48,8 @@ _SNAPSHOT_PAUSE_SECONDS: Final = 0.002
 class PostgresStore:
     """Holds runs in a PostgreSQL database. Made by `open_store`."""
 
+    claims_see_writes_under_way = False
+
     def __init__(self, options: PostgresOptions, clock: Clock) -> None:
         self.preserve_steps = False
         self._clock = clock

@@ -43,6 +43,9 @@ _ROWS_PER_TRIM: Final = 2_000
 class SqliteStore:
     """Holds runs in one SQLite database. Made by `open_store`."""
 
+    claims_see_writes_under_way = True
+    """They share a transaction, and its units run in the order in which they came."""
+
     def __init__(self, database: Database, clock: Clock) -> None:
         self.preserve_steps = False
         self._database = database
@@ -128,9 +131,11 @@ class SqliteStore:
 
     # --- execution -------------------------------------------------------------------------------
 
-    async def claim(self, owner: str, job_names: Sequence[str], limit: int, lease_seconds: float) -> list[Claimed]:
+    def claim(
+        self, owner: str, job_names: Sequence[str], limit: int, lease_seconds: float
+    ) -> asyncio.Future[list[Claimed]]:
         """Claim up to `limit` runs of these jobs, oldest first; expired leases count as pending."""
-        return await self._write(
+        return self._write(
             partial(
                 writes.claim,
                 owner=owner,
