@@ -120,6 +120,27 @@ test('a fetched stream says where to continue, and tells its messages until it e
   expect(send.mock.calls[0]?.[1]?.headers).toMatchObject({ 'last-event-id': '4' })
 })
 
+test('a stream whose reader fails is given back, not left to run on', async () => {
+  const givenBack = vi.fn()
+  const body = new ReadableStream<Uint8Array>({
+    start: (controller) => controller.enqueue(new TextEncoder().encode('data: a\n\n')),
+    cancel: givenBack,
+  })
+  const transport = httpTransport({ api: '', EventSource: null, fetch: fetching(() => new Response(body)) })
+  const closed = new Promise<Error>((resolve) => {
+    transport.connect('/subscribe', {
+      lastEventId: null,
+      onOpen: () => {},
+      onMessage: () => {
+        throw new Error('a listener failed')
+      },
+      onClose: resolve,
+    })
+  })
+  expect((await closed).message).toBe('a listener failed')
+  expect(givenBack).toHaveBeenCalledOnce()
+})
+
 test('a refused stream tells the status and the words of the server', async () => {
   const send = fetching(() => new Response('{"error":"Run not found"}', { status: 404 }))
   const error = await connect({ EventSource: null, fetch: send }).closed
