@@ -387,6 +387,11 @@ describe('jobs by property', () => {
     expect(named.jobs['importCsv']).toBe(named.jobs['importCsv'])
   })
 
+  test('a job may be called like something that every object has', () => {
+    expect(client.jobs['constructor']?.name).toBe('constructor')
+    expect(client.jobs['toString']?.name).toBe('to-string')
+  })
+
   test('the jobs are not taken for a promise', async () => {
     expect(await Promise.resolve(client.jobs)).toBe(client.jobs)
   })
