@@ -19,6 +19,9 @@ beforeEach(() => {
 
 const ignore = () => {}
 
+/** Everything that was answered has been taken in. */
+const settled = () => new Promise((resolve) => setTimeout(resolve))
+
 describe('a run', () => {
   test('nothing is opened before somebody listens', () => {
     client.observeRun('run-1')
@@ -102,6 +105,32 @@ describe('a run', () => {
     transport.stream('/subscribe').drop()
     await vi.waitFor(() => expect(transport.connections).toHaveLength(2), 2000)
     expect(run.getSnapshot().error).toBeNull()
+  })
+
+  test('an answer from before the run was deleted does not bring it back', async () => {
+    let answer: (answer: { body: unknown }) => void = ignore
+    transport.answer('GET /run?', () => new Promise((resolve) => (answer = resolve)))
+    const run = client.observeRun('run-1')
+    run.subscribe(ignore)
+    const stream = transport.stream('/subscribe')
+    stream.open()
+    stream.send(anEvent('run:delete'))
+    answer({ body: aRun({ status: 'leased' }) })
+    await settled()
+    expect(run.getSnapshot()).toMatchObject({ status: null, error: 'Run was deleted' })
+  })
+
+  test('a run that was given up is followed again by whoever asks again', async () => {
+    transport.answer('GET /run?', { status: 401, body: 'Unauthorized' })
+    const run = client.observeRun('run-1')
+    const leave = run.subscribe(ignore)
+    transport.stream('/subscribe').drop()
+    await vi.waitFor(() => expect(run.getSnapshot().error).toBe('Unauthorized'))
+    leave()
+    transport.answer('GET /run?', { body: aRun({ status: 'leased' }) })
+    run.subscribe(ignore)
+    transport.stream('/subscribe').open()
+    await vi.waitFor(() => expect(run.getSnapshot()).toMatchObject({ status: 'leased', error: null }))
   })
 
   test('events of another run are not taken for those of this one', () => {
