@@ -51,16 +51,29 @@ function endingOf(runId: string, { status, error }: RunState): 'completed' | Err
 
 function reporter({ onProgress, onLog }: WaitOptions): (state: RunState) => void {
   let progress: Progress | null = null
-  const reported = new Set<LogEntry>()
+  let logs: readonly LogEntry[] = []
+  const reported = new Map<string, number>()
   return (state) => {
     if (state.progress && state.progress !== progress) onProgress?.(state.progress)
     progress = state.progress
-    if (!onLog) return
-    for (const log of state.logs) {
-      if (!reported.has(log)) onLog(log)
-      reported.add(log)
-    }
+    if (!onLog || state.logs === logs) return
+    logs = state.logs
+    for (const log of unreported(logs, reported)) onLog(log)
   }
+}
+
+// Neither the object nor its id tells that a line is new: one that was read from the store is replaced when it
+// arrives as an event. How often the same line is there does.
+function unreported(logs: readonly LogEntry[], reported: Map<string, number>): LogEntry[] {
+  const counts = new Map<string, number>()
+  return logs.filter(({ timestamp, level, stepName, message, data }) => {
+    const line = JSON.stringify([timestamp, level, stepName, message, data])
+    const count = (counts.get(line) ?? 0) + 1
+    counts.set(line, count)
+    if (count <= (reported.get(line) ?? 0)) return false
+    reported.set(line, count)
+    return true
+  })
 }
 
 function deadlineOf({ timeout, signal }: WaitOptions): AbortSignal | undefined {

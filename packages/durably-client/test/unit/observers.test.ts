@@ -172,6 +172,35 @@ describe('waiting', () => {
     expect(await ended('run:delete')).toBeInstanceOf(RunLostError)
   })
 
+  test('rejects with the words of a server that refuses the stream for good', async () => {
+    transport.answer('GET /run?', { body: aRun() })
+    const waiting = client.waitForRun('run-1', { timeout: 1000 })
+    transport.stream('/subscribe').drop(new ApiError(403, 'Not your run'))
+    await expect(waiting).rejects.toThrow(new RunLostError('run-1', 'Not your run'))
+  })
+
+  test('resolves when the stream is refused for good, but the run is seen to have completed', async () => {
+    transport.answer('GET /run?', { body: aRun({ status: 'completed', output: 4 }) })
+    const waiting = client.waitForRun('run-1', { timeout: 1000 })
+    transport.stream('/subscribe').drop(new ApiError(403, 'No streams here'))
+    expect(await waiting).toBe(4)
+  })
+
+  test('tells a line once that is first read from the store and then arrives as an event', async () => {
+    transport.answer('GET /run?', { body: aRun({ status: 'leased' }) })
+    transport.answer('GET /logs?', { body: [storedLog('hello')] })
+    const lines: string[] = []
+    const waiting = client.waitForRun('run-1', { onLog: ({ message }) => lines.push(message) })
+    const stream = transport.stream('/subscribe')
+    stream.open()
+    await vi.waitFor(() => expect(lines).toEqual(['hello']))
+    stream.send(aLogEvent('hello', 1))
+    stream.send(aLogEvent('hello', 2))
+    stream.send(anEvent('run:complete'))
+    await waiting
+    expect(lines).toEqual(['hello', 'hello'])
+  })
+
   test('gives up at its timeout, and leaves the stream', async () => {
     await expect(client.waitForRun('run-1', { timeout: 5 })).rejects.toThrow(/timeout/i)
     await vi.waitFor(() => expect(transport.live).toEqual([]))
