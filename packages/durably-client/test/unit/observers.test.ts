@@ -4,6 +4,7 @@ import {
   RunCancelledError,
   RunFailedError,
   RunLostError,
+  type ClientRun,
 } from 'durably-client'
 import { beforeEach, describe, expect, test, vi } from 'vitest'
 import { FakeTransport } from '../support/fake-transport.js'
@@ -424,6 +425,91 @@ describe('a list of runs', () => {
     answers[0]?.({ body: [aRun({ id: 'page-0' })] })
     await new Promise((resolve) => setTimeout(resolve, 10))
     expect(list.getSnapshot().runs.map(({ id }) => id)).toEqual(['page-3'])
+  })
+
+  describe('while an answer is on its way', () => {
+    async function listWith(...runs: ClientRun[]) {
+      transport.answer('GET /runs?', { body: runs })
+      const list = client.observeRuns()
+      list.subscribe(ignore)
+      await vi.waitFor(() => expect(list.getSnapshot().isLoading).toBe(false))
+      let answer: (answer: { body: unknown }) => void = ignore
+      transport.answer('GET /runs?', () => new Promise((resolve) => (answer = resolve)))
+      const stream = transport.stream('/runs/subscribe')
+      stream.open()
+      await vi.waitFor(() => expect(transport.asked('GET /runs?')).toHaveLength(2))
+      const answered = async (...found: ClientRun[]) => {
+        answer({ body: found })
+        await settled()
+      }
+      return { list, stream, answered }
+    }
+
+    test('a run that is deleted stays deleted', async () => {
+      const { list, stream, answered } = await listWith(aRun({ id: 'kept' }), aRun({ id: 'gone' }))
+      stream.send(anEvent('run:delete', { runId: 'gone' }))
+      await answered(aRun({ id: 'kept' }), aRun({ id: 'gone' }))
+      expect(list.getSnapshot().runs.map(({ id }) => id)).toEqual(['kept'])
+    })
+
+    test('a run that ends stays ended', async () => {
+      const { list, stream, answered } = await listWith(aRun({ status: 'leased' }))
+      stream.send(anEvent('run:complete'))
+      await answered(aRun({ status: 'leased' }))
+      expect(list.getSnapshot().runs).toMatchObject([{ status: 'completed', isTerminal: true }])
+    })
+  })
+
+  describe('progress', () => {
+    const at = (current: number) => ({ progress: { current } })
+
+    async function listAt(current: number) {
+      transport.answer('GET /runs?', { body: [aRun({ status: 'leased', ...at(current) })] })
+      const list = client.observeRuns()
+      list.subscribe(ignore)
+      const stream = transport.stream('/runs/subscribe')
+      stream.open()
+      await vi.waitFor(() => expect(transport.asked('GET /runs?')).toHaveLength(2))
+      await settled()
+      return { list, stream }
+    }
+
+    test('does not jump back to what is stored, which is less often than it is told', async () => {
+      const { list, stream } = await listAt(3)
+      stream.send(anEvent('run:progress', at(9)))
+      await list.refresh()
+      expect(list.getSnapshot().runs).toMatchObject([at(9)])
+    })
+
+    test('is the stored one when the run has ended', async () => {
+      const { list, stream } = await listAt(3)
+      stream.send(anEvent('run:progress', at(9)))
+      transport.answer('GET /runs?', { body: [aRun({ status: 'completed', ...at(10) })] })
+      await list.refresh()
+      expect(list.getSnapshot().runs).toMatchObject([at(10)])
+    })
+
+    test('is the stored one when the stream was away, and some was not told', async () => {
+      const { list, stream } = await listAt(3)
+      stream.send(anEvent('run:progress', at(4)))
+      transport.answer('GET /runs?', { body: [aRun({ status: 'leased', ...at(8) })] })
+      stream.open()
+      await list.refresh()
+      expect(list.getSnapshot().runs).toMatchObject([at(8)])
+    })
+  })
+
+  test('a click too many on the next page goes no further than the pages that are known', async () => {
+    transport.answer('GET /runs?', { body: page(11) })
+    const list = client.observeRuns()
+    list.subscribe(ignore)
+    await vi.waitFor(() => expect(list.getSnapshot().hasMore).toBe(true))
+    list.nextPage()
+    list.nextPage()
+    expect(list.getSnapshot().page).toBe(1)
+    await vi.waitFor(() => expect(list.getSnapshot().isLoading).toBe(false))
+    list.nextPage()
+    expect(list.getSnapshot().page).toBe(2)
   })
 
   test('a failed load tells the words of the server, until one succeeds', async () => {
