@@ -358,6 +358,114 @@ describe('a job', () => {
     job.reset()
     expect(job.getSnapshot()).toMatchObject({ runId: null, status: null, logs: [] })
   })
+
+  describe('a run that reset has forgotten is not picked up again', () => {
+    async function forgotten() {
+      transport.answer('POST /trigger', TRIGGERED)
+      transport.answer('GET /runs?', { body: [] })
+      const job = client.observeJob('import-csv')
+      job.subscribe(ignore)
+      await job.trigger({})
+      job.reset()
+      return { job, feed: transport.stream('/runs/subscribe') }
+    }
+
+    test('when it is leased', async () => {
+      const { job, feed } = await forgotten()
+      feed.send(anEvent('run:leased'))
+      expect(job.getSnapshot().runId).toBeNull()
+    })
+
+    test('when active runs are looked for after a reconnect', async () => {
+      const { job, feed } = await forgotten()
+      transport.answer('GET /runs?', { body: [aRun()] })
+      feed.open()
+      await settled()
+      expect(job.getSnapshot().runId).toBeNull()
+      transport.answer('GET /runs?', { body: [aRun(), aRun({ id: 'another' })] })
+      feed.open()
+      await vi.waitFor(() => expect(job.getSnapshot().runId).toBe('another'))
+    })
+
+    test('when its trigger was not yet answered', async () => {
+      let answer: (answer: { body: unknown }) => void = ignore
+      transport.answer('POST /trigger', () => new Promise((resolve) => (answer = resolve)))
+      transport.answer('GET /runs?', { body: [] })
+      const job = client.observeJob('import-csv')
+      job.subscribe(ignore)
+      const triggering = job.trigger({})
+      job.reset()
+      const feed = transport.stream('/runs/subscribe')
+      feed.send(anEvent('run:trigger'))
+      answer(TRIGGERED)
+      await triggering
+      feed.send(anEvent('run:leased'))
+      expect(job.getSnapshot()).toMatchObject({ runId: null, status: null })
+    })
+
+    test('unless it is what a trigger of its own leads to', async () => {
+      const { job } = await forgotten()
+      transport.answer('POST /trigger', { body: { runId: 'run-1', disposition: 'coalesced' } })
+      await job.trigger({})
+      expect(job.getSnapshot()).toMatchObject({ runId: 'run-1', status: 'pending' })
+    })
+  })
+
+  describe("another's trigger while one's own is not yet answered", () => {
+    async function triggering(answers: string[], disposition = 'created') {
+      const answering: ((answer: { status?: number; body: unknown }) => void)[] = []
+      transport.answer('POST /trigger', () => new Promise((resolve) => answering.push(resolve)))
+      transport.answer('GET /runs?', { body: [] })
+      const job = client.observeJob('import-csv')
+      job.subscribe(ignore)
+      const triggers = answers.map(() => job.trigger({}))
+      await vi.waitFor(() => expect(answering).toHaveLength(answers.length))
+      const answer = async (index: number, refusal?: { status: number; body: string }) => {
+        answering[index]?.(refusal ?? { body: { runId: answers[index], disposition } })
+        await Promise.allSettled([triggers[index]])
+      }
+      return { job, feed: transport.stream('/runs/subscribe'), answer }
+    }
+
+    const CONFLICT = { status: 409, body: 'A pending run already exists' }
+
+    test('gives way to the own one, which was told of in no event', async () => {
+      const { job, feed, answer } = await triggering(['own'], 'idempotent')
+      feed.send(anEvent('run:trigger', { runId: 'foreign' }))
+      await answer(0)
+      expect(job.getSnapshot().runId).toBe('own')
+    })
+
+    test('stays when it was told of after the own one, for it is newer', async () => {
+      const { job, feed, answer } = await triggering(['own'])
+      feed.send(anEvent('run:trigger', { runId: 'own' }))
+      feed.send(anEvent('run:trigger', { runId: 'foreign' }))
+      await answer(0)
+      expect(job.getSnapshot().runId).toBe('foreign')
+    })
+
+    test('stays when the own one is refused', async () => {
+      const { job, feed, answer } = await triggering(['own'])
+      feed.send(anEvent('run:trigger', { runId: 'foreign' }))
+      await answer(0, CONFLICT)
+      expect(job.getSnapshot().runId).toBe('foreign')
+    })
+
+    test('of two own ones the accepted one is followed, though the later one was refused before', async () => {
+      const { job, answer } = await triggering(['first', 'second'])
+      await answer(1, CONFLICT)
+      expect(job.getSnapshot()).toMatchObject({ runId: null, status: 'pending' })
+      await answer(0)
+      expect(job.getSnapshot()).toMatchObject({ runId: 'first', status: 'pending' })
+    })
+
+    test('of two own ones that are accepted the later one is followed, in whatever order they are answered', async () => {
+      const { job, answer } = await triggering(['first', 'second'])
+      await answer(1)
+      await answer(0)
+      expect(job.getSnapshot().runId).toBe('second')
+    })
+  })
 })
 
 describe('a list of runs', () => {
