@@ -84,6 +84,7 @@ export class JobObserver<TInput = unknown, TOutput = unknown> extends Store<RunS
     input: TInput,
     options: TriggerOptions & WaitOptions = {},
   ): Promise<TriggerAndWaitResult<TOutput>> => {
+    options.signal?.throwIfAborted()
     const result = await this.trigger(input, options)
     // Another run may be followed by now, or before this one ends: wait for the run, not for the state.
     const run = this.#run.runId === result.runId ? this.#run : this.#observe(result.runId)

@@ -1,4 +1,4 @@
-import { RunCancelledError, RunFailedError, RunLostError } from './errors.js'
+import { asError, RunCancelledError, RunFailedError, RunLostError } from './errors.js'
 import type { RunState } from './reducer.js'
 import type { LogEntry, Progress } from './runs.js'
 import type { Observable } from './store.js'
@@ -28,8 +28,7 @@ export function waitForRun<TOutput>(
     const report = reporter(options)
     const look = () => {
       const state = run.getSnapshot()
-      report(state)
-      const ending = endingOf(runId, state)
+      const ending = report(state) ?? endingOf(runId, state)
       if (ending === 'completed') settle(() => resolve(state.output as TOutput))
       else if (ending) settle(() => reject(ending))
     }
@@ -49,16 +48,25 @@ function endingOf(runId: string, { status, error }: RunState): 'completed' | Err
   return null
 }
 
-function reporter({ onProgress, onLog }: WaitOptions): (state: RunState) => void {
+/** Tells the callbacks what is new in a state, and returns what one of them throws. */
+function reporter({ onProgress, onLog }: WaitOptions): (state: RunState) => Error | null {
   let progress: Progress | null = null
   let logs: readonly LogEntry[] = []
   const reported = new Map<string, number>()
-  return (state) => {
+  const report = (state: RunState) => {
     if (state.progress && state.progress !== progress) onProgress?.(state.progress)
     progress = state.progress
     if (!onLog || state.logs === logs) return
     logs = state.logs
     for (const log of unreported(logs, reported)) onLog(log)
+  }
+  return (state) => {
+    try {
+      report(state)
+      return null
+    } catch (error) {
+      return asError(error)
+    }
   }
 }
 

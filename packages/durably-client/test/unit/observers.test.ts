@@ -6,7 +6,7 @@ import {
   RunLostError,
   type ClientRun,
 } from 'durably-client'
-import { beforeEach, describe, expect, test, vi } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { FakeTransport } from '../support/fake-transport.js'
 import { aLogEvent, anEvent, aRun, storedLog } from '../support/samples.js'
 
@@ -142,6 +142,44 @@ describe('a run', () => {
   })
 })
 
+describe('a listener that fails', () => {
+  const FAILURE = new Error('a listener failed')
+  const fail = () => {
+    throw FAILURE
+  }
+  const reported = vi.fn()
+
+  beforeEach(() => {
+    reported.mockClear()
+    vi.stubGlobal('reportError', reported)
+  })
+
+  afterEach(() => vi.unstubAllGlobals())
+
+  test('is reported, and keeps nothing from the others', () => {
+    client.observeRun('run-1').subscribe(fail)
+    const run = client.observeRun('run-1')
+    const heard = vi.fn()
+    run.subscribe(fail)
+    run.subscribe(heard)
+    transport.stream('/subscribe').send(anEvent('run:leased'))
+    expect(heard).toHaveBeenCalledOnce()
+    expect(reported.mock.calls).toEqual([[FAILURE], [FAILURE]])
+  })
+
+  test('does not keep a list from being fetched again', async () => {
+    transport.answer('GET /runs?', { body: [] })
+    const list = client.observeRuns()
+    list.subscribe(fail)
+    const stream = transport.stream('/runs/subscribe')
+    stream.open()
+    await vi.waitFor(() => expect(transport.asked('GET /runs?')).toHaveLength(2))
+    await settled()
+    stream.send(anEvent('run:trigger'))
+    await vi.waitFor(() => expect(transport.asked('GET /runs?')).toHaveLength(3))
+  })
+})
+
 describe('waiting', () => {
   async function ended(type: 'run:fail' | 'run:cancel' | 'run:delete', error?: string) {
     const waiting = client.waitForRun('run-1')
@@ -200,6 +238,27 @@ describe('waiting', () => {
     stream.send(anEvent('run:complete'))
     await waiting
     expect(lines).toEqual(['hello', 'hello'])
+  })
+
+  test('rejects with the error of a callback that fails, and leaves the stream', async () => {
+    const waiting = client.waitForRun('run-1', {
+      timeout: 1000,
+      onProgress: () => {
+        throw new Error('no such progress bar')
+      },
+    })
+    transport.stream('/subscribe').send(anEvent('run:progress', { progress: { current: 1 } }))
+    await expect(waiting).rejects.toThrow('no such progress bar')
+    await vi.waitFor(() => expect(transport.live).toEqual([]))
+  })
+
+  test('triggers nothing when it is given up already', async () => {
+    transport.answer('POST /trigger', { body: { runId: 'run-1', disposition: 'created' } })
+    const signal = AbortSignal.abort(new Error('enough'))
+    await expect(client.triggerAndWait('import-csv', {}, { signal })).rejects.toThrow('enough')
+    const job = client.observeJob('import-csv')
+    await expect(job.triggerAndWait({}, { signal })).rejects.toThrow('enough')
+    expect(transport.asked('POST /trigger')).toEqual([])
   })
 
   test('gives up at its timeout, and leaves the stream', async () => {
