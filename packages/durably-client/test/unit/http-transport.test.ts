@@ -1,7 +1,10 @@
 import { ApiError, httpTransport, type ConnectionHandlers, type HttpTransportOptions } from 'durably-client'
 import { afterEach, expect, test, vi } from 'vitest'
 
-afterEach(() => vi.unstubAllGlobals())
+afterEach(() => {
+  vi.unstubAllGlobals()
+  FakeEventSource.opened.length = 0
+})
 
 class FakeEventSource {
   static readonly opened: FakeEventSource[] = []
