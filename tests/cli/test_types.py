@@ -200,3 +200,137 @@ def test_a_type_that_cannot_be_described_is_unknown(durably_command: Run, projec
     )
 
     assert "input: unknown" in durably_command("types", "odd:durably").stdout
+
+
+UNUSUAL = """
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, Json, computed_field
+
+from durably import create_durably, define_job
+
+
+class Area(BaseModel):
+    width: int = 1
+
+    @computed_field
+    @property
+    def size(self) -> int:
+        return self.width
+
+
+class Strict(Area):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Raw(BaseModel):
+    numbers: Json[list[int]]
+    area: Area
+
+
+class Point(NamedTuple):
+    x: int
+    y: int = 0
+
+
+class Cat(BaseModel):
+    kind: Literal["cat"] = "cat"
+
+
+class Kitten(BaseModel):
+    kind: Literal["kitten", "baby-cat"] = "kitten"
+
+
+class Dog(BaseModel):
+    kind: Literal["dog"]
+
+
+Feline = Annotated[Cat | Kitten, Field(discriminator="kind")]
+Pet = Annotated[Feline | Dog, Field(discriminator="kind")]
+
+
+def job(name, input, output):
+    return define_job(name=name, input=input, output=output, run=lambda step, input: None)
+
+
+durably = create_durably(
+    database="sqlite://:memory:",
+    jobs={
+        "area": job("area", None, Area),
+        "strict": job("strict", None, Strict),
+        "raw": job("raw", Raw, Raw),
+        "point": job("point", Point, Point),
+        "pet": job("pet", Pet, list[Pet]),
+        "cat": job("cat", Cat, None),
+        "pets": job("pets", list[Feline] | None, None),
+    },
+)
+"""
+
+
+DESCRIBED = """\
+export type PointInput = [number, number?]
+
+export type PointOutput = [number, number]
+
+export interface RawInput {
+  numbers: string
+  area: AreaInput
+}
+
+export interface RawOutput {
+  numbers: string
+  area: stored__unusual__Area
+}
+
+export interface Strict {
+  width: number
+}
+
+export interface stored__unusual__Area {
+  width: number
+}
+
+export interface unusual__AreaOutput {
+  width: number
+  size: number
+}
+
+export interface Jobs {
+  area: {
+    input: unknown
+    output: unusual__AreaOutput
+  }
+  strict: {
+    input: unknown
+    output: Strict
+  }
+  raw: {
+    input: RawInput
+    output: RawOutput
+  }
+  point: {
+    input: PointInput
+    output: PointOutput
+  }
+  pet: {
+    input: (CatInput & { kind: 'cat' }) | (KittenInput & { kind: 'kitten' | 'baby-cat' }) | Dog
+    output: (CatOutput | KittenOutput | Dog)[]
+  }
+  cat: {
+    input: CatInput
+    output: unknown
+  }
+  pets: {
+    input: ((CatInput & { kind: 'cat' }) | (KittenInput & { kind: 'kitten' | 'baby-cat' }))[] | null
+    output: unknown
+  }
+}
+"""
+
+
+def test_what_is_stored_otherwise_than_it_is_sent(durably_command: Run, project: Path) -> None:
+    """JSON within JSON stays text, what is computed is left out where it would not be read back, tuples are whole."""
+    (project / "unusual.py").write_text(UNUSUAL)
+
+    assert DESCRIBED in durably_command("types", "unusual:durably").stdout

@@ -267,7 +267,7 @@ class TestRefusals:
 
     def test_a_type_describes_itself_as_a_schema(self) -> None:
         """For those who show forms: the JSON Schema, by the names that are stored."""
-        assert "theText" in Codec(Everything).json_schema()["$defs"]["Everything"]["properties"]
+        assert "theText" in Codec(Everything).json_schema("validation")["$defs"]["Everything"]["properties"]
 
     def test_a_type_without_validation_has_no_codec(self) -> None:
         """A step annotated with a type of its own is stored unchecked."""

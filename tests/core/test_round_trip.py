@@ -71,6 +71,35 @@ def test_a_field_that_would_not_be_found_again_is_refused(annotation: Any, field
         create_durably(database="sqlite://:memory:", labels=annotation)
 
 
+class Within(BaseModel):
+    type: str
+    metadata: ReadsElse | None = None
+
+
+class Behind(BaseModel):
+    type: str
+    default: ReadsElse | None = None
+
+
+class Notice(BaseModel):
+    """Its fields are called as parts of Pydantic's own descriptions are."""
+
+    type: str
+    metadata: dict[str, str] = {"type": "model-field"}
+    computed_fields: int = 0
+
+
+def test_fields_may_be_called_anything() -> None:
+    """R3: and what is said of them is looked at, whatever they are called."""
+    codec = Codec(Notice)
+    value = codec.validate({"type": "a"}, "input")
+    assert codec.decode(codec.encode(value, "input"), "input") == value
+
+    for misread in (Within, Behind):
+        with pytest.raises(ValidationError, match=r"ReadsElse\.count would be stored"):
+            Codec(misread)
+
+
 class Chosen(BaseModel):
     model_config = ConfigDict(alias_generator=str.upper)
 

@@ -54,6 +54,7 @@ export class DurablyClient extends DurablyApi {
     input: unknown,
     options: TriggerOptions & WaitOptions = {},
   ): Promise<TriggerAndWaitResult<TOutput>> {
+    options.signal?.throwIfAborted()
     const result = await this.trigger(jobName, input, options)
     return { ...result, output: await this.waitForRun<TOutput>(result.runId, options) }
   }

@@ -4,7 +4,6 @@ export class CoalescedTask {
   readonly #intervalMs: number
   #isBusy = false
   #isWanted = false
-  #cooldown: ReturnType<typeof setTimeout> | undefined
 
   constructor(task: () => Promise<void>, intervalMs: number) {
     this.#task = task
@@ -16,9 +15,8 @@ export class CoalescedTask {
     if (!this.#isBusy) void this.#run()
   }
 
+  /** Forget what was requested and has not begun. What runs is waited for all the same. */
   cancel(): void {
-    clearTimeout(this.#cooldown)
-    this.#isBusy = false
     this.#isWanted = false
   }
 
@@ -26,7 +24,7 @@ export class CoalescedTask {
     this.#isBusy = true
     this.#isWanted = false
     await this.#task()
-    this.#cooldown = setTimeout(() => {
+    setTimeout(() => {
       this.#isBusy = false
       if (this.#isWanted) void this.#run()
     }, this.#intervalMs)

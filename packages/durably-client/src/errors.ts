@@ -22,6 +22,10 @@ export class ApiError extends DurablyClientError {
 // Timeout, too early, too many requests: client errors in number only.
 const TRANSIENT_STATUSES = new Set([408, 425, 429])
 
+export function isPermanent(error: Error): boolean {
+  return error instanceof ApiError && error.isPermanent
+}
+
 /** The run that was waited for ended without an output. */
 export class RunEndedError extends DurablyClientError {
   override name = 'RunEndedError'
@@ -60,4 +64,8 @@ function jsonErrorText(body: string): string | null {
     // What an auth hook rejects with is plain text.
     return null
   }
+}
+
+export function asError(reason: unknown): Error {
+  return reason instanceof Error ? reason : new Error(String(reason))
 }

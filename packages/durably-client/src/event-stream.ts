@@ -1,5 +1,5 @@
 import { reconnectDelay } from './backoff.js'
-import { ApiError } from './errors.js'
+import { isPermanent } from './errors.js'
 import { parseEvent, type DurablyEvent } from './events.js'
 import type { Connection, Transport } from './transport.js'
 
@@ -104,8 +104,4 @@ export class EventStream {
     this.#isOpen = false
     this.#onClosed()
   }
-}
-
-function isPermanent(error: Error): boolean {
-  return error instanceof ApiError && error.isPermanent
 }

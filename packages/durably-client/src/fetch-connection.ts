@@ -1,4 +1,4 @@
-import { ApiError, errorText } from './errors.js'
+import { ApiError, asError, errorText } from './errors.js'
 import { ServerSentEventParser } from './sse-parser.js'
 import type { Connection, ConnectionHandlers } from './transport.js'
 
@@ -34,13 +34,15 @@ async function readStream(
 async function* chunksOf(body: ReadableStream<Uint8Array>): AsyncGenerator<string> {
   const reader = body.getReader()
   const decoder = new TextDecoder()
-  for (;;) {
-    const { done, value } = await reader.read()
-    if (done) return
-    yield decoder.decode(value, { stream: true })
+  try {
+    for (;;) {
+      const { done, value } = await reader.read()
+      if (done) return
+      yield decoder.decode(value, { stream: true })
+    }
+  } finally {
+    // Whoever stopped reading early leaves a connection on which the server goes on sending. Not waited for, and
+    // not listened to: it must not stand in for the error that ended the reading.
+    reader.cancel().catch(() => undefined)
   }
-}
-
-function asError(error: unknown): Error {
-  return error instanceof Error ? error : new Error(String(error))
 }

@@ -33,8 +33,13 @@ export class JobObserver<TInput = unknown, TOutput = unknown> extends Store<RunS
   readonly #autoResume: boolean
   #followLatest: boolean
   #run: RunObserver<TOutput>
+  // One for each trigger of our own that is not yet answered: what is shown meanwhile.
+  readonly #unanswered = new Set<RunObserver<TOutput>>()
+  // What to go back to when they are refused.
   #before: RunObserver<TOutput>
-  #waiting: RunObserver<TOutput> | null = null
+  // The runs that the stream of the job has told of since the first of them.
+  readonly #toldSince = new Set<string>()
+  readonly #forgotten = new Set<string>()
   #leaveRun: (() => void) | null = null
   #leaveJob: (() => void) | null = null
   // Counts the decisions which run to follow: whatever was asked for before the latest one comes too late.
@@ -64,17 +69,13 @@ export class JobObserver<TInput = unknown, TOutput = unknown> extends Store<RunS
   }
 
   readonly trigger = async (input: TInput, options?: TriggerOptions): Promise<TriggerResult> => {
-    // Of two calls at once the second goes back to what was there before both, not to the first one's waiting.
-    if (this.#run !== this.#waiting) this.#before = this.#run
-    const choice = this.#follow(null, 'pending')
-    this.#waiting = this.#run
+    const waiting = this.#wait()
     try {
       const result = await this.#api.trigger(this.#jobName, input, options)
-      if (choice === this.#choice) this.#follow(result.runId, 'pending')
-      else if (this.#run === this.#waiting) this.#before = this.#observe(result.runId)
+      this.#accepted(waiting, result.runId)
       return result
     } catch (error) {
-      if (choice === this.#choice) this.#switchTo(this.#before)
+      this.#refused(waiting)
       throw error
     }
   }
@@ -83,6 +84,7 @@ export class JobObserver<TInput = unknown, TOutput = unknown> extends Store<RunS
     input: TInput,
     options: TriggerOptions & WaitOptions = {},
   ): Promise<TriggerAndWaitResult<TOutput>> => {
+    options.signal?.throwIfAborted()
     const result = await this.trigger(input, options)
     // Another run may be followed by now, or before this one ends: wait for the run, not for the state.
     const run = this.#run.runId === result.runId ? this.#run : this.#observe(result.runId)
@@ -91,6 +93,9 @@ export class JobObserver<TInput = unknown, TOutput = unknown> extends Store<RunS
 
   /** Forget the run that is followed; a newer one is picked up as before. */
   readonly reset = (): void => {
+    // The run of a trigger that is not yet answered is forgotten with its answer.
+    this.#unanswered.clear()
+    if (this.#run.runId !== null) this.#forgotten.add(this.#run.runId)
     this.#follow(null)
   }
 
@@ -107,6 +112,39 @@ export class JobObserver<TInput = unknown, TOutput = unknown> extends Store<RunS
     this.#leaveJob = null
   }
 
+  #wait(): RunObserver<TOutput> {
+    if (this.#unanswered.size === 0) this.#toldSince.clear()
+    if (!this.#unanswered.has(this.#run)) this.#before = this.#run
+    const waiting = this.#observe(null, 'pending')
+    this.#unanswered.add(waiting)
+    this.#switchTo(waiting)
+    return waiting
+  }
+
+  #accepted(waiting: RunObserver<TOutput>, runId: string): void {
+    if (!this.#unanswered.delete(waiting)) return this.#forget(runId)
+    this.#forgotten.delete(runId)
+    if (this.#run === waiting || this.#isOvertakenUnknowingly(runId)) this.#follow(runId, 'pending')
+    else if (this.#unanswered.has(this.#run)) this.#before = this.#observe(runId, 'pending')
+  }
+
+  #refused(waiting: RunObserver<TOutput>): void {
+    if (!this.#unanswered.delete(waiting) || this.#run !== waiting) return
+    this.#switchTo([...this.#unanswered].at(-1) ?? this.#before)
+  }
+
+  // The stream tells of runs in their order: another one that it told of after ours is newer. But of ours it may
+  // tell nothing, as an idempotent trigger creates none.
+  #isOvertakenUnknowingly(runId: string): boolean {
+    const { runId: shown } = this.#run
+    return shown !== null && this.#toldSince.has(shown) && !this.#toldSince.has(runId)
+  }
+
+  #forget(runId: string): void {
+    this.#forgotten.add(runId)
+    if (this.#run.runId === runId) this.#follow(null)
+  }
+
   #followJob(): void {
     this.#leaveJob?.()
     this.#leaveJob = null
@@ -120,11 +158,16 @@ export class JobObserver<TInput = unknown, TOutput = unknown> extends Store<RunS
   }
 
   #receive(event: DurablyEvent): void {
-    if (event.runId === this.getSnapshot().runId) return
+    if (event.runId === this.#run.runId || this.#forgotten.has(event.runId)) return
     // A coalesced trigger is one as well: its run is the pending one that it joined.
-    if (event.type === 'run:trigger' || event.type === 'run:coalesced') this.#follow(event.runId, 'pending')
+    if (event.type === 'run:trigger' || event.type === 'run:coalesced') this.#followTold(event.runId, 'pending')
     // Its trigger was missed; while another run is active, a run that waited is the older one.
-    else if (event.type === 'run:leased' && this.#isIdle()) this.#follow(event.runId, 'leased')
+    else if (event.type === 'run:leased' && this.#isIdle()) this.#followTold(event.runId, 'leased')
+  }
+
+  #followTold(runId: string, status: RunStatus): void {
+    if (this.#unanswered.size > 0) this.#toldSince.add(runId)
+    this.#follow(runId, status)
   }
 
   #isIdle(): boolean {
@@ -136,16 +179,16 @@ export class JobObserver<TInput = unknown, TOutput = unknown> extends Store<RunS
     if (!this.#autoResume || !this.#isIdle()) return
     if (this.getSnapshot().runId !== null && !this.#followLatest) return
     const choice = this.#choice
-    const active = await this.#api
+    const found = await this.#api
       .getRuns({ jobName: this.#jobName, status: ['leased', 'pending'], limit: RESUME_CANDIDATES })
       .catch(() => [])
+    const active = found.filter(({ id }) => !this.#forgotten.has(id))
     const run = active.find(({ status }) => status === 'leased') ?? active[0]
     if (run && choice === this.#choice) this.#follow(run.id, run.status)
   }
 
-  #follow(runId: string | null, status?: RunStatus): number {
+  #follow(runId: string | null, status?: RunStatus): void {
     this.#switchTo(this.#observe(runId, status))
-    return this.#choice
   }
 
   #switchTo(run: RunObserver<TOutput>): void {

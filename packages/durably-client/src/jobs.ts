@@ -52,7 +52,9 @@ export type NamesOption<Jobs> = [UnconventionalProperty<Jobs>] extends [never]
   : { names: JobNames<Jobs> }
 
 export function jobNameOf(property: string, names: Readonly<Record<string, string | undefined>>): string {
-  return names[property] ?? property.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)
+  // A job may be called `constructor`, which every object has.
+  const declared = Object.hasOwn(names, property) ? names[property] : undefined
+  return declared ?? property.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)
 }
 
 /** An object with one lazily made, lasting member per job, whatever the property. */

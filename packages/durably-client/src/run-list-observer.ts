@@ -1,9 +1,10 @@
 import type { DurablyApi } from './api.js'
 import { CoalescedTask } from './coalesced-task.js'
-import type { DurablyEvent } from './events.js'
+import { asError } from './errors.js'
+import { endsRun, type DurablyEvent } from './events.js'
 import type { RunFilter } from './queries.js'
 import { reduceRuns } from './reducer.js'
-import type { ClientRun } from './runs.js'
+import type { ClientRun, Progress } from './runs.js'
 import { Store } from './store.js'
 import type { EventStreams } from './streams.js'
 
@@ -40,6 +41,11 @@ export class RunListObserver<TRun extends ClientRun = ClientRun> extends Store<R
   readonly #query: RunListQuery
   readonly #refreshSoon = new CoalescedTask(() => this.#load(), REFRESH_INTERVAL_MS)
   #latestLoad = 0
+  #loadedPage = 0
+  // What was told since the latest load was asked for: its answer may be older.
+  #sinceAsked: DurablyEvent[] | null = null
+  // As heard since the stream was opened, without a gap. Progress is stored less often than it is told.
+  readonly #liveProgress = new Map<string, Progress>()
   #leaveStream: (() => void) | null = null
 
   constructor(api: DurablyApi, streams: EventStreams, query: RunListQuery = {}) {
@@ -51,7 +57,8 @@ export class RunListObserver<TRun extends ClientRun = ClientRun> extends Store<R
 
   readonly nextPage = (): void => {
     const { page, hasMore } = this.getSnapshot()
-    if (hasMore) this.goToPage(page + 1)
+    // Until the page is there, `hasMore` is about the one before.
+    if (hasMore && page === this.#loadedPage) this.goToPage(page + 1)
   }
 
   readonly prevPage = (): void => this.goToPage(this.getSnapshot().page - 1)
@@ -86,8 +93,7 @@ export class RunListObserver<TRun extends ClientRun = ClientRun> extends Store<R
   #follow(): () => void {
     return this.#streams.ofRuns(this.#query).subscribe({
       onEvent: (event) => this.#receive(event),
-      // What happened between the first load, or a lost connection, and this moment was told to nobody.
-      onOpen: () => this.#refreshSoon.request(),
+      onOpen: () => this.#opened(),
       onDrop: () => this.#refreshSoon.request(),
     })
   }
@@ -96,9 +102,19 @@ export class RunListObserver<TRun extends ClientRun = ClientRun> extends Store<R
     this.#leaveStream?.()
     this.#leaveStream = null
     this.#refreshSoon.cancel()
+    this.#liveProgress.clear()
+  }
+
+  // What happened between the first load, or a lost connection, and this moment was told to nobody.
+  #opened(): void {
+    this.#liveProgress.clear()
+    this.#refreshSoon.request()
   }
 
   #receive(event: DurablyEvent): void {
+    this.#sinceAsked?.push(event)
+    if (event.type === 'run:progress') this.#liveProgress.set(event.runId, event.progress)
+    else if (endsRun(event)) this.#liveProgress.delete(event.runId)
     const { runs } = this.getSnapshot()
     const next = reduceRuns(runs, event) as readonly TRun[]
     if (next.some((run, i) => run !== runs[i]) || next.length !== runs.length) this.#patch({ runs: next })
@@ -108,6 +124,8 @@ export class RunListObserver<TRun extends ClientRun = ClientRun> extends Store<R
 
   async #load(): Promise<void> {
     const load = ++this.#latestLoad
+    const sinceAsked: DurablyEvent[] = []
+    this.#sinceAsked = sinceAsked
     const { jobName, status, labels, pageSize = 10 } = this.#query
     const { page } = this.getSnapshot()
     try {
@@ -120,11 +138,22 @@ export class RunListObserver<TRun extends ClientRun = ClientRun> extends Store<R
         offset: page * pageSize,
       })
       if (load !== this.#latestLoad) return
-      const runs = found.slice(0, pageSize) as TRun[]
+      this.#loadedPage = page
+      const runs = this.#upToDate(found.slice(0, pageSize), sinceAsked) as readonly TRun[]
       this.#patch({ runs, hasMore: found.length > pageSize, isLoading: false, error: null })
     } catch (error) {
-      if (load === this.#latestLoad) this.#patch({ isLoading: false, error: messageOf(error) })
+      if (load === this.#latestLoad) this.#patch({ isLoading: false, error: asError(error).message })
+    } finally {
+      if (load === this.#latestLoad) this.#sinceAsked = null
     }
+  }
+
+  #upToDate(found: readonly ClientRun[], since: readonly DurablyEvent[]): readonly ClientRun[] {
+    const live = found.map((run) => {
+      const progress = run.status === 'leased' ? this.#liveProgress.get(run.id) : undefined
+      return progress ? { ...run, progress } : run
+    })
+    return since.reduce(reduceRuns, live)
   }
 
   #patch(change: Partial<RunListState<TRun>>): void {
@@ -135,8 +164,4 @@ export class RunListObserver<TRun extends ClientRun = ClientRun> extends Store<R
 function changesPage(event: DurablyEvent, shown: readonly ClientRun[]): boolean {
   if (event.type === 'step:complete') return shown.some((run) => run.id === event.runId)
   return CHANGES_PAGE.has(event.type)
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error)
 }

@@ -1,5 +1,5 @@
 import type { DurablyApi } from './api.js'
-import { ApiError } from './errors.js'
+import { asError, isPermanent } from './errors.js'
 import { endsRun, type DurablyEvent } from './events.js'
 import { initialRunState, reduceRun, type RunAction, type RunState } from './reducer.js'
 import { isTerminal, type RunStatus } from './runs.js'
@@ -20,6 +20,9 @@ export class RunObserver<TOutput = unknown> extends Store<RunState<TOutput>> {
   readonly #streams: EventStreams
   readonly #maxLogs: number | undefined
   #wantsHistory = true
+  // Changes when the run is no longer followed: it ended, was given up, or nobody listens. Answers that were asked
+  // for before are then too late; that of a deleted run would bring it back.
+  #following = 0
   #leaveStream: (() => void) | null = null
 
   constructor(
@@ -46,12 +49,12 @@ export class RunObserver<TOutput = unknown> extends Store<RunState<TOutput>> {
     this.#leaveStream = this.#streams.ofRun(runId).subscribe({
       onEvent: (event) => this.#receive(event),
       onOpen: () => void this.#catchUp(runId),
-      // An EventSource does not tell why it was refused; asking for the run does.
-      onDrop: () => void this.#catchUp(runId),
+      onDrop: (error) => void this.#outliveDrop(runId, error),
     })
   }
 
   protected stop(): void {
+    this.#following++
     this.#leaveStream?.()
     this.#leaveStream = null
   }
@@ -73,14 +76,21 @@ export class RunObserver<TOutput = unknown> extends Store<RunState<TOutput>> {
     await Promise.all([this.#loadRun(runId), history])
   }
 
+  // An EventSource does not tell why it was refused; asking for the run does. Who is refused for good, though the
+  // run may be asked for, hears nothing more of it.
+  async #outliveDrop(runId: string, error: Error): Promise<void> {
+    const following = this.#following
+    await this.#catchUp(runId)
+    if (following === this.#following && isPermanent(error)) this.#giveUp(error.message)
+  }
+
   async #loadRun(runId: string): Promise<void> {
-    try {
-      const run = await this.#api.getRun(runId)
-      if (run === null) return this.#giveUp('Run not found')
-      this.#apply({ type: 'snapshot', run })
-    } catch (error) {
-      if (error instanceof ApiError && error.isPermanent) this.#giveUp(error.message)
-    }
+    const following = this.#following
+    const outcome = await this.#api.getRun(runId).catch(asError)
+    if (following !== this.#following) return
+    if (outcome === null) this.#giveUp('Run not found')
+    else if (!(outcome instanceof Error)) this.#apply({ type: 'snapshot', run: outcome })
+    else if (isPermanent(outcome)) this.#giveUp(outcome.message)
   }
 
   async #loadLogs(runId: string): Promise<void> {

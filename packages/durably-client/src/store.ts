@@ -35,6 +35,20 @@ export abstract class Store<TState> implements Observable<TState> {
   protected setState(next: TState): void {
     if (Object.is(next, this.#state)) return
     this.#state = next
-    for (const listener of [...this.#listeners]) listener()
+    for (const listener of [...this.#listeners]) tell(listener)
+  }
+}
+
+// What a listener throws must neither keep the news from the others, nor break off the stream or the refresh they
+// came with. Node has no `reportError`: there it is uncaught, as it would be in an event emitter.
+function tell(listener: () => void): void {
+  try {
+    listener()
+  } catch (error) {
+    if (typeof reportError === 'function') reportError(error)
+    else
+      setTimeout(() => {
+        throw error
+      })
   }
 }

@@ -1,4 +1,4 @@
-import { RunCancelledError, RunFailedError, RunLostError } from './errors.js'
+import { asError, RunCancelledError, RunFailedError, RunLostError } from './errors.js'
 import type { RunState } from './reducer.js'
 import type { LogEntry, Progress } from './runs.js'
 import type { Observable } from './store.js'
@@ -28,8 +28,7 @@ export function waitForRun<TOutput>(
     const report = reporter(options)
     const look = () => {
       const state = run.getSnapshot()
-      report(state)
-      const ending = endingOf(runId, state)
+      const ending = report(state) ?? endingOf(runId, state)
       if (ending === 'completed') settle(() => resolve(state.output as TOutput))
       else if (ending) settle(() => reject(ending))
     }
@@ -49,18 +48,40 @@ function endingOf(runId: string, { status, error }: RunState): 'completed' | Err
   return null
 }
 
-function reporter({ onProgress, onLog }: WaitOptions): (state: RunState) => void {
+/** Tells the callbacks what is new in a state, and returns what one of them throws. */
+function reporter({ onProgress, onLog }: WaitOptions): (state: RunState) => Error | null {
   let progress: Progress | null = null
-  const reported = new Set<LogEntry>()
-  return (state) => {
+  let logs: readonly LogEntry[] = []
+  const reported = new Map<string, number>()
+  const report = (state: RunState) => {
     if (state.progress && state.progress !== progress) onProgress?.(state.progress)
     progress = state.progress
-    if (!onLog) return
-    for (const log of state.logs) {
-      if (!reported.has(log)) onLog(log)
-      reported.add(log)
+    if (!onLog || state.logs === logs) return
+    logs = state.logs
+    for (const log of unreported(logs, reported)) onLog(log)
+  }
+  return (state) => {
+    try {
+      report(state)
+      return null
+    } catch (error) {
+      return asError(error)
     }
   }
+}
+
+// Neither the object nor its id tells that a line is new: one that was read from the store is replaced when it
+// arrives as an event. How often the same line is there does.
+function unreported(logs: readonly LogEntry[], reported: Map<string, number>): LogEntry[] {
+  const counts = new Map<string, number>()
+  return logs.filter(({ timestamp, level, stepName, message, data }) => {
+    const line = JSON.stringify([timestamp, level, stepName, message, data])
+    const count = (counts.get(line) ?? 0) + 1
+    counts.set(line, count)
+    if (count <= (reported.get(line) ?? 0)) return false
+    reported.set(line, count)
+    return true
+  })
 }
 
 function deadlineOf({ timeout, signal }: WaitOptions): AbortSignal | undefined {

@@ -5,21 +5,17 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-from pydantic import PydanticUserError, TypeAdapter
-from pydantic.json_schema import GenerateJsonSchema
-from pydantic_core import core_schema
+from pydantic import PydanticUserError
 
 from durably.cli.errors import CommandError
 from durably.cli.typescript import Types, documentation, property_name
-from durably.core.json_values import Codec
+from durably.core.json_schemas import JsonSchemas
+from durably.core.json_values import Codec, Mode
 from durably.handles import JobHandle
 
 _HEADER: Final = "// Written by `durably types`: change the jobs, not this file.\n"
-
-Mode = Literal["validation", "serialization"]
-_Side = tuple[str, Mode]
 
 
 def typescript_of_jobs(jobs: Mapping[str, JobHandle[Any, Any]]) -> str:
@@ -28,15 +24,14 @@ def typescript_of_jobs(jobs: Mapping[str, JobHandle[Any, Any]]) -> str:
     Inputs are described as they must be sent, outputs as they come back: JSON, not Python.
     """
     properties = _properties_of(jobs)
-    adapters: dict[_Side, TypeAdapter[Any]] = {}
-    for attribute, handle in jobs.items():
-        _add(adapters, (attribute, "validation"), handle.definition.input)
-        _add(adapters, (attribute, "serialization"), handle.definition.output)
-    sides: list[tuple[str, Mode, TypeAdapter[Any]]] = [
-        (attribute, mode, adapter) for (attribute, mode), adapter in adapters.items()
+    sides: list[tuple[str, Mode, Any]] = [
+        (attribute, mode, codec.core_schema(mode))
+        for attribute, handle in jobs.items()
+        for mode, codec in _codecs_of(handle)
+        if codec is not None and _can_be_described(codec, mode)
     ]
-    schemas, shared = TypeAdapter.json_schemas(sides, schema_generator=_WholeOutputs)
-    types = Types(shared.get("$defs", {}), taken=frozenset({"Jobs"}))
+    schemas, definitions = JsonSchemas().generate_definitions(sides)
+    types = Types({str(name): schema for name, schema in definitions.items()}, taken=frozenset({"Jobs"}))
 
     def side(attribute: str, mode: Mode) -> str:
         return types.type_of(schemas.get((attribute, mode), True), indent=2)
@@ -57,29 +52,19 @@ def typescript_of_jobs(jobs: Mapping[str, JobHandle[Any, Any]]) -> str:
     return "\n".join(blocks)
 
 
-class _WholeOutputs(GenerateJsonSchema):
-    """A stored output holds every field of a model, those with defaults too."""
-
-    def field_is_required(
-        self,
-        field: core_schema.ModelField | core_schema.DataclassField | core_schema.TypedDictField,
-        total: bool,  # noqa: FBT001 - as Pydantic declares it
-    ) -> bool:
-        if self.mode == "serialization" and field["type"] != "typed-dict-field":
-            return not field.get("serialization_exclude", False)
-        return super().field_is_required(field, total)
+def _codecs_of(handle: JobHandle[Any, Any]) -> tuple[tuple[Mode, Codec[Any] | None], ...]:
+    return ("validation", handle.definition.input), ("serialization", handle.definition.output)
 
 
-def _add(adapters: dict[_Side, TypeAdapter[Any]], side: _Side, codec: Codec[Any] | None) -> None:
-    if codec is None or codec.annotation is Any:
-        return
-    adapter: TypeAdapter[Any] = TypeAdapter(codec.annotation)
+def _can_be_described(codec: Codec[Any], mode: Mode) -> bool:
+    if codec.annotation is Any:
+        return False
     try:
-        adapter.json_schema(mode=side[1])
+        codec.json_schema(mode)
     except PydanticUserError:
         # Pydantic can validate it and cannot describe it: for TypeScript it is unknown.
-        return
-    adapters[side] = adapter
+        return False
+    return True
 
 
 def _properties_of(jobs: Mapping[str, JobHandle[Any, Any]]) -> dict[str, tuple[str, JobHandle[Any, Any]]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 Schema = Mapping[str, Any]
@@ -116,8 +116,23 @@ class Types:
             return _union([_literal(value) for value in schema["enum"]])
         if "allOf" in schema:
             return " & ".join(_grouped(self.type_of(part, indent)) for part in schema["allOf"])
-        variants = schema.get("anyOf") or schema.get("oneOf") or []
-        return _union([self.type_of(variant, indent) for variant in variants])
+        if "oneOf" in schema:
+            return _union(list(self._variants(schema, (), indent)))
+        return _union([self.type_of(variant, indent) for variant in schema.get("anyOf", [])])
+
+    def _variants(self, union: Schema, tags: tuple[str, ...], indent: int) -> Iterator[str]:
+        """Yield the variants of a union, each with the tags that it may leave out elsewhere and must have here."""
+        tags = (*tags, *union.get("required", ()))
+        for variant in union["oneOf"]:
+            if "oneOf" in variant:
+                yield from self._variants(variant, tags, indent)
+                continue
+            type_ = self.type_of(variant, indent)
+            definition = self._definitions.get(variant.get("$ref", "").removeprefix(_REFERENCE), variant)
+            properties = definition.get("properties", {})
+            optional = [tag for tag in tags if tag in properties and tag not in definition.get("required", ())]
+            needed = "; ".join(f"{property_name(tag)}: {self.type_of(properties[tag])}" for tag in optional)
+            yield f"({type_} & {{ {needed} }})" if needed else type_
 
     def _declaration(self, name: str, schema: Schema) -> str:
         text = self.type_of(schema)

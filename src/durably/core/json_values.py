@@ -18,9 +18,12 @@ from pydantic_core import PydanticSerializationError, from_json, to_jsonable_pyt
 
 from durably.core.errors import ValidationError
 from durably.core.json_refusals import LEAVES, foreign_key, key_refused, not_json, refusal, refuse_foreign
+from durably.core.json_schemas import JsonSchemas, as_stored
 from durably.core.round_trip import check_round_trip, is_written_as_it_is, writes_what_it_refuses
 
 T = TypeVar("T")
+
+Mode = Literal["validation", "serialization"]
 
 
 def _no_constant(name: str) -> None:
@@ -209,9 +212,14 @@ class Codec(Generic[T]):
         """Return a validated value as plain data, without what is None."""
         return self._adapter.dump_python(value, mode="json", by_alias=True, exclude_none=True, warnings=False)
 
-    def json_schema(self, mode: Any = "validation") -> dict[str, Any]:
-        """Return the JSON Schema of the type."""
-        return self._adapter.json_schema(mode=mode)
+    def json_schema(self, mode: Mode) -> dict[str, Any]:
+        """Return the JSON Schema of what is accepted (`validation`) or stored (`serialization`)."""
+        return JsonSchemas().generate(self.core_schema(mode), mode)
+
+    def core_schema(self, mode: Mode) -> Any:
+        """Return what `JsonSchemas` describes: several types at once get names that tell them apart."""
+        schema = self._adapter.core_schema
+        return as_stored(schema) if mode == "serialization" else schema
 
     def _check_keys(self, found: tuple[str, object], plain: object, text: str, what: str) -> None:
         """Refuse keys that JSON turns into text, unless the type turns them back."""

@@ -10,6 +10,8 @@ from durably.core.errors import ValidationError
 _FIELDS: Final = frozenset({"model-field", "dataclass-field", "typed-dict-field"})
 _PLAIN: Final = frozenset({"str", "int", "bool", "none"})
 _OWNERS: Final = frozenset({"model", "dataclass", "typed-dict"})
+# Parts of a schema that are none, whatever they look like.
+GIVEN_BY_USERS: Final = frozenset({"metadata", "default"})
 
 
 def check_round_trip(core_schema: Any) -> None:
@@ -33,7 +35,7 @@ def check_round_trip(core_schema: Any) -> None:
 def writes_what_it_refuses(core_schema: Any) -> bool:
     """Tell whether a type must be written for the way back: JSON within JSON, or computed fields it forbids."""
     return any(
-        node.get("type") == "json" or (node.get("computed_fields") and forbids_extra)
+        node["type"] == "json" or (node.get("computed_fields") and forbids_extra)
         for node, forbids_extra in _nodes(core_schema, forbids_extra=False)
     )
 
@@ -53,17 +55,28 @@ def is_written_as_it_is(core_schema: Any) -> bool:
     return kind in _PLAIN
 
 
+def kind_of(node: Mapping[str, Any]) -> str | None:
+    """Return which kind of schema this is; None for the fields of one by their names, of which `type` may be one."""
+    kind = node.get("type")
+    return kind if isinstance(kind, str) else None
+
+
+def _parts_of(node: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    given = frozenset() if kind_of(node) is None else GIVEN_BY_USERS
+    return ((name, item) for name, item in node.items() if name not in given)
+
+
 def _nodes(node: Any, *, forbids_extra: bool) -> Iterator[tuple[Mapping[str, Any], bool]]:
     if isinstance(node, list | tuple):
         for item in node:
             yield from _nodes(item, forbids_extra=forbids_extra)
     if isinstance(node, dict):
-        if node.get("type") in _OWNERS:
+        if kind_of(node) in _OWNERS:
             forbids_extra = (node.get("config") or {}).get("extra_fields_behavior") == "forbid"
-        yield node, forbids_extra
-        for name, item in node.items():
-            if name != "metadata":
-                yield from _nodes(item, forbids_extra=forbids_extra)
+        if kind_of(node) is not None:
+            yield node, forbids_extra
+        for _, item in _parts_of(node):
+            yield from _nodes(item, forbids_extra=forbids_extra)
 
 
 def _fields(
@@ -75,7 +88,7 @@ def _fields(
             yield from _fields(item, owner, None, reads_by_name=reads_by_name)
     if not isinstance(node, dict):
         return
-    kind = node.get("type")
+    kind = kind_of(node)
     if kind in _OWNERS:
         config = node.get("config") or {}
         owner = getattr(node.get("cls"), "__name__", None) or str(config.get("title", owner))
@@ -83,9 +96,8 @@ def _fields(
     elif kind in _FIELDS:
         # A field of a dataclass knows its name, the others stand behind theirs.
         yield owner, str(node.get("name", key)), node, reads_by_name
-    for name, item in node.items():
-        if name != "metadata":
-            yield from _fields(item, owner, name, reads_by_name=reads_by_name)
+    for name, item in _parts_of(node):
+        yield from _fields(item, owner, name, reads_by_name=reads_by_name)
 
 
 def _read_as(name: str, field: Mapping[str, Any], *, reads_by_name: bool) -> list[list[str | int]]:

@@ -14,7 +14,7 @@ from durably.app import Durably
 from durably.core.errors import ConflictError, NotFoundError
 from durably.core.events import DurablyEvent, RunEvent
 from durably.core.jobs import JobDefinition
-from durably.core.json_values import Codec
+from durably.core.json_values import Codec, Mode
 from durably.core.runs import Run, RunOperation, RunsSubscribeFilter, TriggerResult
 from durably.engine.enqueue import TriggerOrder
 from durably.engine.queries import run_query
@@ -227,7 +227,7 @@ def _matcher(scoped: RunsSubscribeFilter) -> Callable[[DurablyEvent], bool]:
     return matches
 
 
-def _schema(codec: Codec[Any] | None, mode: str) -> dict[str, Any] | None:
+def _schema(codec: Codec[Any] | None, mode: Mode) -> dict[str, Any] | None:
     try:
         return None if codec is None else codec.json_schema(mode) or None
     except PydanticUserError:

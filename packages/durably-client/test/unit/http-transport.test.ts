@@ -1,7 +1,10 @@
 import { ApiError, httpTransport, type ConnectionHandlers, type HttpTransportOptions } from 'durably-client'
 import { afterEach, expect, test, vi } from 'vitest'
 
-afterEach(() => vi.unstubAllGlobals())
+afterEach(() => {
+  vi.unstubAllGlobals()
+  FakeEventSource.opened.length = 0
+})
 
 class FakeEventSource {
   static readonly opened: FakeEventSource[] = []
@@ -118,6 +121,27 @@ test('a fetched stream says where to continue, and tells its messages until it e
   expect((await closed).message).toBe('The server ended the stream')
   expect(heard.slice(1)).toEqual(['open', ['a', '5'], ['b', '5']])
   expect(send.mock.calls[0]?.[1]?.headers).toMatchObject({ 'last-event-id': '4' })
+})
+
+test('a stream whose reader fails is given back, not left to run on', async () => {
+  const givenBack = vi.fn()
+  const body = new ReadableStream<Uint8Array>({
+    start: (controller) => controller.enqueue(new TextEncoder().encode('data: a\n\n')),
+    cancel: givenBack,
+  })
+  const transport = httpTransport({ api: '', EventSource: null, fetch: fetching(() => new Response(body)) })
+  const closed = new Promise<Error>((resolve) => {
+    transport.connect('/subscribe', {
+      lastEventId: null,
+      onOpen: () => {},
+      onMessage: () => {
+        throw new Error('a listener failed')
+      },
+      onClose: resolve,
+    })
+  })
+  expect((await closed).message).toBe('a listener failed')
+  expect(givenBack).toHaveBeenCalledOnce()
 })
 
 test('a refused stream tells the status and the words of the server', async () => {

@@ -4,8 +4,9 @@ import {
   RunCancelledError,
   RunFailedError,
   RunLostError,
+  type ClientRun,
 } from 'durably-client'
-import { beforeEach, describe, expect, test, vi } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { FakeTransport } from '../support/fake-transport.js'
 import { aLogEvent, anEvent, aRun, storedLog } from '../support/samples.js'
 
@@ -18,6 +19,9 @@ beforeEach(() => {
 })
 
 const ignore = () => {}
+
+/** Everything that was answered has been taken in. */
+const settled = () => new Promise((resolve) => setTimeout(resolve))
 
 describe('a run', () => {
   test('nothing is opened before somebody listens', () => {
@@ -104,11 +108,75 @@ describe('a run', () => {
     expect(run.getSnapshot().error).toBeNull()
   })
 
+  test('an answer from before the run was deleted does not bring it back', async () => {
+    let answer: (answer: { body: unknown }) => void = ignore
+    transport.answer('GET /run?', () => new Promise((resolve) => (answer = resolve)))
+    const run = client.observeRun('run-1')
+    run.subscribe(ignore)
+    const stream = transport.stream('/subscribe')
+    stream.open()
+    stream.send(anEvent('run:delete'))
+    answer({ body: aRun({ status: 'leased' }) })
+    await settled()
+    expect(run.getSnapshot()).toMatchObject({ status: null, error: 'Run was deleted' })
+  })
+
+  test('a run that was given up is followed again by whoever asks again', async () => {
+    transport.answer('GET /run?', { status: 401, body: 'Unauthorized' })
+    const run = client.observeRun('run-1')
+    const leave = run.subscribe(ignore)
+    transport.stream('/subscribe').drop()
+    await vi.waitFor(() => expect(run.getSnapshot().error).toBe('Unauthorized'))
+    leave()
+    transport.answer('GET /run?', { body: aRun({ status: 'leased' }) })
+    run.subscribe(ignore)
+    transport.stream('/subscribe').open()
+    await vi.waitFor(() => expect(run.getSnapshot()).toMatchObject({ status: 'leased', error: null }))
+  })
+
   test('events of another run are not taken for those of this one', () => {
     const run = client.observeRun('run-1')
     run.subscribe(ignore)
     transport.stream('/subscribe').send(anEvent('run:complete', { runId: 'run-2' }))
     expect(run.getSnapshot().status).toBeNull()
+  })
+})
+
+describe('a listener that fails', () => {
+  const FAILURE = new Error('a listener failed')
+  const fail = () => {
+    throw FAILURE
+  }
+  const reported = vi.fn()
+
+  beforeEach(() => {
+    reported.mockClear()
+    vi.stubGlobal('reportError', reported)
+  })
+
+  afterEach(() => vi.unstubAllGlobals())
+
+  test('is reported, and keeps nothing from the others', () => {
+    client.observeRun('run-1').subscribe(fail)
+    const run = client.observeRun('run-1')
+    const heard = vi.fn()
+    run.subscribe(fail)
+    run.subscribe(heard)
+    transport.stream('/subscribe').send(anEvent('run:leased'))
+    expect(heard).toHaveBeenCalledOnce()
+    expect(reported.mock.calls).toEqual([[FAILURE], [FAILURE]])
+  })
+
+  test('does not keep a list from being fetched again', async () => {
+    transport.answer('GET /runs?', { body: [] })
+    const list = client.observeRuns()
+    list.subscribe(fail)
+    const stream = transport.stream('/runs/subscribe')
+    stream.open()
+    await vi.waitFor(() => expect(transport.asked('GET /runs?')).toHaveLength(2))
+    await settled()
+    stream.send(anEvent('run:trigger'))
+    await vi.waitFor(() => expect(transport.asked('GET /runs?')).toHaveLength(3))
   })
 })
 
@@ -141,6 +209,56 @@ describe('waiting', () => {
   test('rejects when the run was cancelled, or is gone', async () => {
     expect(await ended('run:cancel')).toBeInstanceOf(RunCancelledError)
     expect(await ended('run:delete')).toBeInstanceOf(RunLostError)
+  })
+
+  test('rejects with the words of a server that refuses the stream for good', async () => {
+    transport.answer('GET /run?', { body: aRun() })
+    const waiting = client.waitForRun('run-1', { timeout: 1000 })
+    transport.stream('/subscribe').drop(new ApiError(403, 'Not your run'))
+    await expect(waiting).rejects.toThrow(new RunLostError('run-1', 'Not your run'))
+  })
+
+  test('resolves when the stream is refused for good, but the run is seen to have completed', async () => {
+    transport.answer('GET /run?', { body: aRun({ status: 'completed', output: 4 }) })
+    const waiting = client.waitForRun('run-1', { timeout: 1000 })
+    transport.stream('/subscribe').drop(new ApiError(403, 'No streams here'))
+    expect(await waiting).toBe(4)
+  })
+
+  test('tells a line once that is first read from the store and then arrives as an event', async () => {
+    transport.answer('GET /run?', { body: aRun({ status: 'leased' }) })
+    transport.answer('GET /logs?', { body: [storedLog('hello')] })
+    const lines: string[] = []
+    const waiting = client.waitForRun('run-1', { onLog: ({ message }) => lines.push(message) })
+    const stream = transport.stream('/subscribe')
+    stream.open()
+    await vi.waitFor(() => expect(lines).toEqual(['hello']))
+    stream.send(aLogEvent('hello', 1))
+    stream.send(aLogEvent('hello', 2))
+    stream.send(anEvent('run:complete'))
+    await waiting
+    expect(lines).toEqual(['hello', 'hello'])
+  })
+
+  test('rejects with the error of a callback that fails, and leaves the stream', async () => {
+    const waiting = client.waitForRun('run-1', {
+      timeout: 1000,
+      onProgress: () => {
+        throw new Error('no such progress bar')
+      },
+    })
+    transport.stream('/subscribe').send(anEvent('run:progress', { progress: { current: 1 } }))
+    await expect(waiting).rejects.toThrow('no such progress bar')
+    await vi.waitFor(() => expect(transport.live).toEqual([]))
+  })
+
+  test('triggers nothing when it is given up already', async () => {
+    transport.answer('POST /trigger', { body: { runId: 'run-1', disposition: 'created' } })
+    const signal = AbortSignal.abort(new Error('enough'))
+    await expect(client.triggerAndWait('import-csv', {}, { signal })).rejects.toThrow('enough')
+    const job = client.observeJob('import-csv')
+    await expect(job.triggerAndWait({}, { signal })).rejects.toThrow('enough')
+    expect(transport.asked('POST /trigger')).toEqual([])
   })
 
   test('gives up at its timeout, and leaves the stream', async () => {
@@ -299,6 +417,114 @@ describe('a job', () => {
     job.reset()
     expect(job.getSnapshot()).toMatchObject({ runId: null, status: null, logs: [] })
   })
+
+  describe('a run that reset has forgotten is not picked up again', () => {
+    async function forgotten() {
+      transport.answer('POST /trigger', TRIGGERED)
+      transport.answer('GET /runs?', { body: [] })
+      const job = client.observeJob('import-csv')
+      job.subscribe(ignore)
+      await job.trigger({})
+      job.reset()
+      return { job, feed: transport.stream('/runs/subscribe') }
+    }
+
+    test('when it is leased', async () => {
+      const { job, feed } = await forgotten()
+      feed.send(anEvent('run:leased'))
+      expect(job.getSnapshot().runId).toBeNull()
+    })
+
+    test('when active runs are looked for after a reconnect', async () => {
+      const { job, feed } = await forgotten()
+      transport.answer('GET /runs?', { body: [aRun()] })
+      feed.open()
+      await settled()
+      expect(job.getSnapshot().runId).toBeNull()
+      transport.answer('GET /runs?', { body: [aRun(), aRun({ id: 'another' })] })
+      feed.open()
+      await vi.waitFor(() => expect(job.getSnapshot().runId).toBe('another'))
+    })
+
+    test('when its trigger was not yet answered', async () => {
+      let answer: (answer: { body: unknown }) => void = ignore
+      transport.answer('POST /trigger', () => new Promise((resolve) => (answer = resolve)))
+      transport.answer('GET /runs?', { body: [] })
+      const job = client.observeJob('import-csv')
+      job.subscribe(ignore)
+      const triggering = job.trigger({})
+      job.reset()
+      const feed = transport.stream('/runs/subscribe')
+      feed.send(anEvent('run:trigger'))
+      answer(TRIGGERED)
+      await triggering
+      feed.send(anEvent('run:leased'))
+      expect(job.getSnapshot()).toMatchObject({ runId: null, status: null })
+    })
+
+    test('unless it is what a trigger of its own leads to', async () => {
+      const { job } = await forgotten()
+      transport.answer('POST /trigger', { body: { runId: 'run-1', disposition: 'coalesced' } })
+      await job.trigger({})
+      expect(job.getSnapshot()).toMatchObject({ runId: 'run-1', status: 'pending' })
+    })
+  })
+
+  describe("another's trigger while one's own is not yet answered", () => {
+    async function triggering(answers: string[], disposition = 'created') {
+      const answering: ((answer: { status?: number; body: unknown }) => void)[] = []
+      transport.answer('POST /trigger', () => new Promise((resolve) => answering.push(resolve)))
+      transport.answer('GET /runs?', { body: [] })
+      const job = client.observeJob('import-csv')
+      job.subscribe(ignore)
+      const triggers = answers.map(() => job.trigger({}))
+      await vi.waitFor(() => expect(answering).toHaveLength(answers.length))
+      const answer = async (index: number, refusal?: { status: number; body: string }) => {
+        answering[index]?.(refusal ?? { body: { runId: answers[index], disposition } })
+        await Promise.allSettled([triggers[index]])
+      }
+      return { job, feed: transport.stream('/runs/subscribe'), answer }
+    }
+
+    const CONFLICT = { status: 409, body: 'A pending run already exists' }
+
+    test('gives way to the own one, which was told of in no event', async () => {
+      const { job, feed, answer } = await triggering(['own'], 'idempotent')
+      feed.send(anEvent('run:trigger', { runId: 'foreign' }))
+      await answer(0)
+      expect(job.getSnapshot().runId).toBe('own')
+    })
+
+    test('stays when it was told of after the own one, for it is newer', async () => {
+      const { job, feed, answer } = await triggering(['own'])
+      feed.send(anEvent('run:trigger', { runId: 'own' }))
+      feed.send(anEvent('run:trigger', { runId: 'foreign' }))
+      await answer(0)
+      expect(job.getSnapshot().runId).toBe('foreign')
+    })
+
+    test('stays when the own one is refused', async () => {
+      const { job, feed, answer } = await triggering(['own'])
+      feed.send(anEvent('run:trigger', { runId: 'foreign' }))
+      await answer(0, CONFLICT)
+      expect(job.getSnapshot().runId).toBe('foreign')
+    })
+
+    test('of two own ones the accepted one is followed, though the later one was refused before', async () => {
+      const { job, answer } = await triggering(['first', 'second'])
+      await answer(1, CONFLICT)
+      expect(job.getSnapshot()).toMatchObject({ runId: null, status: 'pending' })
+      await answer(0)
+      expect(job.getSnapshot()).toMatchObject({ runId: 'first', status: 'pending' })
+    })
+
+    test('of two own ones that are accepted the later one is followed, in whatever order they are answered', async () => {
+      const { job, answer } = await triggering(['first', 'second'])
+      await answer(1)
+      await answer(0)
+      expect(job.getSnapshot().runId).toBe('second')
+    })
+  })
 })
 
 describe('a list of runs', () => {
@@ -368,6 +594,91 @@ describe('a list of runs', () => {
     expect(list.getSnapshot().runs.map(({ id }) => id)).toEqual(['page-3'])
   })
 
+  describe('while an answer is on its way', () => {
+    async function listWith(...runs: ClientRun[]) {
+      transport.answer('GET /runs?', { body: runs })
+      const list = client.observeRuns()
+      list.subscribe(ignore)
+      await vi.waitFor(() => expect(list.getSnapshot().isLoading).toBe(false))
+      let answer: (answer: { body: unknown }) => void = ignore
+      transport.answer('GET /runs?', () => new Promise((resolve) => (answer = resolve)))
+      const stream = transport.stream('/runs/subscribe')
+      stream.open()
+      await vi.waitFor(() => expect(transport.asked('GET /runs?')).toHaveLength(2))
+      const answered = async (...found: ClientRun[]) => {
+        answer({ body: found })
+        await settled()
+      }
+      return { list, stream, answered }
+    }
+
+    test('a run that is deleted stays deleted', async () => {
+      const { list, stream, answered } = await listWith(aRun({ id: 'kept' }), aRun({ id: 'gone' }))
+      stream.send(anEvent('run:delete', { runId: 'gone' }))
+      await answered(aRun({ id: 'kept' }), aRun({ id: 'gone' }))
+      expect(list.getSnapshot().runs.map(({ id }) => id)).toEqual(['kept'])
+    })
+
+    test('a run that ends stays ended', async () => {
+      const { list, stream, answered } = await listWith(aRun({ status: 'leased' }))
+      stream.send(anEvent('run:complete'))
+      await answered(aRun({ status: 'leased' }))
+      expect(list.getSnapshot().runs).toMatchObject([{ status: 'completed', isTerminal: true }])
+    })
+  })
+
+  describe('progress', () => {
+    const at = (current: number) => ({ progress: { current } })
+
+    async function listAt(current: number) {
+      transport.answer('GET /runs?', { body: [aRun({ status: 'leased', ...at(current) })] })
+      const list = client.observeRuns()
+      list.subscribe(ignore)
+      const stream = transport.stream('/runs/subscribe')
+      stream.open()
+      await vi.waitFor(() => expect(transport.asked('GET /runs?')).toHaveLength(2))
+      await settled()
+      return { list, stream }
+    }
+
+    test('does not jump back to what is stored, which is less often than it is told', async () => {
+      const { list, stream } = await listAt(3)
+      stream.send(anEvent('run:progress', at(9)))
+      await list.refresh()
+      expect(list.getSnapshot().runs).toMatchObject([at(9)])
+    })
+
+    test('is the stored one when the run has ended', async () => {
+      const { list, stream } = await listAt(3)
+      stream.send(anEvent('run:progress', at(9)))
+      transport.answer('GET /runs?', { body: [aRun({ status: 'completed', ...at(10) })] })
+      await list.refresh()
+      expect(list.getSnapshot().runs).toMatchObject([at(10)])
+    })
+
+    test('is the stored one when the stream was away, and some was not told', async () => {
+      const { list, stream } = await listAt(3)
+      stream.send(anEvent('run:progress', at(4)))
+      transport.answer('GET /runs?', { body: [aRun({ status: 'leased', ...at(8) })] })
+      stream.open()
+      await list.refresh()
+      expect(list.getSnapshot().runs).toMatchObject([at(8)])
+    })
+  })
+
+  test('a click too many on the next page goes no further than the pages that are known', async () => {
+    transport.answer('GET /runs?', { body: page(11) })
+    const list = client.observeRuns()
+    list.subscribe(ignore)
+    await vi.waitFor(() => expect(list.getSnapshot().hasMore).toBe(true))
+    list.nextPage()
+    list.nextPage()
+    expect(list.getSnapshot().page).toBe(1)
+    await vi.waitFor(() => expect(list.getSnapshot().isLoading).toBe(false))
+    list.nextPage()
+    expect(list.getSnapshot().page).toBe(2)
+  })
+
   test('a failed load tells the words of the server, until one succeeds', async () => {
     transport.answer('GET /runs?', { status: 401, body: 'Unauthorized' })
     const list = client.observeRuns({ realtime: false })
@@ -385,6 +696,11 @@ describe('jobs by property', () => {
     expect(named.jobs['importCsv']?.name).toBe('import-csv')
     expect(named.jobs['nightly']?.name).toBe('reports.nightly')
     expect(named.jobs['importCsv']).toBe(named.jobs['importCsv'])
+  })
+
+  test('a job may be called like something that every object has', () => {
+    expect(client.jobs['constructor']?.name).toBe('constructor')
+    expect(client.jobs['toString']?.name).toBe('to-string')
   })
 
   test('the jobs are not taken for a promise', async () => {

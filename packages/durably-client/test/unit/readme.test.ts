@@ -17,6 +17,13 @@ test.each(['durably-client', 'durably-react'])('the examples in the README of %s
   expect(problemsIn(files)).toEqual([])
 }, 60_000)
 
+test.each(['durably-client', 'durably-react'])('everything public of %s is in its README', (name) => {
+  const readme = readFileSync(`${PACKAGES}${name}/README.md`, 'utf8')
+  const prose = readme.replace(EXAMPLE, '')
+  const missing = exportsOf(`${PACKAGES}${name}/src/index.ts`).filter((word) => !new RegExp(`\\b${word}\\b`).test(prose))
+  expect(missing).toEqual([])
+}, 60_000)
+
 test('the page of docs/fullstack.md type-checks', () => {
   const guide = readFileSync(`${PACKAGES}../docs/fullstack.md`, 'utf8')
   const [hooks = '', component = '', ...more] = [...guide.matchAll(EXAMPLE)].map(([, , code = '']) => code)
@@ -66,6 +73,14 @@ function problemsIn(files: ReadonlyMap<string, string>, more: ts.CompilerOptions
   return ts
     .getPreEmitDiagnostics(program)
     .map(({ file, messageText }) => `${file?.fileName ?? ''}: ${ts.flattenDiagnosticMessageText(messageText, '\n')}`)
+}
+
+function exportsOf(file: string): string[] {
+  const program = ts.createProgram([file], compilerOptions())
+  const source = program.getSourceFile(file)
+  const checker = program.getTypeChecker()
+  const module = source && checker.getSymbolAtLocation(source)
+  return module ? checker.getExportsOfModule(module).map((symbol) => symbol.name) : ['a module']
 }
 
 function compilerOptions(): ts.CompilerOptions {
