@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Protocol, Self, overload, runtime_checkable
+from typing import Any, Final, Self, overload
 
 from durably.core.clock import Clock
 from durably.core.errors import ValidationError
@@ -31,6 +31,7 @@ from durably.engine.system_clock import SystemClock
 from durably.engine.threads import Threads
 from durably.engine.worker import Worker
 from durably.handles import JobHandle
+from durably.installing import DurablyPlugin, InstalledPlugins
 from durably.listening import OnEvent
 from durably.registry import JobRegistry, Jobs, attribute_of
 from durably.settings import (
@@ -109,7 +110,7 @@ class Durably:
         self._settings = settings
         self._clock = clock
         self._registry = JobRegistry()
-        self._plugins: list[DurablyPlugin] = []
+        self._plugins = InstalledPlugins()
         self._bus = EventBus(clock)
         self._hub = EventHub(store, self._bus, clock)
         self._threads = Threads(settings.max_concurrent_runs)
@@ -160,10 +161,13 @@ class Durably:
         """Claim nothing more and return when running runs and maintenance have ended.
 
         With `timeout` (seconds) it gives up waiting then, interrupts what is left and releases its leases,
-        so that another worker can resume it at once.
+        so that another worker can resume it at once. What plugins hold back is stored in what is left of
+        that time, one second at least, and ten without `timeout`: a database that is away holds up no stop.
         """
-        await self._worker.stop(waiting_seconds("timeout", timeout))
-        await self._flush_plugins()
+        seconds = waiting_seconds("timeout", timeout)
+        began = self._clock.monotonic()
+        await self._worker.stop(seconds)
+        await self._plugins.flush_within(None if seconds is None else seconds - (self._clock.monotonic() - began))
 
     async def close(self) -> None:
         """End every stream and close the database; the instance cannot be used again.
@@ -178,6 +182,7 @@ class Durably:
             self._hub.stop_looking()
             self._hub.stop()
             await self.storage.close()
+            self._plugins.close()
 
     async def __aenter__(self) -> Self:
         try:
@@ -266,9 +271,12 @@ class Durably:
         return await self.storage.get_steps(checked_run_id(run_id))
 
     async def get_logs(self, run_id: str) -> list[Log]:
-        """Return the stored log lines of a run, oldest first; see `with_log_persistence`."""
+        """Return the stored log lines of a run, oldest first; see `with_log_persistence`.
+
+        Raises `StoreUnavailableError` while the database is away.
+        """
         checked_run_id(run_id)
-        await self._flush_plugins()
+        await self._plugins.flush()
         return await self.storage.get_logs(run_id)
 
     async def wait_for_run(
@@ -389,10 +397,7 @@ class Durably:
 
     def use(self, plugin: DurablyPlugin) -> Self:
         """Install a plugin and return this instance. Raises `ValidationError` for what is none."""
-        if not isinstance(plugin, DurablyPlugin):
-            raise refuse("plugin", plugin, "an object with an install(durably) method")
-        plugin.install(self)
-        self._plugins.append(plugin)
+        self._plugins.install(plugin, self)
         return self
 
     # --- for the parts of this package -------------------------------------------------------------
@@ -407,12 +412,6 @@ class Durably:
         """Return a cursor over the events of one run, or of all; close it after use."""
         return await self._hub.open_feed(run_id)
 
-    async def _flush_plugins(self) -> None:
-        for plugin in self._plugins:
-            flush = getattr(plugin, "flush", None)
-            if flush is not None:
-                await flush()
-
     def _on(
         self, event_type: EventType, listener: Callable[[Any], object] | None = None, *, scope: Scope = "database"
     ) -> Any:
@@ -424,19 +423,6 @@ class Durably:
             return decorated
 
         return register
-
-
-@runtime_checkable
-class DurablyPlugin(Protocol):
-    """Something that `Durably.use` can install.
-
-    A plugin that has work under way may have an `async def flush(self)`: it is awaited before log lines are
-    read and when the instance stops.
-    """
-
-    def install(self, durably: Durably) -> None:
-        """Attach to an instance, mostly by listening to its events."""
-        ...
 
 
 def _label_codec(labels: Any) -> Codec[Any] | None:
