@@ -291,7 +291,10 @@ class Durably:
         """Return the run once it has completed, wherever it executes.
 
         `timeout` and `polling_interval` are in seconds; polling is only the fallback for programs that
-        share the database but tell nobody. `on_progress` and `on_log` are called as the run tells.
+        share the database but tell nobody. `on_progress` and `on_log` are called as the run tells, one call
+        at a time, async ones awaited, and for everything it told before this returns or raises how the run
+        ended. `timeout` bounds them too; with 0 this looks once and reports nothing. What a callback raises
+        is raised here at once. The run itself goes on in any case.
 
         Raises `RunFailedError`, `CancelledError` (as `RunCancelledError`), `NotFoundError`, `TimeoutError`.
 
