@@ -6,7 +6,7 @@
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from durably.app import Durably, create_durably
+from durably.app import Durably, DurablyPlugin, create_durably
 from durably.core.errors import (
     CancelledError,
     ConflictError,
@@ -61,7 +61,6 @@ from durably.core.store import Store
 from durably.engine.abort import AbortSignal
 from durably.engine.step_context import StepContext, SyncStepContext
 from durably.handles import JobHandle, TriggerAndWaitResult
-from durably.installing import DurablyPlugin
 from durably.options import (
     BatchItem,
     DurablyOptions,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, overload
+from typing import Any, Final, Protocol, Self, overload, runtime_checkable
 
 from durably.core.clock import Clock
 from durably.core.errors import ValidationError
@@ -31,7 +31,7 @@ from durably.engine.system_clock import SystemClock
 from durably.engine.threads import Threads
 from durably.engine.worker import Worker
 from durably.handles import JobHandle
-from durably.installing import DurablyPlugin, InstalledPlugins
+from durably.installing import InstalledPlugins
 from durably.listening import OnEvent
 from durably.registry import JobRegistry, Jobs, attribute_of
 from durably.settings import (
@@ -107,7 +107,6 @@ class Durably:
     def __init__(self, store: Store, settings: Settings, clock: Clock, label_codec: Codec[Any] | None) -> None:
         store.preserve_steps = settings.preserve_steps
         self.storage: Final = store
-        self._settings = settings
         self._clock = clock
         self._registry = JobRegistry()
         self._plugins = InstalledPlugins()
@@ -400,7 +399,10 @@ class Durably:
 
     def use(self, plugin: DurablyPlugin) -> Self:
         """Install a plugin and return this instance. Raises `ValidationError` for what is none."""
-        self._plugins.install(plugin, self)
+        if not isinstance(plugin, DurablyPlugin):
+            raise refuse("plugin", plugin, "an object with an install(durably) method")
+        plugin.install(self)
+        self._plugins.add(plugin)
         return self
 
     # --- for the parts of this package -------------------------------------------------------------
@@ -426,6 +428,20 @@ class Durably:
             return decorated
 
         return register
+
+
+@runtime_checkable
+class DurablyPlugin(Protocol):
+    """Something that `Durably.use` can install.
+
+    A plugin that has work under way may have an `async def flush(self)`: it is awaited before log lines are
+    read and when the instance stops, and raises `StoreUnavailableError` while the database is away. It may
+    have a `def close(self)`, called when the instance is closed: what is not stored by then is lost.
+    """
+
+    def install(self, durably: Durably) -> None:
+        """Attach to an instance, mostly by listening to its events."""
+        ...
 
 
 def _label_codec(labels: Any) -> Codec[Any] | None:

@@ -1,17 +1,13 @@
-"""What `use` installs, and what an instance asks of it later."""
+"""What an instance asks of its plugins once they are installed."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
+from typing import Final
 
 from durably.core.errors import StoreUnavailableError
 from durably.engine.retrying import pauses
-from durably.settings import refuse
-
-if TYPE_CHECKING:
-    from durably.app import Durably
 
 _FLUSH_SECONDS: Final = 10.0
 _SHORTEST_FLUSH_SECONDS: Final = 1.0
@@ -19,31 +15,14 @@ _SHORTEST_FLUSH_SECONDS: Final = 1.0
 log = logging.getLogger("durably")
 
 
-@runtime_checkable
-class DurablyPlugin(Protocol):
-    """Something that `Durably.use` can install.
-
-    A plugin that has work under way may have an `async def flush(self)`: it is awaited before log lines are
-    read and when the instance stops, and raises `StoreUnavailableError` while the database is away. It may
-    have a `def close(self)`, called when the instance is closed: what is not stored by then is lost.
-    """
-
-    def install(self, durably: Durably) -> None:
-        """Attach to an instance, mostly by listening to its events."""
-        ...
-
-
 class InstalledPlugins:
     """The plugins of one instance, in the order in which they were installed."""
 
     def __init__(self) -> None:
-        self._plugins: list[DurablyPlugin] = []
+        self._plugins: list[object] = []
 
-    def install(self, plugin: DurablyPlugin, durably: Durably) -> None:
-        """Attach a plugin to its instance. Raises `ValidationError` for what is none."""
-        if not isinstance(plugin, DurablyPlugin):
-            raise refuse("plugin", plugin, "an object with an install(durably) method")
-        plugin.install(durably)
+    def add(self, plugin: object) -> None:
+        """Take a plugin that has been installed."""
         self._plugins.append(plugin)
 
     async def flush(self) -> None:
@@ -58,10 +37,10 @@ class InstalledPlugins:
 
         `seconds` is what is left of the time for it, None when it has no limit of its own.
         """
-        limit = _FLUSH_SECONDS if seconds is None else max(seconds, _SHORTEST_FLUSH_SECONDS)
+        deadline = asyncio.timeout(_FLUSH_SECONDS if seconds is None else max(seconds, _SHORTEST_FLUSH_SECONDS))
         waits = pauses()
         try:
-            async with asyncio.timeout(limit) as deadline:
+            async with deadline:
                 while True:
                     try:
                         return await self.flush()

@@ -6,12 +6,11 @@ import asyncio
 import logging
 from typing import Final
 
-from durably.app import Durably
+from durably.app import Durably, DurablyPlugin
 from durably.core.errors import StoreError, StoreUnavailableError
 from durably.core.events import LogWriteEvent
 from durably.core.logs import Log
 from durably.core.ulid import new_ulid
-from durably.installing import DurablyPlugin
 
 _BATCH_SECONDS: Final = 0.05
 _RETRY_SECONDS: Final = 1.0

@@ -84,9 +84,10 @@ class RunService:
         ending = wait_for_end(
             self._hub, self._store, run_id, polling_seconds or self._polling_seconds, looks_once=looks_once
         )
+        # Without time to wait there is still time to look.
+        deadline = asyncio.timeout(timeout or None)
         try:
-            # Without time to wait there is still time to look.
-            async with asyncio.timeout(timeout or None) as deadline:
+            async with deadline:
                 if looks_once or (on_progress is None and on_log is None):
                     run = await ending
                 else:
