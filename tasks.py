@@ -243,8 +243,9 @@ class Beside:
     """Verbs that run one after the other beside what the terminal shows; what they print is shown afterwards."""
 
     def __init__(self, *verbs: str) -> None:
+        self._verbs = verbs
         self._results: list[tuple[str, bool, float]] = []
-        self._thread = threading.Thread(target=self._run, args=(verbs,), daemon=True)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._process: subprocess.Popen[bytes] | None = None
         WORK.mkdir(exist_ok=True)
         self._thread.start()
@@ -255,10 +256,11 @@ class Beside:
         self._thread.join()
         for verb, _, _ in self._results:
             print(f"\n--- {verb} ---\n{self._output(verb).read_text(errors='replace')}", flush=True)
-        return self._results
+        # A thread that died has left the rest undone: that is no success.
+        return self._results + [(verb, False, 0.0) for verb in self._verbs[len(self._results) :]]
 
-    def _run(self, verbs: Sequence[str]) -> None:
-        for verb in verbs:
+    def _run(self) -> None:
+        for verb in self._verbs:
             self._results.append((verb, *timed(partial(self._run_verb, verb))))
 
     def _run_verb(self, verb: str) -> bool:

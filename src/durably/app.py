@@ -31,6 +31,7 @@ from durably.engine.system_clock import SystemClock
 from durably.engine.threads import Threads
 from durably.engine.worker import Worker
 from durably.handles import JobHandle
+from durably.installing import InstalledPlugins
 from durably.listening import OnEvent
 from durably.registry import JobRegistry, Jobs, attribute_of
 from durably.settings import (
@@ -106,10 +107,9 @@ class Durably:
     def __init__(self, store: Store, settings: Settings, clock: Clock, label_codec: Codec[Any] | None) -> None:
         store.preserve_steps = settings.preserve_steps
         self.storage: Final = store
-        self._settings = settings
         self._clock = clock
         self._registry = JobRegistry()
-        self._plugins: list[DurablyPlugin] = []
+        self._plugins = InstalledPlugins()
         self._bus = EventBus(clock)
         self._hub = EventHub(store, self._bus, clock)
         self._threads = Threads(settings.max_concurrent_runs)
@@ -160,10 +160,13 @@ class Durably:
         """Claim nothing more and return when running runs and maintenance have ended.
 
         With `timeout` (seconds) it gives up waiting then, interrupts what is left and releases its leases,
-        so that another worker can resume it at once.
+        so that another worker can resume it at once. What plugins hold back is stored in what is left of
+        that time, one second at least, and ten without `timeout`: a database that is away holds up no stop.
         """
-        await self._worker.stop(waiting_seconds("timeout", timeout))
-        await self._flush_plugins()
+        seconds = waiting_seconds("timeout", timeout)
+        began = self._clock.monotonic()
+        await self._worker.stop(seconds)
+        await self._plugins.flush_within(None if seconds is None else seconds - (self._clock.monotonic() - began))
 
     async def close(self) -> None:
         """End every stream and close the database; the instance cannot be used again.
@@ -178,6 +181,7 @@ class Durably:
             self._hub.stop_looking()
             self._hub.stop()
             await self.storage.close()
+            self._plugins.close()
 
     async def __aenter__(self) -> Self:
         try:
@@ -266,9 +270,12 @@ class Durably:
         return await self.storage.get_steps(checked_run_id(run_id))
 
     async def get_logs(self, run_id: str) -> list[Log]:
-        """Return the stored log lines of a run, oldest first; see `with_log_persistence`."""
+        """Return the stored log lines of a run, oldest first; see `with_log_persistence`.
+
+        Raises `StoreUnavailableError` while the database is away.
+        """
         checked_run_id(run_id)
-        await self._flush_plugins()
+        await self._plugins.flush()
         return await self.storage.get_logs(run_id)
 
     async def wait_for_run(
@@ -283,7 +290,10 @@ class Durably:
         """Return the run once it has completed, wherever it executes.
 
         `timeout` and `polling_interval` are in seconds; polling is only the fallback for programs that
-        share the database but tell nobody. `on_progress` and `on_log` are called as the run tells.
+        share the database but tell nobody. `on_progress` and `on_log` are called as the run tells, one call
+        at a time, async ones awaited, and for everything it told before this returns or raises how the run
+        ended. `timeout` bounds them too; with 0 this looks once and reports nothing. What a callback raises
+        is raised here at once. The run itself goes on in any case.
 
         Raises `RunFailedError`, `CancelledError` (as `RunCancelledError`), `NotFoundError`, `TimeoutError`.
 
@@ -392,7 +402,7 @@ class Durably:
         if not isinstance(plugin, DurablyPlugin):
             raise refuse("plugin", plugin, "an object with an install(durably) method")
         plugin.install(self)
-        self._plugins.append(plugin)
+        self._plugins.add(plugin)
         return self
 
     # --- for the parts of this package -------------------------------------------------------------
@@ -406,12 +416,6 @@ class Durably:
     async def open_feed(self, run_id: str | None = None) -> EventFeed:
         """Return a cursor over the events of one run, or of all; close it after use."""
         return await self._hub.open_feed(run_id)
-
-    async def _flush_plugins(self) -> None:
-        for plugin in self._plugins:
-            flush = getattr(plugin, "flush", None)
-            if flush is not None:
-                await flush()
 
     def _on(
         self, event_type: EventType, listener: Callable[[Any], object] | None = None, *, scope: Scope = "database"
@@ -431,7 +435,8 @@ class DurablyPlugin(Protocol):
     """Something that `Durably.use` can install.
 
     A plugin that has work under way may have an `async def flush(self)`: it is awaited before log lines are
-    read and when the instance stops.
+    read and when the instance stops, and raises `StoreUnavailableError` while the database is away. It may
+    have a `def close(self)`, called when the instance is closed: what is not stored by then is lost.
     """
 
     def install(self, durably: Durably) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
 from typing import Final
 
 from durably.app import Durably, DurablyPlugin
@@ -24,8 +23,8 @@ def with_log_persistence() -> DurablyPlugin:
     """Return the plugin that stores every log line of the runs that execute here.
 
     Lines are written in batches behind the job's back and are all stored when the instance has stopped.
-    While the database is away they wait; beyond 100,000 waiting lines the newest are dropped, and a
-    warning says so.
+    While the database is away they wait; beyond 100,000 waiting lines the newest are dropped. What could
+    not be stored before the instance was closed is lost. An error in the log says how many lines that were.
 
     >>> durably.use(with_log_persistence())
     >>> await durably.get_logs(run_id)
@@ -37,19 +36,33 @@ class _LogPersistence:
     def __init__(self) -> None:
         self._durably: Durably
         self._waiting: list[LogWriteEvent] = []
-        self._writing: asyncio.Task[None] | None = None
-        self._is_wanted = asyncio.Event()
+        self._settled = 0
         self._dropped = 0
+        self._writing: asyncio.Task[None] | None = None
+        self._storing: asyncio.Task[StoreUnavailableError | None] | None = None
 
     def install(self, durably: Durably) -> None:
         self._durably = durably
         durably.on("log:write", self._take, scope="process")
 
     async def flush(self) -> None:
-        """Return when everything logged so far is stored, or cannot be."""
-        self._is_wanted.set()
-        while self._writing is not None:
-            await asyncio.wait([self._writing])
+        """Return when everything logged so far is stored, or cannot be. Raises `StoreUnavailableError`."""
+        last = self._settled + len(self._waiting)
+        while self._settled < last:
+            error = await self._store()
+            if error is not None:
+                raise error
+
+    def close(self) -> None:
+        """Give up what is not stored, and say how much that is."""
+        for task in (self._writing, self._storing):
+            if task is not None:
+                task.cancel()
+        lost = len(self._waiting) + self._dropped
+        if lost:
+            log.error("%d log lines are lost: the database was away until the end", lost)
+        self._settle(len(self._waiting))
+        self._dropped = 0
 
     def _take(self, event: LogWriteEvent) -> None:
         if len(self._waiting) >= _MOST_WAITING:
@@ -60,37 +73,52 @@ class _LogPersistence:
             self._writing = asyncio.create_task(self._write(), name="durably-logs")
 
     async def _write(self) -> None:
+        pause = _BATCH_SECONDS
         try:
-            self._is_wanted.clear()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._is_wanted.wait(), _BATCH_SECONDS)
             while self._waiting:
-                batch, self._waiting = self._waiting, []
-                await self._store(batch)
+                await asyncio.sleep(pause)
+                error = await self._store()
+                if error is not None:
+                    log.warning("log lines could not be stored, trying again: %s", error)
+                pause = _BATCH_SECONDS if error is None else _RETRY_SECONDS
+        except asyncio.CancelledError:
+            # The event loop ends without a `close`.
+            self.close()
+            raise
         finally:
             self._writing = None
 
-    async def _store(self, batch: list[LogWriteEvent]) -> None:
-        logs = [
-            Log(
-                new_ulid(int(event.timestamp.timestamp() * 1000)),
-                event.run_id,
-                event.step_name,
-                event.level,
-                event.message,
-                None,
-                event.timestamp,
-            )
-            for event in batch
-        ]
+    async def _store(self) -> StoreUnavailableError | None:
+        """Store what waits; return why that has to be tried again, if it has to."""
+        if self._storing is None or self._storing.done():
+            self._storing = asyncio.create_task(self._store_batch(), name="durably-logs-batch")
+        storing = self._storing
+        # Whoever has no more time to wait does not end it: nobody would know what was stored.
+        await asyncio.wait([storing])
+        return None if storing.cancelled() else storing.result()
+
+    async def _store_batch(self) -> StoreUnavailableError | None:
+        # They wait until it is known that they are stored: whoever gives up then can say how many are not.
+        batch = tuple(self._waiting)
+        if not batch:
+            return None
         try:
-            await self._durably.storage.append_logs(logs, [event.data_json for event in batch])
+            await self._durably.storage.append_logs([_stored(event) for event in batch], [e.data_json for e in batch])
         except StoreUnavailableError as error:
-            log.warning("log lines could not be stored, trying again: %s", error)
-            self._waiting[:0] = batch
-            await asyncio.sleep(_RETRY_SECONDS)
+            return error
         except StoreError:
             log.exception("%d log lines are lost", len(batch))
+        self._settle(len(batch))
         if self._dropped:
             log.error("%d log lines were dropped: the database did not take them in time", self._dropped)
             self._dropped = 0
+        return None
+
+    def _settle(self, count: int) -> None:
+        del self._waiting[:count]
+        self._settled += count
+
+
+def _stored(event: LogWriteEvent) -> Log:
+    log_id = new_ulid(int(event.timestamp.timestamp() * 1000))
+    return Log(log_id, event.run_id, event.step_name, event.level, event.message, None, event.timestamp)

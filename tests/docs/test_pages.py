@@ -75,3 +75,15 @@ def test_the_reference_names_everything_public() -> None:
     page = (ROOT / "docs" / "reference.md").read_text()
 
     assert not [name for name in durably.__all__ if f"`{name}" not in page]
+
+
+def test_every_code_that_a_test_names_is_a_guarantee_of_the_page() -> None:
+    """A docstring's `R7` can be looked up, and no guarantee is held by no test."""
+    page = (ROOT / "docs" / "guarantees.md").read_text()
+    guaranteed = set(re.findall(r"^\| ([RLSWEPD]\d+) \|", page, re.MULTILINE))
+    named: set[str] = set()
+    for file in (ROOT / "tests").rglob("*.py"):
+        for docstring in re.findall(r'"""(.*?)"""', file.read_text(), re.DOTALL):
+            named |= set(re.findall(r"\b[RLSWEPD]\d+\b", docstring))
+
+    assert named == guaranteed

@@ -1,6 +1,7 @@
 """`tasks.py` starts with a bare Python and says what is missing."""
 
 import ast
+import importlib.util
 import os
 import subprocess
 import sys
@@ -53,3 +54,19 @@ def test_a_verb_that_takes_nothing_says_so() -> None:
 
     assert refused.returncode == 2
     assert "check takes no arguments: everything" in refused.stderr
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_what_could_not_be_begun_beside_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A verb that nobody got to must not be missing from the results, as if all had gone well."""
+    spec = importlib.util.spec_from_file_location("tasks", ROOT / "tasks.py")
+    assert spec is not None
+    assert spec.loader is not None
+    runner = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(runner)
+    monkeypatch.setattr(runner, "WORK", tmp_path)
+    monkeypatch.setattr(runner.sys, "executable", str(tmp_path / "no-python"))
+
+    results = runner.Beside("check", "wheel").results()
+
+    assert results == [("check", False, 0.0), ("wheel", False, 0.0)]

@@ -329,6 +329,80 @@ class TestTrouble:
 
         assert [line.message for line in await durably.get_logs(run.id)] == ["line"]
 
+    @pytest.mark.parametrize("is_silent", [False, True], ids=["refusing", "silent"])
+    async def test_a_database_that_stays_away_holds_up_neither_stop_nor_close(
+        self,
+        open_durably: OpenDurably,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+        is_silent: bool,
+    ) -> None:
+        """P1: lines that are lost are counted in the log; a database that gives no answer is away too."""
+        monkeypatch.setattr("durably.installing._SHORTEST_FLUSH_SECONDS", 0.05)
+        durably = await open_durably(job)
+        durably.use(with_log_persistence())
+
+        async def be_away(*args: Any) -> None:
+            if is_silent:
+                await asyncio.Event().wait()
+            raise StoreUnavailableError("gone")
+
+        monkeypatch.setattr(durably.storage, "append_logs", be_away)
+        await durably.jobs.job.batch_trigger([1, 2])
+        assert await durably.process_until_idle() == 2
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await durably.stop(timeout=0.05)
+            assert "stopped before every plugin had stored what it holds" in caplog.text
+            assert "are lost" not in caplog.text
+            await durably.close()
+
+        assert "2 log lines are lost" in caplog.text
+
+    async def test_reading_logs_fails_while_the_database_is_away(
+        self, open_durably: OpenDurably, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """P1: what a run has told is not known then; nobody waits for the database to come back."""
+        durably = await open_durably(job)
+        durably.use(with_log_persistence())
+
+        async def be_away(*args: Any) -> None:
+            raise StoreUnavailableError("gone")
+
+        run = await durably.jobs.job.trigger(1)
+        with monkeypatch.context() as away:
+            away.setattr(durably.storage, "append_logs", be_away)
+            await durably.process_one()
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                with pytest.raises(StoreUnavailableError, match="gone"):
+                    await durably.get_logs(run.id)
+
+        assert [line.message for line in await durably.get_logs(run.id)] == ["line"]
+
+    async def test_lines_are_counted_also_when_the_event_loop_ends_without_a_close(
+        self, database: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """P1: nothing is lost without a word."""
+        monkeypatch.setattr("durably.installing._SHORTEST_FLUSH_SECONDS", 0.05)
+
+        async def be_away(*args: Any) -> None:
+            raise StoreUnavailableError("gone")
+
+        async def forget_to_close() -> None:
+            durably = create_durably(database=database, jobs={"job": job})
+            durably.use(with_log_persistence())
+            await durably.migrate()
+            monkeypatch.setattr(durably.storage, "append_logs", be_away)
+            await durably.jobs.job.trigger(1)
+            await durably.process_one()
+            await durably.stop(timeout=0.05)
+            instances.append(durably)
+
+        instances: list[Durably] = []
+        await asyncio.to_thread(asyncio.run, forget_to_close())
+
+        assert "1 log lines are lost" in caplog.text
+        await instances[0].storage.close()
+
     async def test_logs_that_cannot_be_stored_are_said_to_be_lost(
         self, open_durably: OpenDurably, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:

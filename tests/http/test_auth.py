@@ -147,6 +147,25 @@ async def test_the_stream_has_a_scope_of_its_own(durably: Durably) -> None:
     assert len(stream.events) == 1
 
 
+@pytest.mark.parametrize("nothing", [{"job_name": []}, {"job_name": ()}, {"status": []}], ids=repr)
+async def test_a_scope_of_nothing_leaves_nothing(durably: Durably, nothing: RunFilter) -> None:
+    """Whoever may see none of the jobs must not see all of them."""
+
+    def scope(caller: str, wanted: RunFilter) -> RunFilter:
+        return {**wanted, **nothing} if caller == "nobody" else wanted
+
+    auth = AuthConfig(authenticate=lambda request: request.headers["x-org"], scope_runs=scope)
+    application = mounted(durably, auth=auth).application
+    nobody, anybody = (Client(application, headers={"x-org": name}) for name in ("nobody", "anybody"))
+    async with nobody.stream("/runs/subscribe") as closed, anybody.stream("/runs/subscribe") as opened:
+        run_ids = [await anybody.trigger("echo", number) for number in range(3)]
+        await opened.until_event("run:trigger", runId=run_ids[-1])
+
+    assert closed.events == []
+    assert (await nobody.get("/runs")).body == []
+    assert len((await anybody.get("/runs")).body) == 3
+
+
 async def test_the_order_of_a_trigger(durably: Durably) -> None:
     """authenticate, on_request, jobName, job exists, on_trigger, and only then the rest of the trigger."""
     called: list[str] = []

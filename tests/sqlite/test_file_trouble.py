@@ -34,6 +34,15 @@ async def job(step: StepContext, input: Any) -> Any:
 
 
 class TestOpening:
+    async def test_a_library_without_json_functions(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It is named at the first use, before anything is made; not as a table that is missing at the first claim."""
+        monkeypatch.setattr("durably.stores.sqlite.database._NEEDED", "SELECT 1 FROM json_of_the_future('[]')")
+        durably = create_durably(database=tmp_path / "jobs.db")
+
+        with pytest.raises(StoreError, match=rf"has SQLite {sqlite3.sqlite_version}, and durably needs 3\.9 or newer"):
+            await durably.migrate()
+        await durably.close()
+
     async def test_a_missing_directory(self, tmp_path: Path) -> None:
         """It is named; nothing is made behind the user's back."""
         durably = create_durably(database=f"sqlite:///{tmp_path / 'no' / 'where' / 'jobs.db'}")

@@ -68,7 +68,7 @@ async def write_all(store: Store, claim: Claim) -> list[bool]:
         await store.record_step(claim, record, '{"current":9}', event),
         await store.save_progress(claim, '{"current":9}'),
         await store.finish(claim, Failed("late"), '{"current":9}', failed),
-        await store.finish(claim, Completed(1, "1"), '{"current":9}', event),
+        await store.finish(claim, Completed("1"), '{"current":9}', event),
     ]
 
 
@@ -225,7 +225,7 @@ class TestTheFence:
 
         assert await durably.storage.record_step(claim, step_record("s"), '{"current":1}', ended_event(claim))
         assert await durably.storage.save_progress(claim, '{"current":2,"total":3}')
-        assert await durably.storage.finish(claim, Completed("out", '"out"'), None, ended_event(claim))
+        assert await durably.storage.finish(claim, Completed('"out"'), None, ended_event(claim))
 
         found = await durably.get_run(run.id)
         assert found is not None
@@ -322,7 +322,7 @@ async def meet(durably: Durably, claim: Claim, fate: str) -> None:
         case "cancelled":
             await durably.cancel(claim.run_id)
         case "completed" | "deleted":
-            assert await durably.storage.finish(claim, Completed("first", '"first"'), None, ended_event(claim))
+            assert await durably.storage.finish(claim, Completed('"first"'), None, ended_event(claim))
             if fate == "deleted":
                 await durably.delete_run(claim.run_id)
         case "released":

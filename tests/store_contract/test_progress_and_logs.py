@@ -15,6 +15,7 @@ from durably import (
     Durably,
     LogData,
     ProgressData,
+    RunFailedError,
     StepContext,
     SyncStepContext,
     ValidationError,
@@ -22,6 +23,7 @@ from durably import (
     with_log_persistence,
 )
 from tests.conftest import PATIENCE_SECONDS, Events, Gate, OpenDurably, until
+from tests.store_contract.foreign_writer import write
 
 
 @define_job(name="plain")
@@ -390,3 +392,106 @@ class TestCallbacks:
         assert progress[-2:] == [2, 3]
         assert progress == sorted(set(progress))
         await there.stop()
+
+    @pytest.mark.parametrize("kind", ["sync", "async"])
+    async def test_every_line_is_reported_before_a_failure_is_raised(
+        self, open_durably: OpenDurably, kind: str
+    ) -> None:
+        """R11: the last lines tell why."""
+        told: list[str] = []
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> None:
+            for n in range(20):
+                step.log.info(f"{n}")
+            raise ValueError("told to")
+
+        def take(line: LogData) -> None:
+            told.append(line.message)
+
+        async def take_slowly(line: LogData) -> None:
+            await asyncio.sleep(0)
+            take(line)
+
+        durably = await open_durably(job, start=True)
+        with pytest.raises(RunFailedError, match="told to"):
+            await durably.jobs.job.trigger_and_wait(
+                None, timeout=PATIENCE_SECONDS, on_log=take if kind == "sync" else take_slowly
+            )
+
+        assert told == [f"{n}" for n in range(20)]
+
+    @pytest.mark.parametrize("kind", ["sync", "async"])
+    async def test_an_error_of_a_callback_is_raised_while_the_run_goes_on(
+        self, open_durably: OpenDurably, kind: str
+    ) -> None:
+        """R11: at once, not when the run has ended; a `TimeoutError` of its own is not taken for ours."""
+        gate = Gate()
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> str:
+            step.log.info("about to wait")
+            await gate.pass_through()
+            return "done"
+
+        def fail(line: LogData) -> None:
+            raise TimeoutError(f"cannot take {line.message!r}")
+
+        async def fail_later(line: LogData) -> None:
+            await asyncio.sleep(0)
+            fail(line)
+
+        durably = await open_durably(job, start=True)
+        with pytest.raises(TimeoutError, match="cannot take 'about to wait'"):
+            await durably.jobs.job.trigger_and_wait(
+                None, timeout=PATIENCE_SECONDS, on_log=fail if kind == "sync" else fail_later
+            )
+
+        (run,) = await durably.get_runs()
+        assert run.is_active
+        gate.open()
+        assert (await durably.wait_for_run(run.id, timeout=PATIENCE_SECONDS)).output == "done"
+
+    async def test_the_timeout_bounds_the_callbacks_too(self, open_durably: OpenDurably) -> None:
+        """R11: one that does not return is cancelled then."""
+        cancelled = asyncio.Event()
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> None:
+            step.log.info("line")
+
+        async def never_return(line: LogData) -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                cancelled.set()
+
+        durably = await open_durably(job, start=True)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            with pytest.raises(TimeoutError, match="did not end within"):
+                await durably.jobs.job.trigger_and_wait(None, timeout=0.2, on_log=never_return)
+
+        assert cancelled.is_set()
+
+    @pytest.mark.two_processes
+    async def test_a_run_that_another_program_ends_without_events_ends_the_reporting(
+        self, open_durably: OpenDurably, database: str
+    ) -> None:
+        """R11: polling finds its end, and callbacks wait for nothing that nobody will tell."""
+        begun = asyncio.Event()
+        durably = await open_durably(plain)
+        run = await durably.jobs.plain.trigger(None)
+        (claimed,) = await durably.storage.claim("elsewhere", ["plain"], 1, 60)
+        # No event belongs to this write: the log may have a row for it that has nothing to tell.
+        await durably.storage.save_progress(claimed.claim, '{"current":1}')
+        waiting = asyncio.create_task(
+            durably.wait_for_run(
+                run.id, timeout=PATIENCE_SECONDS, polling_interval=0.05, on_progress=lambda _: begun.set()
+            )
+        )
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await begun.wait()
+        ended = "status = 'completed', output = '7', completed_at = '2026-01-01T00:00:00.000Z'"
+        await write(database, f"UPDATE durably_runs SET {ended}")
+
+        assert (await waiting).output == 7

@@ -542,15 +542,21 @@ class TestDuplicateNames:
     async def test_the_same_name_side_by_side_executes_once(self, open_durably: OpenDurably) -> None:
         """S2: also when the second use comes while the first is under way."""
         executed: list[int] = []
+        gate = Gate()
 
         async def work(n: int) -> int:
             executed.append(n)
-            await asyncio.sleep(0.01)
+            await gate.pass_through()
             return n
+
+        async def open_when_reached() -> None:
+            await gate.reached()
+            gate.open()
 
         @define_job(name="job")
         async def job(step: StepContext, input: Any) -> Any:
-            return await asyncio.gather(*[step.run("same", work, n) for n in range(3)])
+            *results, _ = await asyncio.gather(*[step.run("same", work, n) for n in range(3)], open_when_reached())
+            return results
 
         durably = await open_durably(job, start=True, preserve_steps=True)
         result = await durably.jobs.job.trigger_and_wait(None, timeout=PATIENCE_SECONDS)
@@ -581,14 +587,23 @@ class TestDuplicateNames:
     async def test_a_failing_twin_lets_the_other_try(self, open_durably: OpenDurably) -> None:
         """S3: who waited for a step that failed executes its own."""
 
+        gate = Gate()
+
         async def fail() -> None:
-            await asyncio.sleep(0.01)
+            await gate.pass_through()
             raise ValueError("first")
+
+        async def open_when_reached() -> None:
+            await gate.reached()
+            gate.open()
 
         @define_job(name="job")
         async def job(step: StepContext, input: Any) -> Any:
-            failed, second = await asyncio.gather(
-                step.run("same", fail), step.run("same", lambda: "second"), return_exceptions=True
+            failed, second, _ = await asyncio.gather(
+                step.run("same", fail),
+                step.run("same", lambda: "second"),
+                open_when_reached(),
+                return_exceptions=True,
             )
             return [repr(failed), second]
 

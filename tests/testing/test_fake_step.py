@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from dataclasses import dataclass
+from decimal import Decimal
 
 import pytest
 
@@ -106,6 +108,29 @@ async def test_results_that_json_cannot_carry_are_refused_as_in_production():
         await step.run("letters", lambda: {"a"})
 
     assert step.calls[0].status == "failed"
+
+
+@pytest.mark.parametrize("fake", [FakeStep, FakeSyncStep], ids=["async", "plain"])
+async def test_a_result_is_returned_as_the_type_that_the_step_promises(fake):
+    """S1: as in production, where the first execution and a resume see the same type."""
+    step = fake()
+
+    returned = step.run("parse", lambda: [{"name": "Ada"}], returns=list[Row])
+
+    assert (await returned if fake is FakeStep else returned) == [Row("Ada")]
+    assert step.calls == [FakeStepCall("parse", "completed", output=[Row("Ada")])]
+
+
+@pytest.mark.parametrize("fake", [FakeStep, FakeSyncStep], ids=["async", "plain"])
+def test_progress_is_remembered_as_it_would_be_stored(fake):
+    """S7: numbers of other kinds as floats, texts of other kinds as text, and nothing that is no finite number."""
+    step = fake()
+
+    step.progress(Decimal("1.5"), Decimal(2), ["half"])
+    step.progress(math.nan)
+    step.progress("many")
+
+    assert step.progress_reports == [ProgressData(1.5, 2.0, "['half']")]
 
 
 async def test_a_name_used_twice_gives_the_first_result_and_a_warning():

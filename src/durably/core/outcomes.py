@@ -1,14 +1,12 @@
 """How one execution of a run ended, as a value."""
 
 from dataclasses import dataclass
-from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
 class Completed:
     """The job returned; `output_json` is None when it returned nothing."""
 
-    output: Any
     output_json: str | None
 
 

@@ -44,7 +44,7 @@ ALLOWED_FROM: Final[Mapping[str, frozenset[RunStatus]]] = {
     "retrigger": TERMINAL,
     "delete": TERMINAL,
 }
-"""Which verb may be asked of a run in which status; errors, buttons and docs read this table."""
+"""Which verb may be asked of a run in which status. Databases that decide in a statement say the same in SQL."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ of, and reach the sink of `follow` after it.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -28,7 +29,6 @@ class NewRun(NamedTuple):
 
     id: str
     job_name: str
-    input: Any
     input_json: str
     labels: dict[str, str]
     idempotency_key: str | None
@@ -75,6 +75,11 @@ class Position(NamedTuple):
 
     row: int
     place: int = 0
+
+    @staticmethod
+    def behind(row: int) -> Position:
+        """Return the position up to which everything of a row was told."""
+        return Position(row, sys.maxsize)
 
 
 Source = Literal["announced", "committed", "elsewhere"]

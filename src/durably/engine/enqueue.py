@@ -71,7 +71,6 @@ class Enqueuer:
         fresh = NewRun(
             id=new_ulid(int(now.timestamp() * 1000)),
             job_name=run.job_name,
-            input=run.input,
             input_json=input_json,
             labels=run.labels,
             idempotency_key=None,
@@ -104,8 +103,7 @@ class Enqueuer:
     def _new_run(self, job: JobDefinition[Any, Any], order: TriggerOrder, now: datetime, milliseconds: int) -> NewRun:
         if order.coalesce is not None:
             _check_coalesce(order)
-        input_value = job.input.read(order.input, "input")
-        input_json = job.input.encode(input_value, "input")
+        input_json = job.input.encode(job.input.read(order.input, "input"), "input")
         labels = {} if order.labels is None and self._label_codec is None else self._labels(order.labels)
         if order.idempotency_key is not None:
             _check_key("idempotency_key", order.idempotency_key)
@@ -114,7 +112,6 @@ class Enqueuer:
         return NewRun(
             new_ulid(milliseconds),
             job.name,
-            input_value,
             input_json,
             labels,
             order.idempotency_key,

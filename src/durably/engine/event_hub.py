@@ -134,7 +134,6 @@ class EventHub:
         self._starting: asyncio.Task[None] | None = None
         self._recheck: asyncio.TimerHandle | None = None
         self._rechecking: asyncio.Task[None] | None = None
-        self._seen_ended: dict[str, int] = {}
         self._withheld: deque[DurablyEvent] = deque()
         self.work_arrived: Callable[[], None] = lambda: None
         """Called when there may be something to claim."""
@@ -304,20 +303,28 @@ class EventHub:
 
     async def _look_for_ended(self) -> None:
         watched = {*self._waiting, *self._run_feeds, *(run.id for run in self.executing())}
-        seen, self._seen_ended = self._seen_ended, {}
         try:
             for run_id in await self._store.which_ended(watched):
                 run, position = await self._store.snapshot(run_id)
-                # What ended it may stand in the log and be on its way: then it will arrive up to this row.
-                row = seen.get(run_id, position.row)
-                if row > self._position.row:
-                    self._seen_ended[run_id] = row
+                if await self._is_on_its_way(run_id, position):
+                    self._recheck_soon()
                 else:
                     self._settle_silently_ended(run_id, run, position)
         except StoreError as error:
             log.warning("cannot look for runs that other programs ended: %s", error)
-        if self._seen_ended:
-            self._recheck_soon()
+
+    async def _is_on_its_way(self, run_id: str, end: Position) -> bool:
+        """Tell whether what ended a run stands in the log up to `end` and has yet to arrive here."""
+        # Not every row has something that is passed on, so the log may have been followed further than we know.
+        position = self._position
+        while position.row < end.row:
+            page = await self._store.events_after(position, _PAGE)
+            if any(isinstance(each.event, TERMINAL_EVENTS) and each.event.run_id == run_id for each in page.events):
+                return True
+            if not page.events:
+                break
+            position = page.events[-1].position
+        return False
 
     def _settle_silently_ended(self, run_id: str, run: Run[Any] | None, position: Position) -> None:
         for executed in self.executing():

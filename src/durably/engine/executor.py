@@ -176,8 +176,8 @@ def _why_aborted(signal: AbortSignal) -> Outcome | None:
 def _completed(job: JobDefinition[Any, Any], output: Any) -> Outcome:
     try:
         if job.output is None:
-            return Completed(output, None if output is None else encode_json(output, "output"))
-        return Completed(output, job.output.encode(job.output.validate(output, "output"), "output"))
+            return Completed(None if output is None else encode_json(output, "output"))
+        return Completed(job.output.encode(job.output.validate(output, "output"), "output"))
     except DurablyError as error:
         return Failed(describe(error))
 

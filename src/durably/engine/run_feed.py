@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any
 
 from durably.core.clock import Clock
@@ -45,29 +45,42 @@ async def follow_run(
 
 
 async def wait_for_end(
-    hub: EventHub, store: Store, run_id: str, timeout: float | None, polling_interval: float
+    hub: EventHub, store: Store, run_id: str, polling_interval: float, *, looks_once: bool = False
 ) -> Run[Any]:
-    """Return the completed run.
+    """Return the run when it has ended. Raises `NotFoundError`; `TimeoutError` when it may look only once."""
+    await hub.start()
+    with hub.waiting_for_end(run_id) as ended:
+        while True:
+            run = await store.get_run(run_id)
+            if run is None:
+                raise NotFoundError("run", run_id)
+            if run.is_terminal:
+                return run
+            if looks_once:
+                raise TimeoutError
+            # The event wakes us; looking now and then only covers programs that write no events.
+            await asyncio.wait([ended], timeout=polling_interval)
 
-    Raises `NotFoundError`, `RunFailedError`, `RunCancelledError`, `TimeoutError`.
+
+async def report_to_end(ending: Coroutine[Any, Any, Run[Any]], reporting: Coroutine[Any, Any, None]) -> Run[Any]:
+    """Return the run when it has ended and all that it told is reported.
+
+    What goes wrong in a callback is raised at once, while the run goes on.
     """
+    ended, reported = asyncio.create_task(ending), asyncio.create_task(reporting)
     try:
-        # Without time to wait there is still time to look.
-        async with asyncio.timeout(timeout or None):
-            await hub.start()
-            with hub.waiting_for_end(run_id) as ended:
-                while True:
-                    run = await store.get_run(run_id)
-                    if run is None:
-                        raise NotFoundError("run", run_id)
-                    if run.is_terminal:
-                        break
-                    if timeout == 0:
-                        raise TimeoutError
-                    # The event wakes us; looking now and then only covers programs that write no events.
-                    await asyncio.wait([ended], timeout=polling_interval)
-    except TimeoutError as error:
-        raise TimeoutError(f"Run {run_id} did not end within {timeout} s") from error
+        await asyncio.wait([ended, reported], return_when=asyncio.FIRST_EXCEPTION)
+        if reported.done():
+            reported.result()
+        return ended.result()
+    finally:
+        ended.cancel()
+        reported.cancel()
+        await asyncio.gather(ended, reported, return_exceptions=True)
+
+
+def completed(run: Run[Any]) -> Run[Any]:
+    """Return a run that ended, if it ended well. Raises `RunFailedError`, `RunCancelledError`."""
     if run.status is RunStatus.FAILED:
         raise RunFailedError(run)
     if run.status is RunStatus.CANCELLED:

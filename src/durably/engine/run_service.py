@@ -13,7 +13,7 @@ from durably.core.runs import Run, TriggerResult
 from durably.core.store import Position, RunQuery, Store
 from durably.engine.enqueue import Enqueuer, TriggerOrder
 from durably.engine.event_hub import EventHub
-from durably.engine.run_feed import OnLog, OnProgress, report_run, wait_for_end
+from durably.engine.run_feed import OnLog, OnProgress, completed, report_run, report_to_end, wait_for_end
 
 
 class RunService:
@@ -76,16 +76,25 @@ class RunService:
         on_progress: OnProgress | None,
         on_log: OnLog | None,
     ) -> Run[Any]:
-        """Return the completed run, and report what it tells: all since a position, or its state and what follows."""
-        waiting = wait_for_end(self._hub, self._store, run_id, timeout, polling_seconds or self._polling_seconds)
-        if on_progress is None and on_log is None:
-            return await waiting
-        reporting = asyncio.create_task(
-            report_run(self._hub, self._store, self._clock, run_id, since, on_progress, on_log)
+        """Return the completed run, and report what it tells: all since a position, or its state and what follows.
+
+        Raises `NotFoundError`, `RunFailedError`, `RunCancelledError`, `TimeoutError`, and what a callback raises.
+        """
+        looks_once = timeout == 0
+        ending = wait_for_end(
+            self._hub, self._store, run_id, polling_seconds or self._polling_seconds, looks_once=looks_once
         )
+        # Without time to wait there is still time to look.
+        deadline = asyncio.timeout(timeout or None)
         try:
-            run = await waiting
-            await reporting
-        finally:
-            reporting.cancel()
-        return run
+            async with deadline:
+                if looks_once or (on_progress is None and on_log is None):
+                    run = await ending
+                else:
+                    reporting = report_run(self._hub, self._store, self._clock, run_id, since, on_progress, on_log)
+                    run = await report_to_end(ending, reporting)
+        except TimeoutError as error:
+            if not (looks_once or deadline.expired()):
+                raise
+            raise TimeoutError(f"Run {run_id} did not end within {timeout} s") from error
+        return completed(run)

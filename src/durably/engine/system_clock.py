@@ -1,4 +1,4 @@
-"""The only place that asks for the time."""
+"""The clock of this machine."""
 
 import time
 from datetime import UTC, datetime
@@ -8,7 +8,7 @@ _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 
 
 class SystemClock:
-    """This machine's clocks."""
+    """Wall clock and monotonic clock, as the operating system has them."""
 
     _latest = (0, _EPOCH)
 

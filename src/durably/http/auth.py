@@ -30,7 +30,8 @@ class AuthConfig(Generic[ContextT]):
     `authenticate(request)` returns the context, any value, that the others get first. `on_trigger(context,
     trigger)` and `on_run_access(context, run, operation)` return nothing. `scope_runs(context, filter)` and
     `scope_runs_subscribe(context, filter)` return the narrowed filter; without the second the first serves
-    the event stream too. A hook rejects by raising Starlette's (or FastAPI's) `HTTPException` or `Reject`.
+    the event stream too; an empty sequence of job names leaves nothing. A hook rejects by raising Starlette's
+    (or FastAPI's) `HTTPException` or `Reject`.
 
     A hook that is a plain function runs in a worker thread, so it may block.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ from durably.core.errors import ConflictError, NotFoundError
 from durably.core.events import DurablyEvent, RunEvent
 from durably.core.jobs import JobDefinition
 from durably.core.json_values import Codec, Mode
-from durably.core.runs import Run, RunOperation, RunsSubscribeFilter, TriggerResult
+from durably.core.runs import Run, RunFilter, RunOperation, RunsSubscribeFilter, TriggerResult
 from durably.engine.enqueue import TriggerOrder
 from durably.engine.queries import run_query
 from durably.handles import JobHandle
@@ -70,6 +70,8 @@ async def trigger(call: Call) -> Response:
 async def list_runs(call: Call) -> Response:
     """`GET /runs`."""
     scoped = await call.gate.scope_list(call.context, run_filter_of(call.request))
+    if _leaves_nothing(scoped):
+        return JsonResponse([])
     return JsonResponse([run_to_wire(run) for run in await call.durably.get_runs(**scoped)])
 
 
@@ -214,7 +216,18 @@ async def _hide_unseen(call: Call, conflict: ConflictError) -> None:
         raise BadRequest(_NEUTRAL_CONFLICT, 409) from conflict
 
 
+def _leaves_nothing(scoped: RunFilter | RunsSubscribeFilter) -> bool:
+    """Tell whether a hook allows none of the jobs, or none of the states.
+
+    No client can ask for that, and to a query an empty sequence is no filter: all would be shown where nothing may be.
+    """
+    narrowed = (scoped.get("job_name"), scoped.get("status"))
+    return any(isinstance(allowed, Collection) and not isinstance(allowed, str) and not allowed for allowed in narrowed)
+
+
 def _matcher(scoped: RunsSubscribeFilter) -> Callable[[DurablyEvent], bool]:
+    if _leaves_nothing(scoped):
+        return lambda _: False
     query = run_query(job_name=scoped.get("job_name"), labels=scoped.get("labels"))
 
     def matches(event: DurablyEvent) -> bool:

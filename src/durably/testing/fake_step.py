@@ -18,6 +18,7 @@ from durably.core.logs import LogData, LogLevel
 from durably.core.runs import ProgressData
 from durably.engine.abort import AbortController, AbortSignal
 from durably.engine.execution import Execution, describe
+from durably.engine.progress import progress_of
 from durably.engine.step_context import StepContext, SyncStepContext
 from durably.engine.step_types import result_codec, takes_signal
 
@@ -93,13 +94,14 @@ class _Recorder:
             _current_step.reset(token)
 
     def complete(self, name: str, codec: Codec[Any] | None, value: Any) -> Any:
-        """Record a result; what could not be stored is refused as in production."""
+        """Record a result as a real step returns it; what could not be stored is refused as in production."""
         what = f"result of step {name!r}"
         with self.performing(name):
             if codec is None:
                 encode_json(value, what)
             elif value is not None:
-                codec.encode(codec.validate(value, what), what)
+                value = codec.validate(value, what)
+                codec.encode(value, what)
         self._completed[name] = value
         self.calls.append(FakeStepCall(name, "completed", output=value))
         return value
@@ -148,8 +150,10 @@ class _FakeContext:
         self._recorder.signal.throw_if_aborted()
 
     def progress(self, current: float, total: float | None = None, message: str | None = None) -> None:
-        """Remember the progress."""
-        self._recorder.progress_reports.append(ProgressData(current, total, message))
+        """Remember the progress as it would be stored; what is no finite number is ignored."""
+        data = progress_of(current, total, message)
+        if data is not None:
+            self._recorder.progress_reports.append(data)
 
     @property
     def calls(self) -> list[FakeStepCall]:

@@ -8,17 +8,23 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from durably.core.clock import to_text
-from durably.core.errors import ConflictError, DurablyError
+from durably.core.errors import DurablyError
 from durably.core.event_codec import encode_events
-from durably.core.events import DurablyEvent, RunTriggerEvent
 from durably.core.runs import TriggerResult
 from durably.core.store import NewRun
 from durably.stores.libsql import statements as sql
 from durably.stores.libsql.hrana import Rows, Statement
 from durably.stores.libsql.unit import Unit
 from durably.stores.sql import sqlite_queries as queries
-from durably.stores.sql.rows import labels_to_text, result_from_row, row_of_new, run_from_new
-from durably.stores.sql.rules import may_coalesce
+from durably.stores.sql.rows import (
+    labels_to_text,
+    result_from_row,
+    row_of_new,
+    run_from_new,
+    run_from_row,
+    trigger_event,
+)
+from durably.stores.sql.rules import may_coalesce, pending_conflict
 
 _KEYED_STATEMENTS: Final = 6
 
@@ -55,7 +61,7 @@ def enqueue(origin: str, runs: Sequence[NewRun]) -> Unit[list[TriggerResult[Any]
         part = next((part for part in reversed(parts) if part.start <= position), None)
         if part is None or not part.is_keyed or not (waiting := rows[part.start + 1]):
             return None
-        return _conflict(part.runs[0], waiting)
+        return pending_conflict(run_from_row(waiting[0]))
 
     # Several runs are undone together when one of them meets a waiting run of its key.
     return Unit(statements, result, alone=not is_single and any(map(has_key, runs)), refused=refused)
@@ -89,15 +95,14 @@ def _store(origin: str, runs: Sequence[NewRun]) -> list[Statement]:
     return [
         Statement(sql.INSERT_RUNS, (stored,)),
         Statement(sql.INSERT_LABELS, (_labels(runs),)),
-        Statement(sql.INSERT_EVENTS, (origin, encode_events([_triggered(new) for new in runs])), tells=True),
+        Statement(sql.INSERT_EVENTS, (origin, _triggered(runs)), tells=True),
     ]
 
 
 def _store_keyed(origin: str, new: NewRun, *, is_single: bool) -> list[Statement]:
     idempotency = (new.job_name, new.idempotency_key)
     concurrency = (new.job_name, new.concurrency_key)
-    run_id, job_name, input_json, *rest = row_of_new(new)
-    values = (run_id, job_name, input_json, *rest)
+    values = row_of_new(new)
     if is_single or new.coalesce:
         insert = Statement(sql.INSERT_UNLESS_KEYS_TAKEN, (*values, *idempotency, *concurrency, new.only_into))
     else:
@@ -110,7 +115,7 @@ def _store_keyed(origin: str, new: NewRun, *, is_single: bool) -> list[Statement
         Statement(queries.PENDING_BY_CONCURRENCY_KEY, concurrency),
         insert,
         Statement(sql.INSERT_LABELS, (_labels([new]),)),
-        Statement(sql.TELL_TRIGGERED, (origin, encode_events([_triggered(new)]), new.id), tells=True),
+        Statement(sql.TELL_TRIGGERED, (origin, _triggered([new]), new.id), tells=True),
         Statement(sql.TELL_COALESCED, (origin, *skipped, *coalesced), tells=True),
     ]
 
@@ -123,29 +128,11 @@ def _found(new: NewRun, rows: list[Rows]) -> TriggerResult[Any]:
         return run_from_new(new)
     if may_coalesce(new, waiting[0][0]):
         return result_from_row(waiting[0], "coalesced")
-    raise _conflict(new, waiting)
+    raise pending_conflict(run_from_row(waiting[0]))
 
 
-def _conflict(new: NewRun, waiting: Rows) -> ConflictError:
-    key = json.dumps(new.concurrency_key, ensure_ascii=False)
-    return ConflictError(
-        f'A pending run already exists for concurrency key {key} in job "{new.job_name}". '
-        'Use coalesce="skip" to return the existing run instead.',
-        operation="trigger",
-        run_id=waiting[0][0],
-        job_name=new.job_name,
-        concurrency_key=new.concurrency_key,
-    )
-
-
-def _triggered(new: NewRun) -> DurablyEvent:
-    return RunTriggerEvent(
-        timestamp=new.created_at,
-        run_id=new.id,
-        job_name=new.job_name,
-        labels=new.labels,
-        input_json=new.input_json,
-    )
+def _triggered(runs: Sequence[NewRun]) -> str:
+    return encode_events([trigger_event(new, new.created_at) for new in runs])
 
 
 def _labels(runs: Sequence[NewRun]) -> str:

@@ -1,7 +1,7 @@
 """The SQL that writes over the network.
 
 Nothing can be decided between two statements here, so each carries its own condition, and what it did is
-read from what it returns. The server's clock is the only one: `NOW` and `later`.
+read from what it returns. The server's clock is the only one that decides: `NOW` and `later`.
 """
 
 from typing import Final

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -12,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 from durably.core.errors import StoreError
 from durably.core.event_codec import decode_events
-from durably.core.events import DurablyEvent, RunProgressEvent
+from durably.core.events import DurablyEvent
 from durably.core.leases import Claim
 from durably.core.logs import Log
 from durably.core.outcomes import Completed, Failed
@@ -33,7 +32,7 @@ from durably.stores.libsql.renewer import LibsqlLeaseRenewer
 from durably.stores.libsql.unit import Part, Unit
 from durably.stores.libsql.writes import Writes, append_logs, trim_events
 from durably.stores.sql import sqlite_queries as queries
-from durably.stores.sql.rows import log_from_row, run_from_row, step_from_row
+from durably.stores.sql.rows import latest_progress, log_from_row, run_from_row, step_from_row
 
 T = TypeVar("T")
 
@@ -219,7 +218,7 @@ class LibsqlStore:
             self._events.follow(sink, changed, newest)
             return newest
 
-        return _end_of(await self._write(Unit([Statement(queries.LAST_EVENT_ROW)], begin)))
+        return Position.behind(await self._write(Unit([Statement(queries.LAST_EVENT_ROW)], begin)))
 
     def unfollow(self) -> None:
         """Stop calling the sink."""
@@ -243,21 +242,17 @@ class LibsqlStore:
         """Return a run, its latest progress included, and the position up to which that is the truth."""
         ((row, *columns),) = await self._read(sql.RUN_AND_LAST_EVENT_ROW, run_id)
         if columns[0] is None:
-            return None, _end_of(row)
+            return None, Position.behind(row)
         run = run_from_row(columns)
         if run.status is RunStatus.LEASED and (progress := await self._latest_progress(run_id, row)):
             run = replace(run, progress=progress)
-        return run, _end_of(row)
+        return run, Position.behind(row)
 
     # --- asking ------------------------------------------------------------------------------------
 
     async def _latest_progress(self, run_id: str, row: int) -> ProgressData | None:
-        # The stored progress is written a few times a second only; the log knows what came since.
-        for _, text in await self._read(queries.RECENT_EVENTS_OF_RUN, row, row, run_id):
-            for event in reversed(decode_events(text)):
-                if isinstance(event, RunProgressEvent) and event.run_id == run_id:
-                    return event.progress
-        return None
+        recent = await self._read(queries.RECENT_EVENTS_OF_RUN, row, row, run_id)
+        return latest_progress((text for _, text in recent), run_id)
 
     def _enqueue_unkeyed(self, orders: Sequence[Sequence[NewRun]]) -> Unit[list[list[TriggerResult[Any]]]]:
         return enqueue_unkeyed(self._events.origin, orders)
@@ -290,8 +285,3 @@ class LibsqlStore:
             self._writer.forget_loop()
             self._events.unfollow()
         self._loop = loop
-
-
-def _end_of(row: int) -> Position:
-    # Behind every event of the row: a position is "up to here".
-    return Position(row, sys.maxsize)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 from durably.core.clock import from_text, to_text
-from durably.core.errors import ConflictError, NotFoundError
+from durably.core.errors import NotFoundError
 from durably.core.event_codec import encode_events
 from durably.core.events import DurablyEvent
 from durably.core.leases import Claim
@@ -21,8 +21,7 @@ from durably.stores.libsql.ranges import oldest_waiting
 from durably.stores.libsql.unit import Unit
 from durably.stores.sql import sqlite_queries as queries
 from durably.stores.sql.rows import run_from_row
-
-EXPIRED_AND_REPLACED: Final = "Lease expired; pending run already exists"
+from durably.stores.sql.rules import EXPIRED_AND_REPLACED, cancel_conflict, delete_conflict
 
 
 class Writes:
@@ -88,9 +87,7 @@ class Writes:
         def result(rows: list[Rows]) -> Run[Any]:
             found = _must_find(rows[0], run_id)
             if not rows[-1]:
-                already = "already " if found.status == "cancelled" else ""
-                message = f"Cannot cancel {already}{found.status} run: {run_id}"
-                raise ConflictError(message, operation="cancel", run_id=run_id)
+                raise cancel_conflict(found)
             return run_from_row(rows[-1][0])
 
         return Unit(statements, result)
@@ -107,8 +104,7 @@ class Writes:
         def result(rows: list[Rows]) -> None:
             found = _must_find(rows[0], run_id)
             if not rows[-1]:
-                message = f"Cannot delete {found.status} run: {run_id}"
-                raise ConflictError(message, operation="delete", run_id=run_id)
+                raise delete_conflict(found)
 
         return Unit(statements, result)
 

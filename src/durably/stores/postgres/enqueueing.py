@@ -7,24 +7,17 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from durably.core.events import RunCoalescedEvent, RunTriggerEvent
+from durably.core.events import RunCoalescedEvent
 from durably.core.runs import Disposition, Run, RunStatus, TriggerResult
 from durably.core.store import NewRun
 from durably.stores.postgres.batch import Batch
-from durably.stores.sql.rows import run_from_new
+from durably.stores.sql.rows import run_from_new, trigger_event
 from durably.stores.sql.rules import may_coalesce, pending_conflict
 
 
 def is_keyed(new: NewRun) -> bool:
     """Tell whether another run may stand for a new one."""
     return new.idempotency_key is not None or new.concurrency_key is not None
-
-
-def trigger_event(new: NewRun, now: datetime) -> RunTriggerEvent:
-    """Return what tells of a new run."""
-    return RunTriggerEvent(
-        timestamp=now, run_id=new.id, job_name=new.job_name, labels=new.labels, input_json=new.input_json
-    )
 
 
 def keys_of(runs: Sequence[NewRun]) -> tuple[list[str], list[str], list[str], list[str], list[str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
@@ -12,7 +11,6 @@ from typing import Any, Final
 
 from durably.core.clock import Clock, to_text
 from durably.core.errors import StoreError
-from durably.core.event_codec import decode_events
 from durably.core.events import DurablyEvent, LogWriteEvent, RunProgressEvent
 from durably.core.leases import Claim
 from durably.core.logs import Log
@@ -24,7 +22,7 @@ from durably.stores.postgres import schema
 from durably.stores.postgres import statements as sql
 from durably.stores.postgres.batch import Batch
 from durably.stores.postgres.connections import Pool, Server, close
-from durably.stores.postgres.enqueueing import is_keyed, trigger_event
+from durably.stores.postgres.enqueueing import is_keyed
 from durably.stores.postgres.event_log import EventLog
 from durably.stores.postgres.group_commit import GroupCommit, is_duplicate
 from durably.stores.postgres.hints import Hints
@@ -33,7 +31,14 @@ from durably.stores.postgres.marks import Marks
 from durably.stores.postgres.options import PostgresOptions
 from durably.stores.postgres.renewer import PostgresLeaseRenewer
 from durably.stores.postgres.writes import Writes
-from durably.stores.sql.rows import log_from_row, run_from_new, run_from_row, step_from_row
+from durably.stores.sql.rows import (
+    latest_progress,
+    log_from_row,
+    run_from_new,
+    run_from_row,
+    step_from_row,
+    trigger_event,
+)
 
 _CONNECTIONS_OF_THEIR_OWN: Final = 3
 _FLUSH_SECONDS: Final = 0.01
@@ -233,7 +238,7 @@ class PostgresStore:
 
     async def follow(self, sink: Sink, changed: Callable[[], None], is_heard: Callable[[], bool]) -> Position:
         """Call `sink` with every event after the returned position, once it is in the log, in its order."""
-        return _end_of(await self._events.follow(sink, changed, is_heard))
+        return Position.behind(await self._events.follow(sink, changed, is_heard))
 
     def unfollow(self) -> None:
         """Stop calling the sink."""
@@ -249,7 +254,7 @@ class PostgresStore:
         if run is not None and run.status is RunStatus.LEASED:
             progress = await self._latest_progress(run_id, row)
             run = run if progress is None else replace(run, progress=progress)
-        return run, _end_of(row)
+        return run, Position.behind(row)
 
     async def _exact_snapshot(self, run_id: str) -> tuple[Run[Any] | None, int]:
         deadline = time.monotonic() + _SNAPSHOT_SECONDS
@@ -268,12 +273,8 @@ class PostgresStore:
             await asyncio.sleep(_SNAPSHOT_PAUSE_SECONDS)
 
     async def _latest_progress(self, run_id: str, row: int) -> ProgressData | None:
-        # The stored progress is written a few times a second only; the log knows what came since.
-        for recent in await self._pool.fetch(sql.RECENT_EVENTS_OF_RUN, run_id, row):
-            for event in reversed(decode_events(recent["events"])):
-                if isinstance(event, RunProgressEvent) and event.run_id == run_id:
-                    return event.progress
-        return None
+        recent = await self._pool.fetch(sql.RECENT_EVENTS_OF_RUN, run_id, row)
+        return latest_progress((each["events"] for each in recent), run_id)
 
     def _flush_announced(self) -> None:
         self._flush = None
@@ -284,8 +285,3 @@ class PostgresStore:
         if self._flush is not None:
             self._flush.cancel()
             self._flush = None
-
-
-def _end_of(row: int) -> Position:
-    # Behind every event of the row: a position is "up to here".
-    return Position(row, sys.maxsize)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 from durably.core.clock import from_text, to_text
+from durably.core.event_codec import decode_events
+from durably.core.events import RunProgressEvent, RunTriggerEvent
 from durably.core.json_values import decode_json, decode_stored, encode_json
 from durably.core.logs import Log
 from durably.core.runs import Disposition, ProgressData, Run, RunStatus, TriggerResult
@@ -134,6 +137,25 @@ def progress_from_text(text: str | None) -> ProgressData | None:
     if not isinstance(stored, dict) or "current" not in stored:
         return None
     return ProgressData(stored["current"], stored.get("total"), stored.get("message"))
+
+
+def latest_progress(rows_of_events: Iterable[str], run_id: str) -> ProgressData | None:
+    """Return what a run told last in rows of the event log, newest first.
+
+    The stored progress is written a few times a second only; the log knows what came since.
+    """
+    for text in rows_of_events:
+        for event in reversed(decode_events(text)):
+            if isinstance(event, RunProgressEvent) and event.run_id == run_id:
+                return event.progress
+    return None
+
+
+def trigger_event(new: NewRun, at: datetime) -> RunTriggerEvent:
+    """Return what tells of a new run."""
+    return RunTriggerEvent(
+        timestamp=at, run_id=new.id, job_name=new.job_name, labels=new.labels, input_json=new.input_json
+    )
 
 
 def row_of_new(new: NewRun) -> tuple[Any, ...]:

@@ -21,6 +21,9 @@ _OPTIONS: Final = {"synchronous": ("full", "normal"), "commit": ("auto", "in-pla
 _BUSY_SECONDS: Final = 10.0
 _CACHED_STATEMENTS: Final = 256
 
+_OLDEST: Final = "3.9"
+_NEEDED: Final = "SELECT 1 FROM json_each('[]')"
+
 _UNAVAILABLE: Final = {
     sqlite3.SQLITE_BUSY: "is locked by another process; it was tried for {seconds:.0f} s",
     sqlite3.SQLITE_LOCKED: "is locked by another connection of this process",
@@ -143,6 +146,14 @@ class Database:
         return StoreError(f"{self.name} {_UNUSABLE.get(code, 'failed')} ({error})")
 
     def _prepare(self, connection: sqlite3.Connection, *, writes: bool) -> None:
+        try:
+            connection.execute(_NEEDED)
+        except sqlite3.OperationalError as error:
+            # Asked for in place of the number: before 3.38 the JSON functions could be left out.
+            raise StoreError(
+                f"{self.name} cannot be used: this Python has SQLite {sqlite3.sqlite_version}, and durably needs "
+                f"{_OLDEST} or newer with JSON functions; use a Python that has one ({error})"
+            ) from error
         if self.in_memory:
             return
         if sys.platform == "emscripten":

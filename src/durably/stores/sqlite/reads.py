@@ -8,14 +8,12 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Any, Final
 
-from durably.core.event_codec import decode_events
-from durably.core.events import RunProgressEvent
 from durably.core.logs import Log
 from durably.core.runs import ProgressData, Run, RunStatus
 from durably.core.steps import Step
 from durably.core.store import RunQuery
 from durably.stores.sql import sqlite_queries as queries
-from durably.stores.sql.rows import log_from_row, run_from_row, step_from_row
+from durably.stores.sql.rows import latest_progress, log_from_row, run_from_row, step_from_row
 from durably.stores.sqlite import statements as sql
 
 _MOST_COUNTED: Final = 10_000
@@ -77,16 +75,8 @@ def snapshot(connection: sqlite3.Connection, run_id: str) -> tuple[Run[Any] | No
         (row,) = connection.execute(queries.LAST_EVENT_ROW).fetchone()
         progress = None
         if run is not None and run.status is RunStatus.LEASED:
-            progress = _latest_progress(connection, run_id, row)
+            recent = connection.execute(queries.RECENT_EVENTS_OF_RUN, (row, row, run_id))
+            progress = latest_progress((text for _, text in recent), run_id)
     finally:
         connection.execute("COMMIT")
     return run, row, progress
-
-
-def _latest_progress(connection: sqlite3.Connection, run_id: str, row: int) -> ProgressData | None:
-    # The stored progress is written a few times a second only; the log knows what came since.
-    for _, text in connection.execute(queries.RECENT_EVENTS_OF_RUN, (row, row, run_id)):
-        for event in reversed(decode_events(text)):
-            if isinstance(event, RunProgressEvent) and event.run_id == run_id:
-                return event.progress
-    return None

@@ -215,7 +215,7 @@ class SqliteStore:
     async def follow(self, sink: Sink, changed: Callable[[], None], is_heard: Callable[[], bool]) -> Position:
         """Call `sink` with every event after the returned position, once it is in the log, in its order."""
         watch = not self._is_single
-        return _end_of(self._read_here(lambda _: self._events.follow(sink, changed, is_heard, watch=watch)))
+        return Position.behind(self._read_here(lambda _: self._events.follow(sink, changed, is_heard, watch=watch)))
 
     def unfollow(self) -> None:
         """Stop calling the sink."""
@@ -230,7 +230,7 @@ class SqliteStore:
         run, row, progress = self._read_here(lambda connection: reads.snapshot(connection, run_id))
         if run is not None and progress is not None:
             run = replace(run, progress=progress)
-        return run, _end_of(row)
+        return run, Position.behind(row)
 
     # --- connections -------------------------------------------------------------------------------
 
@@ -339,8 +339,3 @@ class SqliteStore:
         self._database.check_file()
         with self._database.errors(), closing(self._database.connect(writes=True)) as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-
-
-def _end_of(row: int) -> Position:
-    # Behind every event of the row: a position is "up to here".
-    return Position(row, sys.maxsize)

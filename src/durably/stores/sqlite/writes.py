@@ -16,7 +16,6 @@ from durably.core.events import (
     RunDeleteEvent,
     RunFailEvent,
     RunLeasedEvent,
-    RunTriggerEvent,
 )
 from durably.core.json_values import as_json
 from durably.core.leases import Claim
@@ -25,7 +24,14 @@ from durably.core.outcomes import Completed, Failed
 from durably.core.runs import ALLOWED_FROM, Run, TriggerResult
 from durably.core.store import Claimed, NewRun, StepRecord
 from durably.stores.sql import sqlite_queries as queries
-from durably.stores.sql.rows import labels_from_text, result_from_row, row_of_new, run_from_new, run_from_row
+from durably.stores.sql.rows import (
+    labels_from_text,
+    result_from_row,
+    row_of_new,
+    run_from_new,
+    run_from_row,
+    trigger_event,
+)
 from durably.stores.sql.rules import (
     EXPIRED_AND_REPLACED,
     cancel_conflict,
@@ -62,16 +68,7 @@ def _insert(transaction: Transaction, runs: Sequence[NewRun]) -> None:
     labels = [(new.id, key, value) for new in runs for key, value in new.labels.items()]
     if labels:
         transaction.connection.executemany(sql.INSERT_LABEL, labels)
-    transaction.events.extend(
-        RunTriggerEvent(
-            timestamp=transaction.instant,
-            run_id=new.id,
-            job_name=new.job_name,
-            labels=new.labels,
-            input_json=new.input_json,
-        )
-        for new in runs
-    )
+    transaction.events.extend(trigger_event(new, transaction.instant) for new in runs)
 
 
 def _find_existing(transaction: Transaction, new: NewRun) -> TriggerResult[Any] | None:

@@ -1,0 +1,59 @@
+"""What an instance asks of its plugins once they are installed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final
+
+from durably.core.errors import StoreUnavailableError
+from durably.engine.retrying import pauses
+
+_FLUSH_SECONDS: Final = 10.0
+_SHORTEST_FLUSH_SECONDS: Final = 1.0
+
+log = logging.getLogger("durably")
+
+
+class InstalledPlugins:
+    """The plugins of one instance, in the order in which they were installed."""
+
+    def __init__(self) -> None:
+        self._plugins: list[object] = []
+
+    def add(self, plugin: object) -> None:
+        """Take a plugin that has been installed."""
+        self._plugins.append(plugin)
+
+    async def flush(self) -> None:
+        """Return when all have done what they hold back. Raises `StoreUnavailableError`."""
+        for plugin in self._plugins:
+            flush = getattr(plugin, "flush", None)
+            if flush is not None:
+                await flush()
+
+    async def flush_within(self, seconds: float | None) -> None:
+        """Flush, again and again while the database is away, but not for longer than a stop may take.
+
+        `seconds` is what is left of the time for it, None when it has no limit of its own.
+        """
+        deadline = asyncio.timeout(_FLUSH_SECONDS if seconds is None else max(seconds, _SHORTEST_FLUSH_SECONDS))
+        waits = pauses()
+        try:
+            async with deadline:
+                while True:
+                    try:
+                        return await self.flush()
+                    except StoreUnavailableError:
+                        await asyncio.sleep(next(waits))
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            log.warning("stopped before every plugin had stored what it holds: the database did not take it in time")
+
+    def close(self) -> None:
+        """Let all give up what they still hold."""
+        for plugin in self._plugins:
+            close = getattr(plugin, "close", None)
+            if close is not None:
+                close()
