@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from durably.core.errors import ValidationError
 from durably.core.json_values import is_storable
+from durably.core.names import checked_name
 
 Seconds = float | int | timedelta
 
@@ -137,9 +138,7 @@ def checked_run_id(value: Any) -> str:
 
 def checked_worker_id(value: Any) -> str:
     """Return a name for a worker. Raises `ValidationError` unless it is text that is not empty."""
-    if not isinstance(value, str) or not value or not is_storable(value):
-        raise refuse("worker_id", value, "text (without NUL) that is not empty")
-    return value
+    return checked_name("worker_id", value, field="worker_id")
 
 
 def refuse(name: str, value: object, allowed: str) -> ValidationError:

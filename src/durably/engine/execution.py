@@ -32,11 +32,11 @@ from durably.core.json_values import (
     decode_checked,
     encode_json,
     encode_leniently,
-    is_storable,
     storable,
     text_of,
 )
 from durably.core.logs import LogLevel
+from durably.core.names import checked_name
 from durably.core.runs import RunStatus
 from durably.core.store import StepRecord, Store
 from durably.core.ulid import new_ulid
@@ -153,10 +153,7 @@ class Execution:
     async def begin_step(self, name: str, function: Callable[..., Any], returns: Any) -> Replayed | StartedStep:
         """Return the stored result of a step, or note that it starts."""
         self._check_held()
-        if not isinstance(name, str) or not name or not is_storable(name):
-            raise ValidationError(
-                f"Invalid step name {name!r}: must be text (without NUL) that is not empty", field="name", value=name
-            )
+        checked_name("step name", name, field="name")
         codec = result_codec(function, returns)
         if name in self._running and _current_step.get() == (self, name):
             raise ValidationError(
