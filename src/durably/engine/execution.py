@@ -46,6 +46,7 @@ from durably.engine.interruption import Interruption
 from durably.engine.leases import HeldLease
 from durably.engine.progress import ProgressKeeper
 from durably.engine.retrying import pauses, while_allowed
+from durably.engine.running_steps import RunningSteps
 from durably.engine.step_types import result_codec, takes_signal
 from durably.engine.threads import Threads
 
@@ -98,7 +99,7 @@ class Execution:
         self._about: dict[str, Any] = {"run_id": self.run.id, "job_name": self.run.job_name, "labels": self.run.labels}
         self._checkpoints = checkpoints
         self._used: set[str] = set()
-        self._running: dict[str, asyncio.Future[None] | None] = {}
+        self._running = RunningSteps(self.loop)
         self._next_index = 0
         self._interruption = Interruption(self.signal, self.loop, lease.tasks)
         self.progress: Final = ProgressKeeper(lease, self._about, store, hub, clock)
@@ -155,14 +156,10 @@ class Execution:
         self._check_held()
         checked_name("step name", name, field="name")
         codec = result_codec(function, returns)
-        if name in self._running and _current_step.get() == (self, name):
-            raise ValidationError(
-                f"Invalid step name {name!r}: the step of this name runs around it and would wait for itself",
-                field="name",
-                value=name,
-            )
+        current = _current_step.get()
+        outer = current[1] if current is not None and current[0] is self else None
         while name in self._running:
-            await self._wait_for_other(name)
+            await self._running.wait_for(name, outer)
             self._check_held()
         if name in self._used:
             return await self._replay_again(name, codec)
@@ -171,7 +168,7 @@ class Execution:
         if name in self._checkpoints:
             self._used.add(name)
             return Replayed(_decoded(name, self._checkpoints.pop(name), codec))
-        self._running[name] = None
+        self._running.begin(name, outer)
         started_at = self._clock.now()
         self._hub.announce(StepStartEvent(timestamp=started_at, **self._about, step_name=name, step_index=index))
         return StartedStep(name, index, codec, started_at, self._clock.monotonic())
@@ -198,7 +195,7 @@ class Execution:
             await self._record(self._step_record(step, now, output_json=output_json), event)
             self._used.add(step.name)
         finally:
-            self._ended(step.name)
+            self._running.end(step.name)
         self._end_if_aborted()
         return value
 
@@ -208,7 +205,7 @@ class Execution:
             raise self._cancelled(step) from error
         if not isinstance(error, Exception):
             # The process or the worker is being ended; the step did not fail, it will be run again.
-            self._ended(step.name)
+            self._running.end(step.name)
             return
         self.failed_step = (error, step.name)
         now, message = self._clock.now(), describe(error)
@@ -216,7 +213,7 @@ class Execution:
         try:
             await self._record(self._step_record(step, now, error=message), event)
         finally:
-            self._ended(step.name)
+            self._running.end(step.name)
         self._end_if_aborted()
 
     def _end_if_aborted(self) -> None:
@@ -270,23 +267,12 @@ class Execution:
         self.lease.check_held()
 
     def _cancelled(self, step: StartedStep) -> DurablyError:
-        self._ended(step.name)
+        self._running.end(step.name)
         if self.signal.reason == "cancelled":
             self._hub.announce(
                 StepCancelEvent(timestamp=self._clock.now(), **self._about, step_name=step.name, step_index=step.index)
             )
         return self.signal.error()
-
-    def _ended(self, name: str) -> None:
-        waiting = self._running.pop(name, None)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(None)
-
-    async def _wait_for_other(self, name: str) -> None:
-        waiting = self._running[name]
-        if waiting is None:
-            waiting = self._running[name] = self.loop.create_future()
-        await asyncio.wait([waiting])
 
     async def _replay_again(self, name: str, codec: Codec[Any] | None) -> Replayed:
         message = (
