@@ -304,6 +304,9 @@ class TestTrouble:
         assert found is not None
         assert found.status in ("leased", "pending")
         assert events.of("run:fail", "run:complete") == []
+        (told,) = events.of("worker:error")
+        assert told.run_id == run.id
+        assert "damaged" in told.error
         clock.advance(minutes=1)
         assert await durably.process_one()
         assert (await durably.wait_for_run(run.id, timeout=PATIENCE_SECONDS)).output == 1

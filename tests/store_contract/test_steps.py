@@ -597,6 +597,67 @@ class TestDuplicateNames:
         assert result.output == ["ValueError('first')", "second"]
 
 
+class TestGivenUpSteps:
+    """S2, S3: a step that the job gives up while its result is being committed."""
+
+    async def test_a_step_whose_result_was_stored_is_not_executed_again(self, open_durably: OpenDurably) -> None:
+        """The commit goes on, and the next use of the name has its result."""
+        executed: list[int] = []
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> Any:
+            async def work() -> int:
+                executed.append(len(executed))
+                # The next turn of the loop finds the result on its way to the database.
+                asyncio.get_running_loop().call_soon(first.cancel)
+                return len(executed)
+
+            first = asyncio.create_task(step.run("work", work))
+            await asyncio.wait([first])
+            again = await asyncio.gather(step.run("work", work), step.run("work", work))
+            return [first.cancelled(), *again]
+
+        durably = await open_durably(job, preserve_steps=True)
+        events = Events(durably)
+        run = await durably.jobs.job.trigger(None)
+        await durably.process_one()
+
+        assert (await durably.wait_for_run(run.id, timeout=PATIENCE_SECONDS)).output == [True, 1, 1]
+        assert executed == [0]
+        assert [step.name for step in await durably.get_steps(run.id)] == ["work"]
+        assert len(events.of("step:start")) == len(events.of("step:complete")) == 1
+
+    async def test_a_step_whose_result_was_not_stored_is_executed_again(
+        self, open_durably: OpenDurably, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whether it was is asked of the database."""
+        executed: list[int] = []
+        away = Gate()
+
+        async def never(*args: Any) -> bool:
+            monkeypatch.undo()
+            await away.pass_through()
+            raise AssertionError
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> Any:
+            async def work() -> int:
+                executed.append(len(executed))
+                return len(executed)
+
+            monkeypatch.setattr(durably.storage, "record_step", never)
+            first = asyncio.create_task(step.run("work", work))
+            await away.reached()
+            first.cancel()
+            await asyncio.wait([first])
+            return await step.run("work", work)
+
+        durably = await open_durably(job)
+        run = await durably.jobs.job.trigger(None)
+        await durably.process_one()
+        assert (await durably.wait_for_run(run.id, timeout=PATIENCE_SECONDS)).output == 2
+
+
 class TestStepsThatWait:
     """S2: a second use of a name waits for the first; where that would be for ever it is refused."""
 

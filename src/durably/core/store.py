@@ -222,8 +222,8 @@ class Store(Protocol):
         """
         ...
 
-    async def save_progress(self, claim: Claim, progress_json: str) -> bool:
-        """Fenced: store the latest progress."""
+    async def save_progress(self, claim: Claim, progress_json: str | None) -> bool:
+        """Fenced: store the latest progress, if there is any, after every write that was asked for before."""
         ...
 
     async def finish(

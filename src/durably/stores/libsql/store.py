@@ -165,8 +165,8 @@ class LibsqlStore:
         # Refused, or done the first time, when the answer was lost on the way.
         return bool(await self._read(sql.STEP_IS_STORED, step.id))
 
-    async def save_progress(self, claim: Claim, progress_json: str) -> bool:
-        """Fenced: store the latest progress."""
+    async def save_progress(self, claim: Claim, progress_json: str | None) -> bool:
+        """Fenced: store the latest progress, after every write that was asked for before."""
         return await self._write(save_progress(claim, progress_json))
 
     async def finish(

@@ -80,7 +80,7 @@ class Batch:
         )
         self.told.append(event)
 
-    def add_progress(self, claim: Claim, progress: str) -> None:
+    def add_progress(self, claim: Claim, progress: str | None) -> None:
         """Store the latest progress."""
         self._change(claim, progress)
 

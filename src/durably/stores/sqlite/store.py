@@ -162,8 +162,8 @@ class SqliteStore:
         """Fenced: store a finished step, and the latest progress where it is not stored yet."""
         return self._write(lambda transaction: writes.record_step(transaction, claim, step, progress_json, event))
 
-    async def save_progress(self, claim: Claim, progress_json: str) -> bool:
-        """Fenced: store the latest progress."""
+    async def save_progress(self, claim: Claim, progress_json: str | None) -> bool:
+        """Fenced: store the latest progress, after every write that was asked for before."""
         return await self._write(lambda transaction: writes.save_progress(transaction, claim, progress_json))
 
     async def finish(
