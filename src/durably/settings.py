@@ -89,8 +89,10 @@ def positive_seconds(name: str, value: Any) -> float:
 
 def waiting_seconds(name: str, value: Any) -> float | None:
     """Return how long to wait, in seconds; None is for ever. Raises `ValidationError` for less than 0."""
-    if value is None or (value == 0 and not isinstance(value, bool)):
-        return value if value is None else 0.0
+    if value is None:
+        return None
+    if value in (0, timedelta(0)) and not isinstance(value, bool):
+        return 0.0
     return positive_seconds(name, value)
 
 
