@@ -16,7 +16,7 @@ LONGEST = 1_024
 
 def random_text(length: int) -> str:
     """Return text that no database can compress, the same one each time."""
-    return "".join(random.Random(length).choices(string.ascii_letters + string.digits, k=length))  # noqa: S311 - no secret
+    return "".join(random.Random(length).choices(string.ascii_letters + string.digits, k=length))
 
 
 def job_with_step(name: str, step_name: str) -> JobDefinition[Any, Any]:
@@ -82,5 +82,5 @@ async def test_a_step_name_that_is_too_long_fails_the_run(open_durably: OpenDura
 
 def test_a_job_name_that_is_too_long_is_refused() -> None:
     """R6: it stands in the same index as the key."""
-    with pytest.raises(ValidationError, match="^Invalid job name .* at most 1,024 are allowed"):
+    with pytest.raises(ValidationError, match=r"^Invalid job name .* at most 1,024 are allowed"):
         job_with_step(random_text(LONGEST + 1), "step")

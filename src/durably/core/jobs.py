@@ -120,8 +120,8 @@ def define_job(
 
     `name` is what the runs are stored under: renaming the function does not orphan them. `input` and
     `output` are types that Pydantic can validate and default to the function's annotations; without an
-    output type any JSON value is stored unchecked. Raises `ValidationError` for an empty name or one of more than 1,024 bytes, a function
-    that does not take `(step, input)`, or a type that Pydantic cannot validate.
+    output type any JSON value is stored unchecked. Raises `ValidationError` for a name that is empty or has more
+    than 1,024 bytes, a function that does not take `(step, input)`, or a type that Pydantic cannot validate.
 
     >>> @define_job(name="greet")
     ... async def greet(step: StepContext, input: str) -> str:

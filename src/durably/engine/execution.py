@@ -23,7 +23,6 @@ from durably.core.errors import (
     LeaseLostError,
     StoreError,
     StoreUnavailableError,
-    ValidationError,
 )
 from durably.core.events import (
     LogWriteEvent,
@@ -269,8 +268,8 @@ class Execution:
             except StoreError as error:
                 self.store_error = error
                 self._tell(
-                    f"run {self.run.id} of job {self.run.job_name!r} stops here, and is executed again when its lease has "
-                    f"ended, because it cannot be written: {error}"
+                    f"run {self.run.id} of job {self.run.job_name!r} stops here, and is executed again when its lease "
+                    f"has ended, because it cannot be written: {error}"
                 )
                 raise
             waits = waits or pauses()
