@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
@@ -36,6 +37,8 @@ from durably.stores.sql import sqlite_queries as queries
 from durably.stores.sql.rows import log_from_row, run_from_row, step_from_row
 
 T = TypeVar("T")
+
+log = logging.getLogger("durably.libsql")
 
 _EVENTS_KEPT_FOR: Final = timedelta(minutes=10)
 _EVENT_ROWS_KEPT: Final = 100_000
@@ -81,6 +84,9 @@ class LibsqlStore:
         self._events.stop_polling()
         try:
             await self._writer.close()
+        except StoreError as error:
+            # Every acknowledged write is stored; what is lost are announcements like a last log line's.
+            log.warning("the last events could not be written: %s", error)
         finally:
             self._events.unfollow()
             await self._client.close()
