@@ -354,6 +354,48 @@ class TestTrouble:
         assert "1 log lines were dropped" in caplog.text
 
 
+class TestStopping:
+    async def test_a_stop_with_a_time_limit_does_not_wait_for_maintenance(
+        self, open_durably: OpenDurably, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """W4: a purge of many thousand runs must not keep a process that is in a hurry."""
+        gate = Gate()
+
+        async def purge_for_hours(*args: Any) -> int:
+            await gate.pass_through()
+            return 0
+
+        durably = await open_durably(job, retain_runs="1h")
+        monkeypatch.setattr(durably.storage, "purge_runs", purge_for_hours)
+        await durably.start()
+        await gate.reached()
+
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await durably.stop(timeout=0)
+
+    async def test_a_stop_without_a_time_limit_waits_for_maintenance(
+        self, open_durably: OpenDurably, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """W4: it returns when what is under way has ended."""
+        gate = Gate()
+        ended = asyncio.Event()
+
+        async def purge(*args: Any) -> int:
+            await gate.pass_through()
+            ended.set()
+            return 0
+
+        durably = await open_durably(job, retain_runs="1h")
+        monkeypatch.setattr(durably.storage, "purge_runs", purge)
+        await durably.start()
+        await gate.reached()
+        stopping = asyncio.create_task(durably.stop())
+        gate.open()
+        await stopping
+
+        assert ended.is_set()
+
+
 class TestLife:
     async def test_an_instance_is_a_context(self, database: str) -> None:
         """`init()` on entry, `stop()` and `close()` on exit."""

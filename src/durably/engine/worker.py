@@ -96,15 +96,18 @@ class Worker:
                 # Only now is it known what runs: the loop may have been claiming.
                 while self._active:
                     await asyncio.wait(self._active)
+                await _until_done(self._upkeep)
         except TimeoutError:
             log.info("stopping without waiting any longer for %d runs", len(self._active))
         if self._active:
             await self._give_up()
         await _until_done(self._loop_task)
         self._loop_task = None
-        # Looked at only now: the loop may have begun it in its last turn.
-        await _until_done(self._upkeep)
-        self._upkeep = None
+        # Looked at again: the loop may have begun it in its last turn. What it does is done whole or not at all.
+        if self._upkeep is not None:
+            self._upkeep.cancel()
+            await _until_done(self._upkeep)
+            self._upkeep = None
 
     async def process(self, worker_id: str | None, *, max_runs: int | None, until_idle: bool) -> int:
         """Execute up to `max_runs` runs; return how many. Works without `start`.
