@@ -270,7 +270,7 @@ class Store(Protocol):
         ...
 
     def unfollow(self) -> None:
-        """Stop calling the sink."""
+        """Stop calling the sink, after a last call with what has been committed here and waited for others."""
         ...
 
     async def events_after(self, position: Position, limit: int) -> LogPage:
