@@ -355,6 +355,42 @@ class TestTrouble:
 
 
 class TestStopping:
+    async def test_a_run_that_is_just_being_claimed_is_given_back(
+        self, open_durably: OpenDurably, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """W4: else it would execute on when the stop has returned, and stay leased when the process has gone."""
+        gate = Gate()
+        executing: set[Any] = set()
+
+        @define_job(name="late")
+        async def late(step: StepContext, input: Any) -> None:
+            executing.add(input)
+            try:
+                await asyncio.Event().wait()
+            finally:
+                executing.discard(input)
+
+        durably = await open_durably(late)
+        claim = durably.storage.claim
+
+        async def slow_claim(*args: Any) -> Any:
+            claimed = await claim(*args)
+            await gate.pass_through()
+            return claimed
+
+        run = await durably.jobs.late.trigger(1)
+        monkeypatch.setattr(durably.storage, "claim", slow_claim)
+        await durably.start()
+        await gate.reached()
+        stopping = asyncio.create_task(durably.stop(timeout=0))
+        # The stop has given up waiting when the claim is answered.
+        asyncio.get_running_loop().call_later(0.05, gate.open)
+        await stopping
+
+        found = await durably.get_run(run.id)
+        assert found is not None
+        assert (found.status, found.lease_owner, executing) == ("pending", None, set())
+
     async def test_a_stop_with_a_time_limit_does_not_wait_for_maintenance(
         self, open_durably: OpenDurably, monkeypatch: pytest.MonkeyPatch
     ) -> None:
