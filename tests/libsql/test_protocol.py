@@ -278,6 +278,22 @@ class TestErrors:
         with pytest.raises(StoreError, match="was closed"):
             await durably.get_runs()
 
+    async def test_an_event_that_the_server_does_not_take_holds_nothing_up(
+        self, open_durably: OpenDurably, between: Middleman, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """D5: it would go along with every write that follows, and have it refused."""
+        durably = await open_durably(echo, database=between.url)
+        between.answer = lambda request: Answer(413, "too large") if "huge" in json.dumps(request.body) else None
+        durably.storage.announce(WorkerErrorEvent(timestamp=LONG_AGO, error="huge", context="test"))
+
+        triggered = await asyncio.gather(
+            durably.jobs.echo.trigger("huge"), durably.jobs.echo.trigger("small"), return_exceptions=True
+        )
+
+        assert "takes no request of this size" in str(triggered[0])
+        assert [run.input for run in await durably.get_runs()] == ["small"]
+        assert "1 events are missing in the log of events" in caplog.text
+
     async def test_a_store_is_closed_while_its_server_is_away(
         self, open_durably: OpenDurably, between: Middleman, caplog: pytest.LogCaptureFixture
     ) -> None:

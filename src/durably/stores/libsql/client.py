@@ -21,10 +21,15 @@ _RENEWAL_TIMEOUT: Final = httpx.Timeout(5.0, connect=2.0)
 _PATH: Final = "/v2/pipeline"
 
 _TOKEN_REFUSED: Final = frozenset({401, 403})
+_TOO_LARGE: Final = 413
 _FOR_NOW: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _PASSING: Final = ("SQLITE_FULL", "SQLITE_IOERR", "STREAM_EXPIRED")
 
 NEVER_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+
+
+class RequestTooLargeError(StoreError):
+    """The server takes no request of this size; a part of it may fit."""
 
 
 class Server:
@@ -59,6 +64,8 @@ class Server:
         if status in _TOKEN_REFUSED:
             token = "the authToken" if self.address.token else "a request without authToken"
             raise StoreError(f"{name} refused {token}: give a valid one as ?authToken=... ({status} {said})")
+        if status == _TOO_LARGE:
+            raise RequestTooLargeError(f"{name} takes no request of this size ({status} {said})")
         if status in _FOR_NOW:
             raise StoreUnavailableError(f"{name} cannot answer now ({status} {said})")
         raise StoreError(f"{name} refused the request: is there a libSQL server? ({status} {said})")
