@@ -242,12 +242,8 @@ class Worker:
         """Interrupt what still runs and give its leases back, so that another worker resumes at once."""
         if not left:
             return
-        for task, claimed in left.items():
-            lease = self._leases.find(claimed.run.id)
-            if lease is None:
-                # It has not begun, and need not.
-                task.cancel()
-            else:
+        for claimed in left.values():
+            if (lease := self._leases.find(claimed.run.id)) is not None:
                 lease.controller.abort("released")
         await asyncio.wait(left, timeout=_UNWIND_SECONDS)
         for task in left:
