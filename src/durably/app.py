@@ -372,7 +372,10 @@ class Durably:
         return self._on
 
     def on_error(self, handler: Callable[[Exception, DurablyEvent], object]) -> Callable[[], None]:
-        """Register what is told of a listener's failure, as `(error, event)`; returns what removes it."""
+        """Register what is told of a listener's failure, as `(error, event)`; returns what removes it.
+
+        An async handler is started, as an async listener is.
+        """
         return self._bus.on_error(handler)
 
     def emit(self, event: DurablyEvent) -> None:
@@ -406,6 +409,11 @@ class Durably:
         return self
 
     # --- for the parts of this package -------------------------------------------------------------
+
+    @property
+    def clock(self) -> Clock:
+        """Return the clock of this instance."""
+        return self._clock
 
     async def enqueue(
         self, definition: JobDefinition[Any, Any], orders: Sequence[TriggerOrder]

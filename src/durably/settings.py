@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from durably.core.errors import ValidationError
 from durably.core.json_values import is_storable
+from durably.core.names import checked_name
 
 Seconds = float | int | timedelta
 
@@ -88,8 +89,10 @@ def positive_seconds(name: str, value: Any) -> float:
 
 def waiting_seconds(name: str, value: Any) -> float | None:
     """Return how long to wait, in seconds; None is for ever. Raises `ValidationError` for less than 0."""
-    if value is None or (value == 0 and not isinstance(value, bool)):
-        return value if value is None else 0.0
+    if value is None:
+        return None
+    if value in (0, timedelta(0)) and not isinstance(value, bool):
+        return 0.0
     return positive_seconds(name, value)
 
 
@@ -137,9 +140,7 @@ def checked_run_id(value: Any) -> str:
 
 def checked_worker_id(value: Any) -> str:
     """Return a name for a worker. Raises `ValidationError` unless it is text that is not empty."""
-    if not isinstance(value, str) or not value or not is_storable(value):
-        raise refuse("worker_id", value, "text (without NUL) that is not empty")
-    return value
+    return checked_name("worker_id", value, field="worker_id")
 
 
 def refuse(name: str, value: object, allowed: str) -> ValidationError:

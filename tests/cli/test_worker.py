@@ -118,6 +118,26 @@ async def test_the_second_signal_gives_runs_back(client: Durably, database: str,
     assert await client.process_until_idle() == 1
 
 
+@pytest.mark.parametrize("options", [(), ("--until-idle",)])
+async def test_the_second_signal_does_not_wait_for_the_thread_of_a_plain_job(
+    client: Durably, database: str, options: tuple[str, ...]
+) -> None:
+    """W4: a thread that does not look at its signal is left behind; its run was given back."""
+    run = await client.jobs.stuck.trigger(None)
+    async with worker(database, *options) as process:
+        await began(client, run.id)
+        process.send_signal(signal.SIGTERM)
+        await says(process, "SIGTERM: waiting")
+        process.send_signal(signal.SIGTERM)
+        said = await said_by(process)
+
+    assert process.returncode == 0
+    assert "has stopped" in said
+    given_back = await client.get_run(run.id)
+    assert given_back is not None
+    assert (given_back.status, given_back.lease_owner) == ("pending", None)
+
+
 async def test_until_idle_executes_what_there_is_and_ends(client: Durably, database: str) -> None:
     """W5: for cron."""
     runs = await client.jobs.quick.batch_trigger([1, 2, 3])

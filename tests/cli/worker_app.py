@@ -1,9 +1,10 @@
 """The program that the tests' workers run."""
 
 import asyncio
+import threading
 from pathlib import Path
 
-from durably import StepContext, create_durably, define_job
+from durably import StepContext, SyncStepContext, create_durably, define_job
 
 
 @define_job(name="quick")
@@ -22,5 +23,11 @@ async def held(step: StepContext, input: str) -> None:
     await step.run("wait", until_there, input)
 
 
-JOBS = {"quick": quick, "held": held}
+@define_job(name="stuck")
+def stuck(step: SyncStepContext, input: None) -> None:
+    """Never look at the signal, and never end."""
+    step.run("wait", threading.Event().wait)
+
+
+JOBS = {"quick": quick, "held": held, "stuck": stuck}
 durably = create_durably(jobs=JOBS)

@@ -304,6 +304,9 @@ class TestTrouble:
         assert found is not None
         assert found.status in ("leased", "pending")
         assert events.of("run:fail", "run:complete") == []
+        (told,) = events.of("worker:error")
+        assert told.run_id == run.id
+        assert "damaged" in told.error
         clock.advance(minutes=1)
         assert await durably.process_one()
         assert (await durably.wait_for_run(run.id, timeout=PATIENCE_SECONDS)).output == 1
@@ -423,6 +426,84 @@ class TestTrouble:
         assert "2 log lines are lost" in caplog.text
         assert "damaged" in caplog.text
         assert "1 log lines were dropped" in caplog.text
+
+
+class TestStopping:
+    async def test_a_run_that_is_just_being_claimed_is_given_back(
+        self, open_durably: OpenDurably, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """W4: else it would execute on when the stop has returned, and stay leased when the process has gone."""
+        gate = Gate()
+        executing: set[Any] = set()
+
+        @define_job(name="late")
+        async def late(step: StepContext, input: Any) -> None:
+            executing.add(input)
+            try:
+                await asyncio.Event().wait()
+            finally:
+                executing.discard(input)
+
+        durably = await open_durably(late)
+        claim = durably.storage.claim
+
+        async def slow_claim(*args: Any) -> Any:
+            claimed = await claim(*args)
+            await gate.pass_through()
+            return claimed
+
+        run = await durably.jobs.late.trigger(1)
+        monkeypatch.setattr(durably.storage, "claim", slow_claim)
+        await durably.start()
+        await gate.reached()
+        stopping = asyncio.create_task(durably.stop(timeout=0))
+        # The stop has given up waiting when the claim is answered.
+        asyncio.get_running_loop().call_later(0.05, gate.open)
+        await stopping
+
+        found = await durably.get_run(run.id)
+        assert found is not None
+        assert (found.status, found.lease_owner, executing) == ("pending", None, set())
+
+    async def test_a_stop_with_a_time_limit_does_not_wait_for_maintenance(
+        self, open_durably: OpenDurably, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """W4: a purge of many thousand runs must not keep a process that is in a hurry."""
+        gate = Gate()
+
+        async def purge_for_hours(*args: Any) -> int:
+            await gate.pass_through()
+            return 0
+
+        durably = await open_durably(job, retain_runs="1h")
+        monkeypatch.setattr(durably.storage, "purge_runs", purge_for_hours)
+        await durably.start()
+        await gate.reached()
+
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await durably.stop(timeout=0)
+
+    async def test_a_stop_without_a_time_limit_waits_for_maintenance(
+        self, open_durably: OpenDurably, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """W4: it returns when what is under way has ended."""
+        gate = Gate()
+        ended = asyncio.Event()
+
+        async def purge(*args: Any) -> int:
+            await gate.pass_through()
+            ended.set()
+            return 0
+
+        durably = await open_durably(job, retain_runs="1h")
+        monkeypatch.setattr(durably.storage, "purge_runs", purge)
+        await durably.start()
+        await gate.reached()
+        stopping = asyncio.create_task(durably.stop())
+        gate.open()
+        await stopping
+
+        assert ended.is_set()
 
 
 class TestLife:

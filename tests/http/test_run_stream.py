@@ -1,6 +1,8 @@
 """`GET /subscribe`: the state of a run first, then what happens, to its end (wire.md "Streams", E3, E4)."""
 
 from durably import Durably, ProgressData, RunProgressEvent, define_job
+from durably.core.clock import to_text
+from durably.testing import FakeClock
 from tests.conftest import Events, Gate, OpenDurably
 from tests.http.asgi import Client
 from tests.http.conftest import Ended, Gates, echo, greet, mounted
@@ -182,6 +184,20 @@ async def test_a_run_that_is_deleted_ends_its_stream(client: Client, durably: Du
     stream.close()
     assert '"type":"run:delete"' in frames[-2]
     assert frames[-1].startswith("retry: ")
+
+
+async def test_the_state_is_told_by_the_clock_of_the_instance(open_durably: OpenDurably) -> None:
+    """E1: as every other event is."""
+    clock = FakeClock()
+    durably = await open_durably(echo, clock=clock)
+    run = await durably.jobs.echo.trigger(None)
+    await durably.storage.claim("worker", ["echo"], 1, 30)
+    clock.advance(seconds=5)
+
+    async with mounted(durably).stream(f"/subscribe?runId={run.id}") as stream:
+        leased = await stream.until_event("run:leased")
+
+    assert leased["timestamp"] == to_text(clock.now())
 
 
 async def test_a_run_that_executes_in_another_instance(open_durably: OpenDurably, gates: Gates) -> None:

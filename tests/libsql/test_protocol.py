@@ -12,6 +12,7 @@ import pytest
 
 from durably import BatchItem, Durably, StepContext, create_durably, define_job
 from durably.core.errors import StoreError, StoreUnavailableError
+from durably.core.events import WorkerErrorEvent
 from durably.core.leases import Claim
 from durably.core.store import RunQuery
 from durably.stores.libsql import group_commit
@@ -147,6 +148,21 @@ class TestStreams:
         asked = [request for request in between.requests if "close" in request.kinds]
         assert len(asked) == 1
 
+    async def test_a_server_that_cannot_close_serves_first_requests_side_by_side(
+        self, open_durably: OpenDurably, between: Middleman, server: LibsqlServer
+    ) -> None:
+        """What one answer tells of the server must not spoil the other one, which was sent before it."""
+        await open_durably(echo)
+        durably = await open_durably(echo, database=between.url, migrate=False)
+        between.may_pass.clear()
+
+        reads = asyncio.gather(durably.get_run("a"), durably.get_run("b"))
+        while len(between.requests) < 2:
+            await asyncio.sleep(0.001)
+        between.may_pass.set()
+
+        assert await reads == [None, None]
+
 
 class TestErrors:
     async def test_the_token_goes_along_and_its_refusal_says_so(
@@ -261,6 +277,34 @@ class TestErrors:
 
         with pytest.raises(StoreError, match="was closed"):
             await durably.get_runs()
+
+    async def test_an_event_that_the_server_does_not_take_holds_nothing_up(
+        self, open_durably: OpenDurably, between: Middleman, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """D5: it would go along with every write that follows, and have it refused."""
+        durably = await open_durably(echo, database=between.url)
+        between.answer = lambda request: Answer(413, "too large") if "huge" in json.dumps(request.body) else None
+        durably.storage.announce(WorkerErrorEvent(timestamp=LONG_AGO, error="huge", context="test"))
+
+        triggered = await asyncio.gather(
+            durably.jobs.echo.trigger("huge"), durably.jobs.echo.trigger("small"), return_exceptions=True
+        )
+
+        assert "takes no request of this size" in str(triggered[0])
+        assert [run.input for run in await durably.get_runs()] == ["small"]
+        assert "1 events are missing in the log of events" in caplog.text
+
+    async def test_a_store_is_closed_while_its_server_is_away(
+        self, open_durably: OpenDurably, between: Middleman, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Nothing that was acknowledged is lost by it; what is lost is said."""
+        durably = await open_durably(echo, database=between.url)
+        between.answer = lambda request: Answer(503, "away")
+        durably.storage.announce(WorkerErrorEvent(timestamp=LONG_AGO, error="late", context="test"))
+
+        await durably.close()
+
+        assert "the last events could not be written" in caplog.text
 
 
 # The end of the first loop may meet a look at the log in the midst of connecting.

@@ -102,6 +102,25 @@ async def test_what_a_run_tells_at_once_waits_for_what_it_told_before(
     assert sequences == sorted(set(sequences))
 
 
+async def test_who_leaves_is_told_what_it_has_committed(
+    open_durably: OpenDurably, slow_writer: asyncpg.Connection
+) -> None:
+    """E1: also what waits for another process, whose row may come when nobody is here any more."""
+    durably = await open_durably(steps)
+    events = Events(durably)
+    await durably.jobs.steps.trigger(1)
+    await events.until("run:trigger")
+    await slow_writer.transaction().start()
+    await write(slow_writer, 1)
+    assert await durably.process_one()
+    assert events.types() == ["run:trigger"]
+
+    await durably.close()
+
+    expected = ["run:trigger", "run:leased", "log:write", "step:start", "step:complete", "run:complete"]
+    assert events.types() == expected
+
+
 async def test_two_processes_deliver_the_same_events_in_the_same_order(open_durably: OpenDurably) -> None:
     """Each hears of what it does itself and of what the other does, once, in the order of the log."""
     here, there = await open_durably(idle), await open_durably(idle)

@@ -33,6 +33,7 @@ def echo(step: object, input: int) -> int:
         ("command_timeout=0", "command_timeout"),
         ("connect_timeout=soon", "connect_timeout"),
         ("options=nonsense", "options"),
+        ("options='-c work_mem=4MB", "options"),
         ("channel_binding=require", "channel_binding"),
     ],
 )

@@ -18,6 +18,7 @@ from durably import (
     define_job,
 )
 from tests.conftest import PATIENCE_SECONDS, Events, Gate, OpenDurably
+from tests.store_contract.foreign_writer import write
 
 
 async def cancel_and_stop(durably: Durably, run_id: str, *, by: Durably | None = None) -> None:
@@ -320,3 +321,29 @@ class TestElsewhere:
 
         async with asyncio.timeout(PATIENCE_SECONDS):
             assert await processing is True
+
+    @pytest.mark.two_processes
+    @pytest.mark.parametrize("ends", ["well", "badly"])
+    async def test_a_step_that_ends_before_it_hears_of_the_cancellation_is_told_to_be_cancelled(
+        self, open_durably: OpenDurably, database: str, ends: str
+    ) -> None:
+        """S5: what refuses its result is the database; every step that was told to start is told to end."""
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> None:
+            async def work() -> None:
+                cancelled = f"UPDATE durably_runs SET status = 'cancelled' WHERE id = '{step.run_id}'"
+                await write(database, cancelled)
+                if ends == "badly":
+                    raise ValueError
+
+            await step.run("work", work)
+
+        durably = await open_durably(job)
+        events = Events(durably)
+        await durably.jobs.job.trigger(None)
+        await durably.process_one()
+
+        cancelled = await events.until("step:cancel")
+        assert (cancelled.step_name, cancelled.step_index) == ("work", 0)
+        assert events.of("step:complete", "step:fail") == []

@@ -257,6 +257,36 @@ class TestListeners:
         async with asyncio.timeout(PATIENCE_SECONDS):
             await reported.wait()
 
+    async def test_an_async_error_handler_is_started_too(
+        self, open_durably: OpenDurably, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """E2: it is told like any other, and its own failure goes to the log."""
+        durably = await open_durably(job)
+        reported: list[Any] = []
+        all_told = asyncio.Event()
+
+        def broken(event: Any) -> None:
+            raise ValueError("listener")
+
+        async def broken_handler(error: Exception, event: DurablyEvent) -> None:
+            await asyncio.sleep(0)
+            raise RuntimeError("handler")
+
+        async def handler(error: Exception, event: DurablyEvent) -> None:
+            await asyncio.sleep(0)
+            reported.append((str(error), event.type))
+            all_told.set()
+
+        durably.on("run:trigger", broken)
+        durably.on_error(broken_handler)
+        durably.on_error(handler)
+        await durably.jobs.job.trigger(1)
+
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await all_told.wait()
+        assert reported == [("listener", "run:trigger")]
+        assert "RuntimeError: handler" in caplog.text
+
     async def test_an_unknown_event_type_is_refused(self, open_durably: OpenDurably) -> None:
         """A misspelt name is an error, not silence."""
         durably = await open_durably(job)

@@ -612,6 +612,145 @@ class TestDuplicateNames:
         assert result.output == ["ValueError('first')", "second"]
 
 
+class TestGivenUpSteps:
+    """S2, S3: a step that the job gives up while its result is being committed."""
+
+    async def test_a_step_whose_result_was_stored_is_not_executed_again(self, open_durably: OpenDurably) -> None:
+        """The commit goes on, and the next use of the name has its result."""
+        executed: list[int] = []
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> Any:
+            async def work() -> int:
+                executed.append(len(executed))
+                # The next turn of the loop finds the result on its way to the database.
+                asyncio.get_running_loop().call_soon(first.cancel)
+                return len(executed)
+
+            first = asyncio.create_task(step.run("work", work))
+            await asyncio.wait([first])
+            again = await asyncio.gather(step.run("work", work), step.run("work", work))
+            return [first.cancelled(), *again]
+
+        durably = await open_durably(job, preserve_steps=True)
+        events = Events(durably)
+        run = await durably.jobs.job.trigger(None)
+        await durably.process_one()
+
+        assert (await durably.wait_for_run(run.id, timeout=PATIENCE_SECONDS)).output == [True, 1, 1]
+        assert executed == [0]
+        assert [step.name for step in await durably.get_steps(run.id)] == ["work"]
+        assert len(events.of("step:start")) == len(events.of("step:complete")) == 1
+
+    async def test_a_step_whose_result_was_not_stored_is_executed_again(
+        self, open_durably: OpenDurably, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whether it was is asked of the database."""
+        executed: list[int] = []
+        away = Gate()
+
+        async def never(*args: Any) -> bool:
+            monkeypatch.undo()
+            await away.pass_through()
+            raise AssertionError
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> Any:
+            async def work() -> int:
+                executed.append(len(executed))
+                return len(executed)
+
+            monkeypatch.setattr(durably.storage, "record_step", never)
+            first = asyncio.create_task(step.run("work", work))
+            await away.reached()
+            first.cancel()
+            await asyncio.wait([first])
+            return await step.run("work", work)
+
+        durably = await open_durably(job)
+        run = await durably.jobs.job.trigger(None)
+        await durably.process_one()
+        assert (await durably.wait_for_run(run.id, timeout=PATIENCE_SECONDS)).output == 2
+
+
+class TestStepsThatWait:
+    """S2: a second use of a name waits for the first; where that would be for ever it is refused."""
+
+    async def test_steps_that_would_wait_for_each_other_are_refused(self, open_durably: OpenDurably) -> None:
+        """One of the two is refused, by name; the other one can go on."""
+        both_run = asyncio.Barrier(2)
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> Any:
+            async def outer(inner: str) -> Any:
+                await both_run.wait()
+                return await step.run(inner, lambda: "inner")
+
+            return [
+                str(result)
+                for result in await asyncio.gather(
+                    step.run("a", outer, "b"), step.run("b", outer, "a"), return_exceptions=True
+                )
+            ]
+
+        durably = await open_durably(job, start=True)
+        result = await durably.jobs.job.trigger_and_wait(None, timeout=PATIENCE_SECONDS)
+
+        refused, went_on = sorted(result.output)
+        assert went_on == "inner"
+        assert "for which the step of this name waits, so that both would wait for ever" in refused
+
+    async def test_a_circle_of_steps_is_found_through_the_steps_within_them(self, open_durably: OpenDurably) -> None:
+        """Three steps, each of which waits from within a step of its own for the next one."""
+        all_run = asyncio.Barrier(3)
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> Any:
+            async def within(following: str) -> Any:
+                await all_run.wait()
+                return await step.run(following, lambda: "never called")
+
+            async def outer(name: str, following: str) -> Any:
+                return await step.run(f"within {name}", within, following)
+
+            await asyncio.gather(*(step.run(name, outer, name, following) for name, following in ("ab", "bc", "ca")))
+
+        durably = await open_durably(job, start=True)
+        with pytest.raises(RunFailedError, match="both would wait for ever"):
+            await durably.jobs.job.trigger_and_wait(None, timeout=PATIENCE_SECONDS)
+
+    async def test_a_step_two_levels_around_is_one_that_would_wait_for_itself(self, open_durably: OpenDurably) -> None:
+        """In a plain job as well, whose steps run in its thread."""
+
+        @define_job(name="job")
+        def job(step: SyncStepContext, input: Any) -> None:
+            step.run("a", lambda: step.run("b", lambda: step.run("a", lambda: 1)))
+
+        durably = await open_durably(job, start=True)
+        with pytest.raises(RunFailedError, match="'a': the step of this name runs around it and would wait for itself"):
+            await durably.jobs.job.trigger_and_wait(None, timeout=PATIENCE_SECONDS)
+
+    async def test_steps_that_wait_in_one_direction_only_are_not_refused(self, open_durably: OpenDurably) -> None:
+        """Waiting is no mistake as long as somebody can go on."""
+        a_runs = asyncio.Event()
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> Any:
+            async def a() -> Any:
+                a_runs.set()
+                return await step.run("c", lambda: "c")
+
+            async def b() -> Any:
+                await a_runs.wait()
+                return await asyncio.gather(step.run("a", lambda: "again"), step.run("c", lambda: "again"))
+
+            return await asyncio.gather(step.run("a", a), step.run("b", b))
+
+        durably = await open_durably(job, start=True)
+        result = await durably.jobs.job.trigger_and_wait(None, timeout=PATIENCE_SECONDS)
+        assert result.output == ["c", ["c", "c"]]
+
+
 class TestStepsSideBySide:
     async def test_each_has_its_own_index_and_its_own_log(self, open_durably: OpenDurably) -> None:
         """S8: the index is given when the step starts, whoever ends first."""

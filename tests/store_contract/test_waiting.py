@@ -84,7 +84,7 @@ class TestOutcomes:
         durably = await open_durably(job)
         run = await durably.jobs.job.trigger(1)
 
-        for timeout in (0, 0.01, timedelta(milliseconds=10)):
+        for timeout in (0, timedelta(0), 0.01, timedelta(milliseconds=10)):
             with pytest.raises(TimeoutError, match=run.id) as timed_out:
                 await durably.wait_for_run(run.id, timeout=timeout)
             assert not isinstance(timed_out.value, DurablyError)

@@ -40,9 +40,10 @@ def perform(options: argparse.Namespace) -> int:
     spare_the_collector()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     try:
-        return asyncio.run(_until_idle(durably) if options.until_idle else _serve(durably))
+        asyncio.run(_work(durably, until_idle=options.until_idle))
     except DurablyError as error:
         raise CommandError(str(error)) from error
+    return 0
 
 
 def spare_the_collector() -> None:
@@ -55,8 +56,17 @@ def spare_the_collector() -> None:
         gc.freeze()
 
 
-async def _until_idle(durably: Durably) -> int:
+async def _work(durably: Durably, *, until_idle: bool) -> None:
     told_to_stop, told_twice = _stop_signals()
+    await (_until_idle if until_idle else _serve)(durably, told_to_stop, told_twice)
+    if told_twice.is_set():
+        # The thread of a plain job cannot be interrupted, and Python would wait for it.
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(0)
+
+
+async def _until_idle(durably: Durably, told_to_stop: asyncio.Event, told_twice: asyncio.Event) -> None:
     try:
         await durably.migrate()
         working = asyncio.create_task(durably.process_until_idle())
@@ -68,16 +78,14 @@ async def _until_idle(durably: Durably) -> int:
             working.cancel()
             await asyncio.wait([working])
             log.info("worker %d has stopped", os.getpid())
-            return 0
+            return
         executed = working.result()
     finally:
         await durably.close()
     log.info("executed %d runs, nothing is left", executed)
-    return 0
 
 
-async def _serve(durably: Durably) -> int:
-    told_to_stop, told_twice = _stop_signals()
+async def _serve(durably: Durably, told_to_stop: asyncio.Event, told_twice: asyncio.Event) -> None:
     try:
         await durably.init()
         log.info("worker %d executes %s on %s", os.getpid(), _jobs_of(durably), durably.storage.name)
@@ -86,7 +94,6 @@ async def _serve(durably: Durably) -> int:
     finally:
         await durably.close()
     log.info("worker %d has stopped", os.getpid())
-    return 0
 
 
 def _stop_signals() -> tuple[asyncio.Event, asyncio.Event]:

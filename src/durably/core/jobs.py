@@ -11,7 +11,8 @@ from typing import Any, Final, Generic, TypeVar, overload
 
 from durably.core.errors import ValidationError
 from durably.core.json_refusals import not_json
-from durably.core.json_values import Codec, NotJson, codec_or_none, is_storable
+from durably.core.json_values import Codec, NotJson, codec_or_none
+from durably.core.names import checked_name
 from durably.core.runs import Run
 
 InputT = TypeVar("InputT")
@@ -119,14 +120,14 @@ def define_job(
 
     `name` is what the runs are stored under: renaming the function does not orphan them. `input` and
     `output` are types that Pydantic can validate and default to the function's annotations; without an
-    output type any JSON value is stored unchecked. Raises `ValidationError` for an empty name, a function
-    that does not take `(step, input)`, or a type that Pydantic cannot validate.
+    output type any JSON value is stored unchecked. Raises `ValidationError` for a name that is empty or has more
+    than 1,024 bytes, a function that does not take `(step, input)`, or a type that Pydantic cannot validate.
 
     >>> @define_job(name="greet")
     ... async def greet(step: StepContext, input: str) -> str:
     ...     return await step.run("greeting", lambda: f"hello {input}")
     """
-    _check_name(name)
+    checked_name("job name", name, field="name")
     caller = sys._getframe(1)  # noqa: SLF001 - types local to the caller are visible nowhere else
 
     def define(function: Callable[..., Any]) -> JobDefinition[Any, Any]:
@@ -149,13 +150,6 @@ def innermost(function: Callable[..., Any]) -> Callable[..., Any]:
     while isinstance(function, partial):
         function = function.func
     return function
-
-
-def _check_name(name: str) -> None:
-    if not isinstance(name, str) or not name or not is_storable(name):
-        raise ValidationError(
-            f"Invalid job name {name!r}: must be text (without NUL) that is not empty", field="name", value=name
-        )
 
 
 def _define(

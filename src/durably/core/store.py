@@ -229,8 +229,8 @@ class Store(Protocol):
         """
         ...
 
-    async def save_progress(self, claim: Claim, progress_json: str) -> bool:
-        """Fenced: store the latest progress."""
+    async def save_progress(self, claim: Claim, progress_json: str | None) -> bool:
+        """Fenced: store the latest progress, if there is any, after every write that was asked for before."""
         ...
 
     async def finish(
@@ -277,7 +277,7 @@ class Store(Protocol):
         ...
 
     def unfollow(self) -> None:
-        """Stop calling the sink."""
+        """Stop calling the sink, after a last call with what has been committed here and waited for others."""
         ...
 
     async def events_after(self, position: Position, limit: int) -> LogPage:

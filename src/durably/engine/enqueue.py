@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Coroutine, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from durably.core.clock import Clock
 from durably.core.errors import ConflictError, NotFoundError, ValidationError
 from durably.core.jobs import JobDefinition
-from durably.core.json_values import Codec, is_storable
+from durably.core.json_values import Codec
+from durably.core.names import checked_labels, checked_name
 from durably.core.runs import ALLOWED_FROM, Run, TriggerResult
 from durably.core.store import NewRun, Store
 from durably.core.ulid import new_ulid
 from durably.engine.event_hub import EventHub
-
-_LABEL_KEY: Final = re.compile(r"[A-Za-z0-9._/-]+\Z")
 
 
 class TriggerOrder(NamedTuple):
@@ -106,9 +104,9 @@ class Enqueuer:
         input_json = job.input.encode(job.input.read(order.input, "input"), "input")
         labels = {} if order.labels is None and self._label_codec is None else self._labels(order.labels)
         if order.idempotency_key is not None:
-            _check_key("idempotency_key", order.idempotency_key)
+            checked_name("idempotency_key", order.idempotency_key, field="idempotency_key")
         if order.concurrency_key is not None:
-            _check_key("concurrency_key", order.concurrency_key)
+            checked_name("concurrency_key", order.concurrency_key, field="concurrency_key")
         return NewRun(
             new_ulid(milliseconds),
             job.name,
@@ -125,28 +123,7 @@ class Enqueuer:
         if self._label_codec is not None:
             validated = self._label_codec.validate(labels if labels is not None else {}, "labels")
             labels = self._label_codec.to_mapping(validated)
-        return check_labels(labels)
-
-
-def check_labels(labels: object) -> dict[str, str]:
-    """Return labels as a dict. Raises `ValidationError` for a bad key or a value that is not text."""
-    if labels is None:
-        return {}
-    if not isinstance(labels, Mapping):
-        raise ValidationError(f"Invalid labels {labels!r}: must map text to text", field="labels", value=labels)
-    for key, value in labels.items():
-        if not isinstance(key, str) or not _LABEL_KEY.match(key):
-            raise ValidationError(
-                f'Invalid label key "{key}": must contain only alphanumeric characters, dashes, underscores, dots, '
-                "and slashes",
-                field="labels",
-                value=key,
-            )
-        if not isinstance(value, str) or not is_storable(value):
-            raise ValidationError(
-                f"Invalid label {key!r}: {value!r} must be text (without NUL)", field=f"labels.{key}", value=value
-            )
-    return dict(labels)
+        return checked_labels(labels)
 
 
 def _check_coalesce(order: TriggerOrder) -> None:
@@ -156,10 +133,3 @@ def _check_coalesce(order: TriggerOrder) -> None:
         )
     if order.concurrency_key is None:
         raise ValidationError("coalesce requires concurrency_key", field="coalesce", value=order.coalesce)
-
-
-def _check_key(name: str, key: object) -> None:
-    if not isinstance(key, str) or not key or not is_storable(key):
-        raise ValidationError(
-            f"Invalid {name} {key!r}: must be text (without NUL) that is not empty", field=name, value=key
-        )

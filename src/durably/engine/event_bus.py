@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, Literal, get_args
 
 from durably.core.clock import Clock
@@ -61,7 +62,9 @@ class EventBus:
         return any(scope == "database" for entries in self._listeners.values() for _, scope in entries)
 
     def on_error(self, handler: ErrorHandler) -> Callable[[], None]:
-        """Register what is told of failing listeners, as `(error, event)`; return what removes it.
+        """Register what is told of failing listeners, as `(error, event)`; an async one is started.
+
+        Returns what removes it.
 
         Raises `ValidationError` for what cannot be called.
         """
@@ -98,14 +101,14 @@ class EventBus:
                 self._report(error, event)
                 continue
             if inspect.isawaitable(result):
-                self._start(result, event)
+                self._start(result, partial(self._report, event=event))
 
-    def _start(self, awaitable: Any, event: DurablyEvent) -> None:
+    def _start(self, awaitable: Any, failed: Callable[[BaseException], None]) -> None:
         async def settle() -> None:
             try:
                 await awaitable
             except (Exception, DurablyError) as error:  # noqa: BLE001 - whatever a listener raises is reported
-                self._report(error, event)
+                failed(error)
 
         task = asyncio.ensure_future(settle())
         self._started.add(task)
@@ -115,10 +118,18 @@ class EventBus:
         if not self._error_handlers:
             log.error("a listener of %s failed", event.type, exc_info=error)
         for handler in tuple(self._error_handlers):
+            failed = partial(_handler_failed, error)
             try:
-                handler(error, event)
-            except (Exception, DurablyError, asyncio.CancelledError):
-                log.exception("an error handler failed while it was told of %r", error)
+                result = handler(error, event)
+            except (Exception, DurablyError, asyncio.CancelledError) as failure:  # noqa: BLE001 - it ends here
+                failed(failure)
+                continue
+            if inspect.isawaitable(result):
+                self._start(result, failed)
+
+
+def _handler_failed(told_of: BaseException, failure: BaseException) -> None:
+    log.error("an error handler failed while it was told of %r", told_of, exc_info=failure)
 
 
 def _check_callable(name: str, value: object) -> None:

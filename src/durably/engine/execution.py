@@ -17,7 +17,13 @@ from functools import partial
 from typing import Any, Final
 
 from durably.core.clock import Clock
-from durably.core.errors import DurablyError, LeaseLostError, StoreError, StoreUnavailableError, ValidationError
+from durably.core.errors import (
+    CancelledError,
+    DurablyError,
+    LeaseLostError,
+    StoreError,
+    StoreUnavailableError,
+)
 from durably.core.events import (
     LogWriteEvent,
     StepCancelEvent,
@@ -32,11 +38,11 @@ from durably.core.json_values import (
     decode_checked,
     encode_json,
     encode_leniently,
-    is_storable,
     storable,
     text_of,
 )
 from durably.core.logs import LogLevel
+from durably.core.names import checked_name
 from durably.core.runs import RunStatus
 from durably.core.store import StepRecord, Store
 from durably.core.ulid import new_ulid
@@ -46,6 +52,7 @@ from durably.engine.interruption import Interruption
 from durably.engine.leases import HeldLease
 from durably.engine.progress import ProgressKeeper
 from durably.engine.retrying import pauses, while_allowed
+from durably.engine.running_steps import RunningSteps
 from durably.engine.step_types import result_codec, takes_signal
 from durably.engine.threads import Threads
 
@@ -98,7 +105,8 @@ class Execution:
         self._about: dict[str, Any] = {"run_id": self.run.id, "job_name": self.run.job_name, "labels": self.run.labels}
         self._checkpoints = checkpoints
         self._used: set[str] = set()
-        self._running: dict[str, asyncio.Future[None] | None] = {}
+        self._in_doubt: set[str] = set()
+        self._running = RunningSteps(self.loop)
         self._next_index = 0
         self._interruption = Interruption(self.signal, self.loop, lease.tasks)
         self.progress: Final = ProgressKeeper(lease, self._about, store, hub, clock)
@@ -153,19 +161,15 @@ class Execution:
     async def begin_step(self, name: str, function: Callable[..., Any], returns: Any) -> Replayed | StartedStep:
         """Return the stored result of a step, or note that it starts."""
         self._check_held()
-        if not isinstance(name, str) or not name or not is_storable(name):
-            raise ValidationError(
-                f"Invalid step name {name!r}: must be text (without NUL) that is not empty", field="name", value=name
-            )
+        checked_name("step name", name, field="name")
         codec = result_codec(function, returns)
-        if name in self._running and _current_step.get() == (self, name):
-            raise ValidationError(
-                f"Invalid step name {name!r}: the step of this name runs around it and would wait for itself",
-                field="name",
-                value=name,
-            )
-        while name in self._running:
-            await self._wait_for_other(name)
+        current = _current_step.get()
+        outer = current[1] if current is not None and current[0] is self else None
+        while name in self._running or name in self._in_doubt:
+            if name in self._running:
+                await self._running.wait_for(name, outer)
+            else:
+                await self._clear_doubt(name, outer)
             self._check_held()
         if name in self._used:
             return await self._replay_again(name, codec)
@@ -174,7 +178,7 @@ class Execution:
         if name in self._checkpoints:
             self._used.add(name)
             return Replayed(_decoded(name, self._checkpoints.pop(name), codec))
-        self._running[name] = None
+        self._running.begin(name, outer)
         started_at = self._clock.now()
         self._hub.announce(StepStartEvent(timestamp=started_at, **self._about, step_name=name, step_index=index))
         return StartedStep(name, index, codec, started_at, self._clock.monotonic())
@@ -198,10 +202,14 @@ class Execution:
             duration=self._clock.monotonic() - step.started,
         )
         try:
-            await self._record(self._step_record(step, now, output_json=output_json), event)
+            await self._record(step, self._step_record(step, now, output_json=output_json), event)
             self._used.add(step.name)
+        except asyncio.CancelledError:
+            # Given up by the job while it was committed: it may be stored all the same.
+            self._in_doubt.add(step.name)
+            raise
         finally:
-            self._ended(step.name)
+            self._running.end(step.name)
         self._end_if_aborted()
         return value
 
@@ -211,15 +219,15 @@ class Execution:
             raise self._cancelled(step) from error
         if not isinstance(error, Exception):
             # The process or the worker is being ended; the step did not fail, it will be run again.
-            self._ended(step.name)
+            self._running.end(step.name)
             return
         self.failed_step = (error, step.name)
         now, message = self._clock.now(), describe(error)
         event = StepFailEvent(timestamp=now, **self._about, step_name=step.name, step_index=step.index, error=message)
         try:
-            await self._record(self._step_record(step, now, error=message), event)
+            await self._record(step, self._step_record(step, now, error=message), event)
         finally:
-            self._ended(step.name)
+            self._running.end(step.name)
         self._end_if_aborted()
 
     def _end_if_aborted(self) -> None:
@@ -233,9 +241,13 @@ class Execution:
         step_id = new_ulid(int(now.timestamp() * 1000))
         return StepRecord(step_id, step.name, step.index, output_json, error, step.started_at, now)
 
-    def _record(self, record: StepRecord, event: StepCompleteEvent | StepFailEvent) -> Coroutine[Any, Any, None]:
+    async def _record(self, step: StartedStep, record: StepRecord, event: StepCompleteEvent | StepFailEvent) -> None:
         progress = self.progress.take()
-        return self.persist(partial(self._store.record_step, self.lease.claim, record, progress, event))
+        try:
+            await self.persist(partial(self._store.record_step, self.lease.claim, record, progress, event))
+        except CancelledError:
+            self._tell_cancelled(step)
+            raise
 
     async def persist(self, write: Callable[[], Awaitable[bool]]) -> None:
         """Do a fenced write, again and again while the database is away and the lease is ours.
@@ -255,6 +267,10 @@ class Execution:
                 self._tell(f"a checkpoint could not be written, trying again: {error}")
             except StoreError as error:
                 self.store_error = error
+                self._tell(
+                    f"run {self.run.id} of job {self.run.job_name!r} stops here, and is executed again when its lease "
+                    f"has ended, because it cannot be written: {error}"
+                )
                 raise
             waits = waits or pauses()
             await asyncio.sleep(next(waits))
@@ -273,23 +289,15 @@ class Execution:
         self.lease.check_held()
 
     def _cancelled(self, step: StartedStep) -> DurablyError:
-        self._ended(step.name)
+        self._running.end(step.name)
         if self.signal.reason == "cancelled":
-            self._hub.announce(
-                StepCancelEvent(timestamp=self._clock.now(), **self._about, step_name=step.name, step_index=step.index)
-            )
+            self._tell_cancelled(step)
         return self.signal.error()
 
-    def _ended(self, name: str) -> None:
-        waiting = self._running.pop(name, None)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(None)
-
-    async def _wait_for_other(self, name: str) -> None:
-        waiting = self._running[name]
-        if waiting is None:
-            waiting = self._running[name] = self.loop.create_future()
-        await asyncio.wait([waiting])
+    def _tell_cancelled(self, step: StartedStep) -> None:
+        self._hub.announce(
+            StepCancelEvent(timestamp=self._clock.now(), **self._about, step_name=step.name, step_index=step.index)
+        )
 
     async def _replay_again(self, name: str, codec: Codec[Any] | None) -> Replayed:
         message = (
@@ -298,12 +306,28 @@ class Execution:
         )
         log.warning(message)
         self.log("warn", message, None)
-        checkpoints = await while_allowed(
+        checkpoints = await self._load_checkpoints()
+        return Replayed(_decoded(name, checkpoints.get(name), codec))
+
+    async def _clear_doubt(self, name: str, outer: str | None) -> None:
+        """Find out whether a step was stored that the job gave up while it was committed."""
+        self._running.begin(name, outer)
+        try:
+            # Writes are done in their order: after this one the other one is, too.
+            await self.persist(partial(self._store.save_progress, self.lease.claim, None))
+            checkpoints = await self._load_checkpoints()
+            if name in checkpoints:
+                self._checkpoints[name] = checkpoints[name]
+            self._in_doubt.discard(name)
+        finally:
+            self._running.end(name)
+
+    def _load_checkpoints(self) -> Coroutine[Any, Any, dict[str, str | None]]:
+        return while_allowed(
             lambda: self._store.load_checkpoints(self.run.id),
             self._check_held,
             lambda error: self._tell(f"a checkpoint could not be read, trying again: {error}"),
         )
-        return Replayed(_decoded(name, checkpoints.get(name), codec))
 
     # --- the job's own code ------------------------------------------------------------------------
 

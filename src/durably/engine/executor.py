@@ -116,8 +116,7 @@ class Executor:
             await execution.persist(lambda: self._store.finish(execution.lease.claim, outcome, progress, event))
         except LeaseLostError:
             return LeaseLost()
-        except StoreError as error:
-            self._tell(run, f"the end of run {run.id} could not be recorded, it will be executed again: {error}")
+        except StoreError:
             return Released()
         except DurablyError:
             return Cancelled()

@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from durably.core.errors import ValidationError
+from durably.core.names import checked_labels
 from durably.core.runs import RunStatus
 from durably.core.store import RunQuery
-from durably.engine.enqueue import check_labels
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ def run_query(
             "job_name",
             dict.fromkeys(_text("job_name", each) for each in _several("job_name", job_name)),
         ),
-        labels=_at_most(_MOST_LABELS, "labels", check_labels(labels).items()),
+        labels=_at_most(_MOST_LABELS, "labels", checked_labels(labels).items()),
         limit=None if limit is None else _whole("limit", limit),
         offset=0 if offset is None else _whole("offset", offset),
     )

@@ -98,15 +98,20 @@ class Worker:
                 # Only now is it known what runs: the loop may have been claiming.
                 while self._active:
                     await asyncio.wait(self._active)
+                await _until_done(self._upkeep)
         except TimeoutError:
             log.info("stopping without waiting any longer for %d runs", len(self._active))
-        if self._active:
-            await self._give_up()
+        given_up = dict(self._active)
+        await self._give_up(given_up)
         await _until_done(self._loop_task)
         self._loop_task = None
-        # Looked at only now: the loop may have begun it in its last turn.
-        await _until_done(self._upkeep)
-        self._upkeep = None
+        # What the loop was just claiming.
+        await self._give_up({task: claimed for task, claimed in self._active.items() if task not in given_up})
+        # Looked at again: the loop may have begun it in its last turn. What it does is done whole or not at all.
+        if self._upkeep is not None:
+            self._upkeep.cancel()
+            await _until_done(self._upkeep)
+            self._upkeep = None
 
     async def process(self, worker_id: str | None, *, max_runs: int | None, until_idle: bool) -> int:
         """Execute up to `max_runs` runs; return how many. Works without `start`.
@@ -243,17 +248,18 @@ class Worker:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("an execution ended by %r", error)
 
-    async def _give_up(self) -> None:
+    async def _give_up(self, left: Mapping[asyncio.Task[Any], Claimed]) -> None:
         """Interrupt what still runs and give its leases back, so that another worker resumes at once."""
-        left = dict(self._active)
-        leases = [lease for claimed in left.values() if (lease := self._leases.find(claimed.run.id)) is not None]
-        for lease in leases:
-            lease.controller.abort("released")
+        if not left:
+            return
+        for claimed in left.values():
+            if (lease := self._leases.find(claimed.run.id)) is not None:
+                lease.controller.abort("released")
         await asyncio.wait(left, timeout=_UNWIND_SECONDS)
         for task in left:
             task.cancel()
         try:
-            await self._store.release([lease.claim for lease in leases])
+            await self._store.release([claimed.claim for claimed in left.values()])
         except StoreError as error:
             self._tell(f"leases could not be released, their runs are free when they expire: {error}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from datetime import datetime
 from typing import Any, Final
 
 from durably.app import Durably
@@ -11,15 +12,12 @@ from durably.core.events import DurablyEvent, RunDeleteEvent, RunEvent, RunProgr
 from durably.core.runs import Run
 from durably.core.store import Position, Recorded, Store
 from durably.engine.replay import replay_of
-from durably.engine.system_clock import SystemClock
 from durably.http.codec import ALL_RUNS_EVENTS, RUN_STREAM_EVENTS, all_runs_event, run_stream_event
 from durably.http.cursor import Cursor
 from durably.http.event_stream import EventStream, LogGapError, Replay, Selection
 
 _PAGE: Final = 500
 _NO_RUN: Final = ""
-
-_clock: Final = SystemClock()
 
 Opening = Callable[[Run[Any] | None, Position, Cursor | None], AsyncIterator[Replay | Recorded]]
 
@@ -35,7 +33,7 @@ async def follow_one_run(durably: Durably, run: Run[Any], last: Cursor | None, t
             if now is not None and not now.is_terminal:
                 return
             # The reader stops at the event that ended the run. Having come here, the client had it before.
-        for replay in _state(run, now):
+        for replay in _state(run, now, durably.clock.now()):
             yield replay
 
     selection = Selection(lambda event: event.type in RUN_STREAM_EVENTS, run_stream_event, ends_with_run=True)
@@ -129,11 +127,11 @@ async def _between(store: Store, run_id: str | None, start: Position, end: Posit
         await asyncio.sleep(0)
 
 
-def _state(run: Run[Any], now: Run[Any] | None) -> list[Replay]:
-    if now is None:
+def _state(run: Run[Any], current: Run[Any] | None, now: datetime) -> list[Replay]:
+    if current is None:
         events: list[DurablyEvent] = [
-            RunDeleteEvent(timestamp=_clock.now(), run_id=run.id, job_name=run.job_name, labels=run.labels)
+            RunDeleteEvent(timestamp=now, run_id=run.id, job_name=run.job_name, labels=run.labels)
         ]
     else:
-        events = replay_of(now, _clock.now())
+        events = replay_of(current, now)
     return [Replay(event, is_whole=event is events[-1]) for event in events]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from durably.core.names import LONGEST_NAME
 from durably.core.runs import RunStatus
 
 Schema = dict[str, Any]
@@ -14,7 +15,12 @@ _WHOLE: Final[Schema] = {"type": "integer", "minimum": 0}
 _INSTANT: Final[Schema] = {"type": "string", "pattern": r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z$"}
 _INSTANT_OR_NULL: Final[Schema] = {**_INSTANT, "type": ["string", "null"]}
 _ANYTHING: Final[Schema] = {}
-_KEY: Final[Schema] = {"type": ["string", "null"], "minLength": 1, "pattern": r"^[^\u0000]*$"}
+_KEY: Final[Schema] = {
+    "type": ["string", "null"],
+    "minLength": 1,
+    "maxLength": LONGEST_NAME,
+    "pattern": r"^[^\u0000]*$",
+}
 _LABELS: Final[Schema] = {
     "type": "object",
     "propertyNames": {"pattern": "^[A-Za-z0-9._/-]+$"},

@@ -11,10 +11,10 @@ from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from typing import Any, Final, Literal, cast
 
-from durably.core.errors import ValidationError
 from durably.core.jobs import is_async_callable
-from durably.core.json_values import Codec, decode_json, encode_json, is_storable
+from durably.core.json_values import Codec, decode_json, encode_json
 from durably.core.logs import LogData, LogLevel
+from durably.core.names import checked_name
 from durably.core.runs import ProgressData
 from durably.engine.abort import AbortController, AbortSignal
 from durably.engine.execution import Execution, describe
@@ -60,10 +60,7 @@ class _Recorder:
     def is_known(self, name: str) -> bool:
         """Tell whether a step has its result without its function being called."""
         self.signal.throw_if_aborted()
-        if not isinstance(name, str) or not name or not is_storable(name):
-            raise ValidationError(
-                f"Invalid step name {name!r}: must be text (without NUL) that is not empty", field="name", value=name
-            )
+        checked_name("step name", name, field="name")
         return name in self._completed or name in self._given
 
     def known_result(self, name: str, codec: Codec[Any] | None) -> Any:

@@ -21,10 +21,15 @@ _RENEWAL_TIMEOUT: Final = httpx.Timeout(5.0, connect=2.0)
 _PATH: Final = "/v2/pipeline"
 
 _TOKEN_REFUSED: Final = frozenset({401, 403})
+_TOO_LARGE: Final = 413
 _FOR_NOW: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _PASSING: Final = ("SQLITE_FULL", "SQLITE_IOERR", "STREAM_EXPIRED")
 
 NEVER_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+
+
+class RequestTooLargeError(StoreError):
+    """The server takes no request of this size; a part of it may fit."""
 
 
 class Server:
@@ -35,17 +40,17 @@ class Server:
         self.closes_streams = True
         self.headers = {} if address.token is None else {"authorization": f"Bearer {address.token}"}
 
-    def body(self, request: Json) -> str:
+    def body(self, request: Json, *, closes: bool) -> str:
         """Return what to post. A stream that is not closed costs the server a connection for some seconds."""
-        requests = [request, CLOSE] if self.closes_streams else [request]
+        requests = [request, CLOSE] if closes else [request]
         return json.dumps({"requests": requests}, ensure_ascii=False, separators=(",", ":"))
 
-    def understands(self, response: httpx.Response) -> bool:
-        """Tell whether the server knew every request; if not it did none, and closing is left out from now on."""
-        if self.closes_streams and response.is_error and "unknown variant `close`" in response.text:
+    def cannot_close(self, response: httpx.Response) -> bool:
+        """Tell whether the server did nothing because it cannot close; that is left out from now on."""
+        if response.is_error and "unknown variant `close`" in response.text:
             self.closes_streams = False
-            return False
-        return True
+            return True
+        return False
 
     def answer(self, response: httpx.Response) -> Any:
         """Return the answer of the protocol. Raises `StoreError` saying what is wrong."""
@@ -59,6 +64,8 @@ class Server:
         if status in _TOKEN_REFUSED:
             token = "the authToken" if self.address.token else "a request without authToken"
             raise StoreError(f"{name} refused {token}: give a valid one as ?authToken=... ({status} {said})")
+        if status == _TOO_LARGE:
+            raise RequestTooLargeError(f"{name} takes no request of this size ({status} {said})")
         if status in _FOR_NOW:
             raise StoreUnavailableError(f"{name} cannot answer now ({status} {said})")
         raise StoreError(f"{name} refused the request: is there a libSQL server? ({status} {said})")
@@ -125,14 +132,18 @@ class Client:
             await http.aclose()
 
     async def _post(self, request: Json) -> Any:
-        http = self._open()
-        while True:
-            try:
-                response = await http.post(_PATH, content=self.server.body(request))
-            except httpx.HTTPError as error:
-                raise self.server.unreachable(error) from error
-            if self.server.understands(response):
-                return self.server.answer(response)
+        # Noted for this request: the answer to another one may tell meanwhile that closing is not known.
+        closes = self.server.closes_streams
+        response = await self._send(self.server.body(request, closes=closes))
+        if closes and self.server.cannot_close(response):
+            response = await self._send(self.server.body(request, closes=False))
+        return self.server.answer(response)
+
+    async def _send(self, body: str) -> httpx.Response:
+        try:
+            return await self._open().post(_PATH, content=body)
+        except httpx.HTTPError as error:
+            raise self.server.unreachable(error) from error
 
     def _open(self) -> httpx.AsyncClient:
         loop = asyncio.get_running_loop()
@@ -165,13 +176,17 @@ class BlockingClient:
         self._http.close()
 
     def _post(self, request: Json) -> Any:
-        while True:
-            try:
-                response = self._http.post(_PATH, content=self._server.body(request))
-            except httpx.HTTPError as error:
-                raise self._server.unreachable(error) from error
-            if self._server.understands(response):
-                return self._server.answer(response)
+        closes = self._server.closes_streams
+        response = self._send(self._server.body(request, closes=closes))
+        if closes and self._server.cannot_close(response):
+            response = self._send(self._server.body(request, closes=False))
+        return self._server.answer(response)
+
+    def _send(self, body: str) -> httpx.Response:
+        try:
+            return self._http.post(_PATH, content=body)
+        except httpx.HTTPError as error:
+            raise self._server.unreachable(error) from error
 
 
 def _settings(server: Server) -> dict[str, Any]:

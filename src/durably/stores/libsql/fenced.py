@@ -96,7 +96,7 @@ def finish_runs(origin: str, finished: Sequence[FinishedRun], *, preserve_steps:
     return Unit(statements, lambda answer: _found([run_id for run_id, _ in fences], answer[-1]))
 
 
-def save_progress(claim: Claim, progress_json: str) -> Unit[bool]:
+def save_progress(claim: Claim, progress_json: str | None) -> Unit[bool]:
     """Store the latest progress, if the claim still holds."""
     arguments = (progress_json, claim.run_id, claim.generation)
     return Unit([Statement(sql.TOUCH_RUN, arguments)], lambda rows: bool(rows[0]))

@@ -7,20 +7,23 @@ order, together with those of others that stand between them.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
-from durably.core.errors import DurablyError, StoreError
+from durably.core.errors import DurablyError, StoreError, StoreUnavailableError
 from durably.core.event_codec import decode_events
 from durably.core.events import DurablyEvent
 from durably.core.store import Source
-from durably.stores.libsql.client import Client
+from durably.stores.libsql.client import Client, RequestTooLargeError
 from durably.stores.libsql.hrana import Rows, Statement, StatementFailedError
 from durably.stores.libsql.unit import Part, Unit
 from durably.stores.libsql.writes import Writes
 
 T = TypeVar("T")
+
+log = logging.getLogger("durably.libsql")
 
 BUSY_SECONDS: Final = 5.0
 """How long a transaction is tried that meets others."""
@@ -164,7 +167,7 @@ class GroupCommit:
         look = self._log.look()
         try:
             rows, others = await self._send(statements, look)
-        except StatementFailedError as failure:
+        except (StatementFailedError, RequestTooLargeError) as failure:
             await self._refused(units, announced, failure)
             return
         told: list[Told] = []
@@ -197,11 +200,15 @@ class GroupCommit:
             await asyncio.sleep(random.uniform(*_BUSY_PAUSE_SECONDS))  # noqa: S311 - jitter, not a secret
 
     async def _refused(
-        self, units: list[_Waiting], announced: list[DurablyEvent], failure: StatementFailedError
+        self,
+        units: list[_Waiting],
+        announced: list[DurablyEvent],
+        failure: StatementFailedError | RequestTooLargeError,
     ) -> None:
         """Tell the unit whose statement failed; of several each is done again by itself, so that one fails alone."""
-        error = self._client.server.explain(failure)
-        if len(units) + bool(announced) > 1 and type(error) is StoreError:
+        error = failure if isinstance(failure, StoreError) else self._client.server.explain(failure)
+        is_final = not isinstance(error, StoreUnavailableError)
+        if is_final and len(units) + bool(announced) > 1:
             if announced:
                 await self._commit([], announced)
             for waiting in units:
@@ -210,6 +217,12 @@ class GroupCommit:
                 except Exception as apart:  # noqa: BLE001 - the waiter gets it, whatever it is
                     _fail([waiting.future], apart)
             return
+        if is_final and announced:
+            # Kept, they would be refused again, and with them everything that is written from now on.
+            log.warning("%d events are missing in the log of events: %s", len(announced), error)
+            return
+        if isinstance(failure, StoreError):
+            raise failure
         refusal = None
         if units and (refused := _grouped(units)[0].unit.refused) is not None and failure.position is not None:
             refusal = refused(failure.position, failure.results)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -35,6 +36,8 @@ from durably.stores.sql import sqlite_queries as queries
 from durably.stores.sql.rows import latest_progress, log_from_row, run_from_row, step_from_row
 
 T = TypeVar("T")
+
+log = logging.getLogger("durably.libsql")
 
 _EVENTS_KEPT_FOR: Final = timedelta(minutes=10)
 _EVENT_ROWS_KEPT: Final = 100_000
@@ -82,6 +85,9 @@ class LibsqlStore:
         self._events.stop_polling()
         try:
             await self._writer.close()
+        except StoreError as error:
+            # Every acknowledged write is stored; what is lost are announcements like a last log line's.
+            log.warning("the last events could not be written: %s", error)
         finally:
             self._events.unfollow()
             await self._client.close()
@@ -166,8 +172,8 @@ class LibsqlStore:
         # Refused, or done the first time, when the answer was lost on the way.
         return bool(await self._read(sql.STEP_IS_STORED, step.id))
 
-    async def save_progress(self, claim: Claim, progress_json: str) -> bool:
-        """Fenced: store the latest progress."""
+    async def save_progress(self, claim: Claim, progress_json: str | None) -> bool:
+        """Fenced: store the latest progress, after every write that was asked for before."""
         return await self._write(save_progress(claim, progress_json))
 
     async def finish(

@@ -16,10 +16,9 @@ from typing import Any, ClassVar, Final, NamedTuple
 import asyncpg
 
 from durably.core.clock import to_text
-from durably.core.errors import ValidationError
 from durably.core.event_codec import encode_events
 from durably.core.events import DurablyEvent
-from durably.core.json_values import is_storable, storable
+from durably.core.json_values import storable
 from durably.core.leases import Claim
 from durably.core.logs import Log
 from durably.core.outcomes import Completed, Failed
@@ -62,12 +61,6 @@ class Batch:
 
     def add_step(self, claim: Claim, step: StepRecord, progress: str | None, event: DurablyEvent) -> None:
         """Store a finished step."""
-        if not is_storable(step.name):
-            raise ValidationError(
-                f"Invalid step name {step.name!r}: a database cannot hold NUL or half of a surrogate pair",
-                field="name",
-                value=step.name,
-            )
         change = self._change(claim, progress)
         if step.error is None:
             change.step_index = max(change.step_index, step.index + 1)
@@ -87,7 +80,7 @@ class Batch:
         )
         self.told.append(event)
 
-    def add_progress(self, claim: Claim, progress: str) -> None:
+    def add_progress(self, claim: Claim, progress: str | None) -> None:
         """Store the latest progress."""
         self._change(claim, progress)
 

@@ -86,7 +86,8 @@ class EventLog:
         return self._delivered
 
     def unfollow(self) -> None:
-        """Stop delivering."""
+        """Stop delivering; what is known is delivered now, for there is no later at which to hear of the rest."""
+        self._deliver(max(self._ahead, default=0))
         self._sink = None
         if self._watch is not None:
             self._watch.cancel()

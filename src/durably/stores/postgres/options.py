@@ -141,7 +141,7 @@ def _settings(given: dict[str, str]) -> dict[str, str]:
     for argument in _option_arguments(given.get("options", "")):
         match = _SETTING.match(argument)
         if match is None:
-            raise _refuse("options", given["options"], "settings like '-c name=value'")
+            raise _refuse_options(given["options"])
         settings[match[1]] = match[2]
     settings.setdefault("application_name", "durably")
     return settings
@@ -149,7 +149,12 @@ def _settings(given: dict[str, str]) -> dict[str, str]:
 
 def _option_arguments(text: str) -> list[str]:
     arguments: list[str] = []
-    for word in shlex.split(text):
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        # A quote that is never closed.
+        raise _refuse_options(text) from None
+    for word in words:
         if arguments and arguments[-1] == "-c":
             arguments[-1] += word
         else:
@@ -208,6 +213,10 @@ def _seconds(name: str, value: str | None, default: float) -> float:
     if not 0 < seconds < float("inf"):
         raise _refuse(name, value, "a number of seconds above 0")
     return seconds
+
+
+def _refuse_options(value: str) -> ValidationError:
+    return _refuse("options", value, "settings like '-c name=value'")
 
 
 def _refuse(name: str, value: object, allowed: str) -> ValidationError:

@@ -188,8 +188,8 @@ class PostgresStore:
                 return run is not None and (run.status, run.lease_generation) == (RunStatus.LEASED, claim.generation)
             raise
 
-    async def save_progress(self, claim: Claim, progress_json: str) -> bool:
-        """Fenced: store the latest progress."""
+    async def save_progress(self, claim: Claim, progress_json: str | None) -> bool:
+        """Fenced: store the latest progress, after every write that was asked for before."""
         return await self._writer.run(lambda batch: batch.add_progress(claim, progress_json))
 
     async def finish(

@@ -80,16 +80,20 @@ class SqliteStore:
         if self._is_closed:
             return
         self._is_closed = True
-        if self._writer is not None:
-            try:
+        try:
+            if self._writer is not None:
                 await self._writer.submit(lambda _: None)
-            except StoreError as error:
-                # Every acknowledged write is stored; what is lost are announcements like a last log line's.
-                log.warning("the last events could not be written: %s", error)
+        except StoreError as error:
+            # Every acknowledged write is stored; what is lost are announcements like a last log line's.
+            log.warning("the last events could not be written: %s", error)
+        finally:
+            try:
+                if self._read_threads is not None:
+                    # First, for they give their connections back; and off the loop, for a read may take long.
+                    await asyncio.to_thread(self._read_threads.shutdown)
             finally:
-                self._close_connections(self._writer)
-        if self._read_threads is not None:
-            self._read_threads.shutdown()
+                if self._writer is not None:
+                    self._close_connections(self._writer)
 
     # --- runs ------------------------------------------------------------------------------------
 
@@ -167,8 +171,8 @@ class SqliteStore:
         """Fenced: store a finished step, and the latest progress where it is not stored yet."""
         return self._write(lambda transaction: writes.record_step(transaction, claim, step, progress_json, event))
 
-    async def save_progress(self, claim: Claim, progress_json: str) -> bool:
-        """Fenced: store the latest progress."""
+    async def save_progress(self, claim: Claim, progress_json: str | None) -> bool:
+        """Fenced: store the latest progress, after every write that was asked for before."""
         return await self._write(lambda transaction: writes.save_progress(transaction, claim, progress_json))
 
     async def finish(

@@ -211,7 +211,7 @@ def record_step(
     return True
 
 
-def save_progress(transaction: Transaction, claim: Claim, progress_json: str) -> bool:
+def save_progress(transaction: Transaction, claim: Claim, progress_json: str | None) -> bool:
     """Store the latest progress, if the claim still holds."""
     return (
         transaction.change(sql.TOUCH_RUN, (progress_json, transaction.now, claim.run_id, claim.generation)).rowcount

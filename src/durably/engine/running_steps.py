@@ -1,0 +1,91 @@
+"""The steps of one run that are being executed, and which of them wait for which."""
+
+from __future__ import annotations
+
+import asyncio
+
+from durably.core.errors import ValidationError
+
+
+class RunningSteps:
+    """Which steps have begun and not ended, and in whose code; a second one of a name waits for the first."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._outer: dict[str, str | None] = {}
+        """The step in whose code each was begun, None for the job's own."""
+        self._ends: dict[str, asyncio.Future[None]] = {}
+        self._waits: list[tuple[str, str]] = []
+        """Of each wait the step in whose code it is, and the step whose end it waits for."""
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._outer
+
+    def __bool__(self) -> bool:
+        return bool(self._outer)
+
+    def begin(self, name: str, outer: str | None) -> None:
+        """Note that a step begins, in the code of `outer`."""
+        self._outer[name] = outer
+
+    def end(self, name: str) -> None:
+        """Note that a step has ended, and wake who waits for that."""
+        self._outer.pop(name, None)
+        ended = self._ends.pop(name, None)
+        if ended is not None and not ended.done():
+            ended.set_result(None)
+
+    async def wait_for(self, name: str, outer: str | None) -> None:
+        """Return when a step has ended. Raises `ValidationError` where code of `outer` would wait for ever."""
+        if outer is None:
+            # No step waits for the job's own code.
+            await self._end_of(name)
+            return
+        self._check_end_is_possible(name, outer)
+        wait = (outer, name)
+        self._waits.append(wait)
+        try:
+            await self._end_of(name)
+        finally:
+            self._waits.remove(wait)
+
+    async def _end_of(self, name: str) -> None:
+        ended = self._ends.get(name)
+        if ended is None:
+            ended = self._ends[name] = self._loop.create_future()
+        await asyncio.wait([ended])
+
+    def _check_end_is_possible(self, name: str, outer: str) -> None:
+        if name in self._around(outer):
+            raise ValidationError(
+                f"Invalid step name {name!r}: the step of this name runs around it and would wait for itself",
+                field="name",
+                value=name,
+            )
+        if outer in self._needed_by(name):
+            raise ValidationError(
+                f"Invalid step name {name!r}: used in step {outer!r}, for which the step of this name waits, so that "
+                "both would wait for ever",
+                field="name",
+                value=name,
+            )
+
+    def _around(self, step: str | None) -> set[str]:
+        """Return a step and all in whose code it is."""
+        around: set[str] = set()
+        while step is not None and step not in around:
+            around.add(step)
+            step = self._outer.get(step)
+        return around
+
+    def _needed_by(self, name: str) -> set[str]:
+        """Return all steps that have to end before a step can."""
+        needed: set[str] = set()
+        left = [name]
+        while left:
+            step = left.pop()
+            inner = [each for each, outer in self._outer.items() if outer == step]
+            others = [other for waiting, other in self._waits if waiting == step]
+            left += [each for each in (*inner, *others) if each not in needed]
+            needed.update(inner, others)
+        return needed
