@@ -20,7 +20,7 @@ export class RunObserver<TOutput = unknown> extends Store<RunState<TOutput>> {
   readonly #streams: EventStreams
   readonly #maxLogs: number | undefined
   #wantsHistory = true
-  // Changes when the run is no longer followed: it ended, was given up, or nobody listens. Answers that were asked
+  // Changes when the run is no longer followed: it was deleted or given up, or nobody listens. Answers that were asked
   // for before are then too late; that of a deleted run would bring it back.
   #following = 0
   #leaveStream: (() => void) | null = null
@@ -55,6 +55,10 @@ export class RunObserver<TOutput = unknown> extends Store<RunState<TOutput>> {
 
   protected stop(): void {
     this.#following++
+    this.#leave()
+  }
+
+  #leave(): void {
     this.#leaveStream?.()
     this.#leaveStream = null
   }
@@ -65,7 +69,9 @@ export class RunObserver<TOutput = unknown> extends Store<RunState<TOutput>> {
     this.#apply({ type: 'event', event })
     if (!endsRun(event)) return
     // The server ends the stream here; staying would reconnect and replay the end again and again.
-    this.stop()
+    // An answer that is still to come has the progress of a run that ended meanwhile.
+    if (event.type === 'run:delete') this.stop()
+    else this.#leave()
     // Lines written just before the stream was open may not have been stored when they were asked for.
     if (wasFollowed && this.#wantsHistory) void this.#loadLogs(event.runId)
   }

@@ -202,8 +202,11 @@ class Execution:
             duration=self._clock.monotonic() - step.started,
         )
         try:
-            await self._record(step, self._step_record(step, now, output_json=output_json), event)
+            await self._record(self._step_record(step, now, output_json=output_json), event)
             self._used.add(step.name)
+        except CancelledError:
+            self._tell_cancelled(step)
+            raise
         except asyncio.CancelledError:
             # Given up by the job while it was committed: it may be stored all the same.
             self._in_doubt.add(step.name)
@@ -225,7 +228,10 @@ class Execution:
         now, message = self._clock.now(), describe(error)
         event = StepFailEvent(timestamp=now, **self._about, step_name=step.name, step_index=step.index, error=message)
         try:
-            await self._record(step, self._step_record(step, now, error=message), event)
+            await self._record(self._step_record(step, now, error=message), event)
+        except CancelledError:
+            self._tell_cancelled(step)
+            raise
         finally:
             self._running.end(step.name)
         self._end_if_aborted()
@@ -241,13 +247,9 @@ class Execution:
         step_id = new_ulid(int(now.timestamp() * 1000))
         return StepRecord(step_id, step.name, step.index, output_json, error, step.started_at, now)
 
-    async def _record(self, step: StartedStep, record: StepRecord, event: StepCompleteEvent | StepFailEvent) -> None:
+    def _record(self, record: StepRecord, event: StepCompleteEvent | StepFailEvent) -> Coroutine[Any, Any, None]:
         progress = self.progress.take()
-        try:
-            await self.persist(partial(self._store.record_step, self.lease.claim, record, progress, event))
-        except CancelledError:
-            self._tell_cancelled(step)
-            raise
+        return self.persist(partial(self._store.record_step, self.lease.claim, record, progress, event))
 
     async def persist(self, write: Callable[[], Awaitable[bool]]) -> None:
         """Do a fenced write, again and again while the database is away and the lease is ours.

@@ -108,6 +108,19 @@ describe('a run', () => {
     expect(run.getSnapshot().error).toBeNull()
   })
 
+  test('an answer that comes after the end still tells how far the run had come', async () => {
+    let answer: (answer: { body: unknown }) => void = ignore
+    transport.answer('GET /run?', () => new Promise((resolve) => (answer = resolve)))
+    const run = client.observeRun('run-1')
+    run.subscribe(ignore)
+    const stream = transport.stream('/subscribe')
+    stream.open()
+    stream.send(anEvent('run:complete', { output: { count: 3 } }))
+    answer({ body: aRun({ status: 'completed', progress: { current: 3 }, output: { count: 3 } }) })
+    await settled()
+    expect(run.getSnapshot()).toMatchObject({ status: 'completed', progress: { current: 3 }, output: { count: 3 } })
+  })
+
   test('an answer from before the run was deleted does not bring it back', async () => {
     let answer: (answer: { body: unknown }) => void = ignore
     transport.answer('GET /run?', () => new Promise((resolve) => (answer = resolve)))
