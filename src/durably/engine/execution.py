@@ -178,7 +178,7 @@ class Execution:
         if name in self._checkpoints:
             self._used.add(name)
             return Replayed(_decoded(name, self._checkpoints.pop(name), codec))
-        self._running.begin(name, outer)
+        self._running[name] = outer
         started_at = self._clock.now()
         self._hub.announce(StepStartEvent(timestamp=started_at, **self._about, step_name=name, step_index=index))
         return StartedStep(name, index, codec, started_at, self._clock.monotonic())
@@ -313,7 +313,7 @@ class Execution:
 
     async def _clear_doubt(self, name: str, outer: str | None) -> None:
         """Find out whether a step was stored that the job gave up while it was committed."""
-        self._running.begin(name, outer)
+        self._running[name] = outer
         try:
             # Writes are done in their order: after this one the other one is, too.
             await self.persist(partial(self._store.save_progress, self.lease.claim, None))

@@ -7,32 +7,23 @@ import asyncio
 from durably.core.errors import ValidationError
 
 
-class RunningSteps:
-    """Which steps have begun and not ended, and in whose code; a second one of a name waits for the first."""
+class RunningSteps(dict[str, str | None]):
+    """The steps that have begun and not ended, each with the step in whose code it was begun, None for the job's own.
+
+    A second step of a name waits for the first.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
         self._loop = loop
-        self._outer: dict[str, str | None] = {}
-        """The step in whose code each was begun, None for the job's own."""
         self._ends: dict[str, asyncio.Future[None]] = {}
         self._waits: list[tuple[str, str]] = []
         """Of each wait the step in whose code it is, and the step whose end it waits for."""
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._outer
-
-    def __bool__(self) -> bool:
-        return bool(self._outer)
-
-    def begin(self, name: str, outer: str | None) -> None:
-        """Note that a step begins, in the code of `outer`."""
-        self._outer[name] = outer
-
     def end(self, name: str) -> None:
         """Note that a step has ended, and wake who waits for that."""
-        self._outer.pop(name, None)
-        ended = self._ends.pop(name, None)
-        if ended is not None and not ended.done():
+        self.pop(name, None)
+        if self._ends and (ended := self._ends.pop(name, None)) is not None and not ended.done():
             ended.set_result(None)
 
     async def wait_for(self, name: str, outer: str | None) -> None:
@@ -75,7 +66,7 @@ class RunningSteps:
         around: set[str] = set()
         while step is not None and step not in around:
             around.add(step)
-            step = self._outer.get(step)
+            step = self.get(step)
         return around
 
     def _needed_by(self, name: str) -> set[str]:
@@ -84,7 +75,7 @@ class RunningSteps:
         left = [name]
         while left:
             step = left.pop()
-            inner = [each for each, outer in self._outer.items() if outer == step]
+            inner = [each for each, outer in self.items() if outer == step]
             others = [other for waiting, other in self._waits if waiting == step]
             left += [each for each in (*inner, *others) if each not in needed]
             needed.update(inner, others)

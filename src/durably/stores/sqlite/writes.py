@@ -68,7 +68,7 @@ def _insert(transaction: Transaction, runs: Sequence[NewRun]) -> None:
     labels = [(new.id, key, value) for new in runs for key, value in new.labels.items()]
     if labels:
         transaction.connection.executemany(sql.INSERT_LABEL, labels)
-    transaction.events.extend(trigger_event(new, transaction.instant) for new in runs)
+    transaction.events += [trigger_event(new, transaction.instant) for new in runs]
 
 
 def _find_existing(transaction: Transaction, new: NewRun) -> TriggerResult[Any] | None:
