@@ -128,7 +128,7 @@ class EventHub:
         self._clock = clock
         self._run_feeds: dict[str, list[EventFeed]] = {}
         self._all_feeds: list[EventFeed] = []
-        self._waiting: dict[str, set[asyncio.Future[None]]] = {}
+        self._waiting: dict[str, set[asyncio.Event]] = {}
         self._position = Position(0)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting: asyncio.Task[None] | None = None
@@ -222,9 +222,9 @@ class EventHub:
                 del self._run_feeds[feed.run_id]
 
     @contextmanager
-    def waiting_for_end(self, run_id: str) -> Iterator[asyncio.Future[None]]:
-        """Give a future that is resolved when the run ends; the hub must have been started."""
-        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    def waiting_for_end(self, run_id: str) -> Iterator[asyncio.Event]:
+        """Give an event that is set when the run ends; the hub must have been started."""
+        ended = asyncio.Event()
         waiting = self._waiting.setdefault(run_id, set())
         waiting.add(ended)
         try:
@@ -281,8 +281,7 @@ class EventHub:
     def _end(self, event: DurablyEvent) -> None:
         self.run_ended(event)
         for ended in self._waiting.get(getattr(event, "run_id", ""), ()):
-            if not ended.done():
-                ended.set_result(None)
+            ended.set()
 
     def _changed(self) -> None:
         """Another process wrote something; not every program that shares the database writes events."""
@@ -338,8 +337,7 @@ class EventHub:
             for event in replay_of(run, self._clock.now()):
                 feed.end_with(Recorded(position, event, "elsewhere"))
         for ended in self._waiting.get(run_id, ()):
-            if not ended.done():
-                ended.set_result(None)
+            ended.set()
 
 
 def _end_from_outside(executed: Run[Any], run: Run[Any] | None, now: datetime) -> DurablyEvent:

@@ -45,12 +45,21 @@ async def follow_run(
 
 
 async def wait_for_end(
-    hub: EventHub, store: Store, run_id: str, polling_interval: float, *, looks_once: bool = False
+    hub: EventHub,
+    store: Store,
+    run_id: str,
+    polling_interval: float,
+    *,
+    looks_once: bool = False,
+    first_look_after: float = 0.0,
 ) -> Run[Any]:
     """Return the run when it has ended. Raises `NotFoundError`; `TimeoutError` when it may look only once."""
     await hub.start()
     with hub.waiting_for_end(run_id) as ended:
+        if first_look_after:
+            await _set_within(ended, first_look_after)
         while True:
+            ended.clear()
             run = await store.get_run(run_id)
             if run is None:
                 raise NotFoundError("run", run_id)
@@ -59,7 +68,16 @@ async def wait_for_end(
             if looks_once:
                 raise TimeoutError
             # The event wakes us; looking now and then only covers programs that write no events.
-            await asyncio.wait([ended], timeout=polling_interval)
+            await _set_within(ended, polling_interval)
+
+
+async def _set_within(event: asyncio.Event, seconds: float) -> None:
+    """Return when the event is set; after `seconds` it is in any case."""
+    timer = asyncio.get_running_loop().call_later(seconds, event.set)
+    try:
+        await event.wait()
+    finally:
+        timer.cancel()
 
 
 async def report_to_end(ending: Coroutine[Any, Any, Run[Any]], reporting: Coroutine[Any, Any, None]) -> Run[Any]:

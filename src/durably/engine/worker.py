@@ -60,6 +60,8 @@ class Worker:
         self._active: dict[asyncio.Task[Any], Claimed] = {}
         self._ending: set[asyncio.Task[Any]] = set()
         """Those whose job has returned: only the record of their end is still to be written."""
+        self._may_be_more = False
+        """Whether the last claim got all that it asked for."""
         self._wakes: set[asyncio.Event] = set()
         self._stops: set[asyncio.Future[None]] = set()
         """One for each stop that is under way; several may be, the second because it is in a hurry."""
@@ -218,6 +220,7 @@ class Worker:
             with suppress(StoreError):
                 await self._store.release([each.claim for each in await claiming])
             raise
+        self._may_be_more = len(claimed) == limit
         return [self._begin(each, claimed_at) for each in claimed]
 
     def _begin(self, claimed: Claimed, claimed_at: float) -> asyncio.Task[Any]:
@@ -235,7 +238,7 @@ class Worker:
 
     def _is_ending(self) -> None:
         task = asyncio.current_task()
-        if task is not None and self._store.claims_see_writes_under_way:
+        if task is not None and self._may_be_more and self._store.claims_see_writes_under_way:
             # The next run is claimed in the transaction that ends this one: one flush to the disk less between them.
             self._ending.add(task)
             self.wake()
