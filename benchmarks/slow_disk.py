@@ -7,6 +7,8 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
+DELAY_VARIABLE: Final = "SLOW_DISK_MS"
+
 _SOURCE: Final = r"""
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -56,5 +58,5 @@ def build_shim(directory: Path) -> Path:
 
 def slow(shim: Path, milliseconds: float, flushes: int | None = None) -> dict[str, str]:
     """Return the environment of a child process whose flushes are slow: all, or the first `flushes`."""
-    environment = {"LD_PRELOAD": str(shim), "SLOW_DISK_MS": str(milliseconds)}
+    environment = {"LD_PRELOAD": str(shim), DELAY_VARIABLE: str(milliseconds)}
     return environment if flushes is None else {**environment, "SLOW_DISK_FLUSHES": str(flushes)}
