@@ -176,12 +176,14 @@ class Durably:
         try:
             await self.stop(timeout=0)
         finally:
-            self._leases.stop()
             self._threads.close()
             self._hub.stop_looking()
             self._hub.stop()
-            await self.storage.close()
-            self._plugins.close()
+            try:
+                await self._leases.stop()
+            finally:
+                await self.storage.close()
+                self._plugins.close()
 
     async def __aenter__(self) -> Self:
         try:
@@ -403,7 +405,7 @@ class Durably:
 
     def use(self, plugin: DurablyPlugin) -> Self:
         """Install a plugin and return this instance. Raises `ValidationError` for what is none."""
-        if not isinstance(plugin, DurablyPlugin):
+        if not isinstance(plugin, DurablyPlugin) or isinstance(plugin, type):
             raise refuse("plugin", plugin, "an object with an install(durably) method")
         plugin.install(self)
         self._plugins.add(plugin)

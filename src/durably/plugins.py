@@ -35,7 +35,8 @@ def with_log_persistence() -> DurablyPlugin:
 class _LogPersistence:
     def __init__(self) -> None:
         self._durably: Durably
-        self._waiting: list[LogWriteEvent] = []
+        self._waiting: list[tuple[Log, str | None]] = []
+        """Each line with the JSON of its data; under one id, however often it has to be sent."""
         self._settled = 0
         self._dropped = 0
         self._writing: asyncio.Task[None] | None = None
@@ -68,7 +69,7 @@ class _LogPersistence:
         if len(self._waiting) >= _MOST_WAITING:
             self._dropped += 1
             return
-        self._waiting.append(event)
+        self._waiting.append((_line(event), event.data_json))
         if self._writing is None:
             self._writing = asyncio.create_task(self._write(), name="durably-logs")
 
@@ -103,7 +104,7 @@ class _LogPersistence:
         if not batch:
             return None
         try:
-            await self._durably.storage.append_logs([_stored(event) for event in batch], [e.data_json for e in batch])
+            await self._durably.storage.append_logs([line for line, _ in batch], [data_json for _, data_json in batch])
         except StoreUnavailableError as error:
             return error
         except StoreError:
@@ -119,6 +120,6 @@ class _LogPersistence:
         self._settled += count
 
 
-def _stored(event: LogWriteEvent) -> Log:
+def _line(event: LogWriteEvent) -> Log:
     log_id = new_ulid(int(event.timestamp.timestamp() * 1000))
     return Log(log_id, event.run_id, event.step_name, event.level, event.message, None, event.timestamp)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from datetime import timedelta
 from typing import Any
 
@@ -161,6 +162,35 @@ class TestLeases:
         async with asyncio.timeout(PATIENCE_SECONDS):
             await processing
         assert seen == ["lease-lost"]
+
+    async def test_closing_does_not_block_the_loop_while_a_renewal_waits(self, open_durably: OpenDurably) -> None:
+        """L2, W4: a database that gives no answer holds up the thread that renews, and nobody else."""
+        gate, renewing, answered = Gate(), threading.Event(), threading.Event()
+
+        @define_job(name="held")
+        async def held(step: StepContext, input: Any) -> None:
+            await step.run("waiting", gate.pass_through)
+
+        class Silent:
+            def renew(self, claims: Any, lease_seconds: float) -> Any:
+                renewing.set()
+                answered.wait(PATIENCE_SECONDS)
+                return {}
+
+            def close(self) -> None: ...
+
+        durably = await open_durably(held, lease_duration=60, lease_renew_interval=0.01)
+        durably.storage.lease_renewer = Silent  # type: ignore[assignment, method-assign]
+        await durably.jobs.held.trigger(None)
+        processing = asyncio.create_task(durably.process_one())
+        await gate.reached()
+        await asyncio.to_thread(renewing.wait, PATIENCE_SECONDS)
+
+        closing = asyncio.create_task(durably.close())
+        asyncio.get_running_loop().call_later(0.05, answered.set)
+        async with asyncio.timeout(PATIENCE_SECONDS / 2):
+            await closing
+            await processing
 
     async def test_a_run_that_its_own_worker_claims_again_executes_once(
         self, open_durably: OpenDurably, clock: FakeClock

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -13,10 +14,12 @@ from pydantic import BaseModel
 
 from durably import (
     Durably,
+    Log,
     LogData,
     ProgressData,
     RunFailedError,
     StepContext,
+    StoreUnavailableError,
     SyncStepContext,
     ValidationError,
     define_job,
@@ -306,6 +309,32 @@ class TestLogs:
 
         assert [len(await one.get_logs(run_id)) for run_id in ids] == [1] * 5
 
+    async def test_lines_whose_answer_was_lost_are_stored_once(
+        self, open_durably: OpenDurably, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """P1: a batch that is sent again is the same batch, also to the database."""
+
+        @define_job(name="logging")
+        async def logging(step: StepContext, input: Any) -> None:
+            step.log.info("line")
+
+        durably = await open_durably(logging)
+        durably.use(with_log_persistence())
+        sent: list[list[Log]] = []
+
+        async def never_answers(logs: Sequence[Log], data_json: Sequence[str | None]) -> None:
+            sent.append(list(logs))
+            if len(sent) == 1:
+                raise StoreUnavailableError("the answer was lost")
+
+        monkeypatch.setattr(durably.storage, "append_logs", never_answers)
+        await durably.jobs.logging.trigger(None)
+        await durably.process_one()
+        await durably.stop()
+
+        assert [line.message for line in sent[0]] == ["line"]
+        assert sent == [sent[0], sent[0]]
+
 
 class TestPlugins:
     async def test_use_installs_and_returns_the_instance(self, open_durably: OpenDurably) -> None:
@@ -326,12 +355,13 @@ class TestPlugins:
 
         assert calls == [durably, "flushed"]
 
-    async def test_what_is_no_plugin_is_refused(self, open_durably: OpenDurably) -> None:
-        """P1: with an error that says what a plugin is."""
+    @pytest.mark.parametrize("plugin", [object(), type(with_log_persistence()), with_log_persistence], ids=repr)
+    async def test_what_is_no_plugin_is_refused(self, open_durably: OpenDurably, plugin: Any) -> None:
+        """P1: with an error that says what a plugin is; its class is none yet."""
         durably = await open_durably(plain)
 
         with pytest.raises(ValidationError, match="install"):
-            durably.use(object())  # type: ignore[arg-type]
+            durably.use(plugin)
 
 
 class TestCallbacks:

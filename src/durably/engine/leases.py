@@ -119,13 +119,15 @@ class LeaseKeeper:
         """Return the runs that execute here and have not been told to end."""
         return [lease.run for lease in self.held() if not lease.controller.signal.aborted]
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """End the thread; leases still held are not renewed any more."""
         with self._wake:
             self._is_stopping = True
             self._wake.notify()
-        if self._thread is not None:
-            self._thread.join()
+        thread = self._thread
+        if thread is not None:
+            # Off the loop: a renewal under way may wait for a database that is away.
+            await asyncio.to_thread(thread.join)
             self._thread = None
         if self._task is not None:
             self._task.cancel()
