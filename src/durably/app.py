@@ -304,7 +304,6 @@ class Durably:
         seconds, polling_seconds = check_waiting(timeout, polling_interval, on_progress, on_log)
         return await self._runs.wait(
             checked_run_id(run_id),
-            is_new=False,
             since=None,
             timeout=seconds,
             polling_seconds=polling_seconds,

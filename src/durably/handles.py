@@ -93,12 +93,10 @@ class JobHandle(Generic[InputT, OutputT]):
             coalesce=coalesce,
             labels=labels,
         )
-        is_new = triggered.disposition == "created"
         run = await self._runs.wait(
             triggered.id,
-            is_new=is_new,
             # A run that was found, not made, may have told all it has to tell before this call.
-            since=before if is_new else None,
+            since=before if triggered.disposition == "created" else None,
             timeout=seconds,
             polling_seconds=polling_seconds,
             on_progress=on_progress,

@@ -45,19 +45,11 @@ async def follow_run(
 
 
 async def wait_for_end(
-    hub: EventHub,
-    store: Store,
-    run_id: str,
-    polling_interval: float,
-    *,
-    looks_once: bool = False,
-    first_look_after: float = 0.0,
+    hub: EventHub, store: Store, run_id: str, polling_interval: float, *, looks_once: bool = False
 ) -> Run[Any]:
     """Return the run when it has ended. Raises `NotFoundError`; `TimeoutError` when it may look only once."""
     await hub.start()
     with hub.waiting_for_end(run_id) as ended:
-        if first_look_after:
-            await _set_within(ended, first_look_after)
         while True:
             ended.clear()
             run = await store.get_run(run_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 from durably.core.clock import Clock
 from durably.core.jobs import JobDefinition
@@ -14,8 +14,6 @@ from durably.core.store import Position, RunQuery, Store
 from durably.engine.enqueue import Enqueuer, TriggerOrder
 from durably.engine.event_hub import EventHub
 from durably.engine.run_feed import OnLog, OnProgress, completed, report_run, report_to_end, wait_for_end
-
-_FIRST_LOOK_SECONDS: Final = 0.005
 
 
 class RunService:
@@ -72,7 +70,6 @@ class RunService:
         self,
         run_id: str,
         *,
-        is_new: bool,
         since: Position | None,
         timeout: float | None,
         polling_seconds: float | None,
@@ -81,19 +78,11 @@ class RunService:
     ) -> Run[Any]:
         """Return the completed run, and report what it tells: all since a position, or its state and what follows.
 
-        `is_new` tells that this process has only just made the run.
-
         Raises `NotFoundError`, `RunFailedError`, `RunCancelledError`, `TimeoutError`, and what a callback raises.
         """
         looks_once = timeout == 0
         ending = wait_for_end(
-            self._hub,
-            self._store,
-            run_id,
-            polling_seconds or self._polling_seconds,
-            looks_once=looks_once,
-            # It hardly has ended: its worker need not wait for a look at it, nor need whoever ends it at once.
-            first_look_after=_FIRST_LOOK_SECONDS if is_new and not looks_once else 0.0,
+            self._hub, self._store, run_id, polling_seconds or self._polling_seconds, looks_once=looks_once
         )
         # Without time to wait there is still time to look.
         deadline = asyncio.timeout(timeout or None)
