@@ -230,9 +230,13 @@ def test() -> bool:
     require_node()
     setup()
     elsewhere = [f"--ignore={folder}" for folder in BESIDE_TESTS]
-    beside = Beside("check", "test-typescript", f"test-python {' '.join(BESIDE_TESTS)}", "test-other-pythons", "wheel")
-    results = [(f"test-python {' '.join(elsewhere)}", *timed(partial(python_tests, *elsewhere)))]
-    results += beside.results()
+    # Two lanes, for two processors, of about the same length.
+    beside = Beside("test-typescript", f"test-python {' '.join(BESIDE_TESTS)}", "test-other-pythons", "wheel")
+    results = [
+        ("check", *timed(check)),
+        (f"test-python {' '.join(elsewhere)}", *timed(partial(python_tests, *elsewhere))),
+        *beside.results(),
+    ]
     print()
     for name, succeeded, seconds in results:
         print(f"{'ok' if succeeded else 'FAILED':6} {seconds:6.0f} s  {name}")
