@@ -135,7 +135,7 @@ class LibsqlStore:
         await self._write(self._writes.delete_run(run_id))
 
     async def purge_runs(self, ended_by: datetime, limit: int) -> int:
-        """Delete up to `limit` terminal runs that completed before then, oldest first; return how many."""
+        """Delete up to `limit` terminal runs that ended then or before, oldest first; return how many."""
         return await self._write(self._writes.purge_runs(ended_by, limit))
 
     # --- execution -------------------------------------------------------------------------------

@@ -155,7 +155,7 @@ class PostgresStore:
         await self._writes.delete_run(run_id)
 
     async def purge_runs(self, ended_by: datetime, limit: int) -> int:
-        """Delete up to `limit` terminal runs that completed before then, oldest first; return how many."""
+        """Delete up to `limit` terminal runs that ended then or before, oldest first; return how many."""
         return await self._writes.purge_runs(to_text(ended_by), limit)
 
     # --- execution -------------------------------------------------------------------------------

@@ -130,7 +130,7 @@ class SqliteStore:
         await self._write(partial(writes.delete_run, run_id=run_id))
 
     async def purge_runs(self, ended_by: datetime, limit: int) -> int:
-        """Delete up to `limit` terminal runs that completed before then, oldest first; return how many."""
+        """Delete up to `limit` terminal runs that ended then or before, oldest first; return how many."""
         return await self._write(partial(writes.purge_runs, ended_by=ended_by, limit=limit))
 
     # --- execution -------------------------------------------------------------------------------
