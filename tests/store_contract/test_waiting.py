@@ -40,6 +40,29 @@ class TestOutcomes:
         waited = await durably.wait_for_run(run.id, timeout=PATIENCE_SECONDS)
         assert (waited.id, waited.output, waited.status) == (run.id, {"n": 1}, "completed")
 
+    async def test_waiting_looks_again_and_again_and_leaves_the_loop_to_others(
+        self, open_durably: OpenDurably, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """R11: polling is the fallback for programs that tell nothing; between two looks everything else moves."""
+        durably = await open_durably(job)
+        run = await durably.jobs.job.trigger(1)
+        look, looks, looked_thrice = durably.storage.get_run, 0, asyncio.Event()
+
+        async def counted(run_id: str) -> Any:
+            nonlocal looks
+            looks += 1
+            if looks == 3:
+                looked_thrice.set()
+            return await look(run_id)
+
+        monkeypatch.setattr(durably.storage, "get_run", counted)
+        waiting = asyncio.create_task(durably.wait_for_run(run.id, timeout=PATIENCE_SECONDS, polling_interval=0.01))
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await looked_thrice.wait()
+        await durably.process_one()
+
+        assert (await waiting).output == 1
+
     async def test_a_failed_run_raises_with_the_run(self, open_durably: OpenDurably) -> None:
         """R11: `RunFailedError` with `.run`."""
         durably = await open_durably(job, start=True)
