@@ -177,11 +177,27 @@ def require_node() -> None:
 def prepare_node() -> None:
     """Install what the TypeScript packages need."""
     require_node()
-    stamp = PACKAGES / "node_modules" / ".installed"
-    content = digest(PACKAGES / "package-lock.json", also=answer_of("node", "--version"))
+    npm_install(PACKAGES, "ci")
+
+
+def prepare_programs() -> None:
+    """Install the programs from npm that Python tests drive; without npm those tests are skipped.
+
+    Before the tests, for a test may not take as long as compiling one of them can.
+    """
+    if shutil.which("npm"):
+        npm_install(ROOT / "tests" / "typescript" / "node", "ci")
+        # Not `ci`: the lock file has the server of one kind of machine only, and it refuses that.
+        npm_install(ROOT / "tests" / "libsql" / "node", "install", "--no-save")
+
+
+def npm_install(folder: Path, *how: str) -> None:
+    """Install what the lock file of a folder names, unless that was done."""
+    stamp = folder / "node_modules" / ".installed"
+    content = digest(folder / "package-lock.json", also=answer_of("node", "--version"))
     if not is_fresh(stamp, content):
-        why = "npm could not install the TypeScript packages, the message above says why. Is there a network?"
-        must(why, "npm", "ci", "--no-audit", "--no-fund", cwd=PACKAGES)
+        why = f"npm could not install what {folder} needs, the message above says why. Is there a network?"
+        must(why, "npm", *how, "--no-audit", "--no-fund", cwd=folder)
         stamp.write_text(content)
 
 
@@ -215,6 +231,7 @@ def setup() -> bool:
     """Install everything that development and tests need."""
     prepare_venv(VENV, "dev")
     prepare_node()
+    prepare_programs()
     prepare_machine()
     return True
 
@@ -231,12 +248,9 @@ def test() -> bool:
     setup()
     elsewhere = [f"--ignore={folder}" for folder in BESIDE_TESTS]
     # Two lanes, for two processors, of about the same length.
-    beside = Beside("test-typescript", f"test-python {' '.join(BESIDE_TESTS)}", "test-other-pythons", "wheel")
-    results = [
-        ("check", *timed(check)),
-        (f"test-python {' '.join(elsewhere)}", *timed(partial(python_tests, *elsewhere))),
-        *beside.results(),
-    ]
+    beside = Beside("check", "test-typescript", f"test-python {' '.join(BESIDE_TESTS)}", "test-other-pythons", "wheel")
+    results = [(f"test-python {' '.join(elsewhere)}", *timed(partial(python_tests, *elsewhere)))]
+    results += beside.results()
     print()
     for name, succeeded, seconds in results:
         print(f"{'ok' if succeeded else 'FAILED':6} {seconds:6.0f} s  {name}")
@@ -307,7 +321,9 @@ def check() -> bool:
 
 def python_tests(*arguments: str) -> bool:
     """Run the Python tests; what follows goes to pytest (test-python -k cancel)."""
-    return run(prepare_venv(VENV, "dev"), "-m", "pytest", *arguments)
+    python = prepare_venv(VENV, "dev")
+    prepare_programs()
+    return run(python, "-m", "pytest", *arguments)
 
 
 def other_python_tests() -> bool:
