@@ -67,13 +67,16 @@ export class RunObserver<TOutput = unknown> extends Store<RunState<TOutput>> {
     if (event.runId !== this.runId) return
     const wasFollowed = this.getSnapshot().status !== null
     this.#apply({ type: 'event', event })
-    if (!endsRun(event)) return
-    // The server ends the stream here; staying would reconnect and replay the end again and again.
-    // An answer that is still to come has the progress of a run that ended meanwhile.
     if (event.type === 'run:delete') this.stop()
-    else this.#leave()
-    // Lines written just before the stream was open may not have been stored when they were asked for.
-    if (wasFollowed && this.#wantsHistory) void this.#loadLogs(event.runId)
+    // An answer that is still to come has the progress of a run that ended meanwhile.
+    else if (endsRun(event)) this.#leaveEnded(event.runId, wasFollowed)
+  }
+
+  // The server has nothing more to tell; staying would reconnect and replay the end again and again, or be refused.
+  #leaveEnded(runId: string, wasFollowed: boolean): void {
+    this.#leave()
+    // The latest lines may not have been stored when they were asked for.
+    if (wasFollowed && this.#wantsHistory) void this.#loadLogs(runId)
   }
 
   // The stream says nothing about a pending run, nor what was logged before it was opened.
@@ -86,8 +89,11 @@ export class RunObserver<TOutput = unknown> extends Store<RunState<TOutput>> {
   // run may be asked for, hears nothing more of it.
   async #outliveDrop(runId: string, error: Error): Promise<void> {
     const following = this.#following
+    const wasFollowed = this.getSnapshot().status !== null
     await this.#catchUp(runId)
-    if (following === this.#following && isPermanent(error)) this.#giveUp(error.message)
+    if (following !== this.#following) return
+    if (isTerminal(this.getSnapshot().status)) this.#leaveEnded(runId, wasFollowed)
+    else if (isPermanent(error)) this.#giveUp(error.message)
   }
 
   async #loadRun(runId: string): Promise<void> {

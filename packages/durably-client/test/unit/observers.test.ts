@@ -18,6 +18,8 @@ beforeEach(() => {
   client = createDurablyClient({ transport })
 })
 
+afterEach(() => vi.useRealTimers())
+
 const ignore = () => {}
 
 /** Everything that was answered has been taken in. */
@@ -87,6 +89,33 @@ describe('a run', () => {
     transport.stream('/subscribe').send(anEvent('run:complete', { output: 1 }))
     await vi.waitFor(() => expect(transport.live).toEqual([]))
     expect(run.getSnapshot()).toMatchObject({ status: 'completed', output: 1 })
+  })
+
+  test('a refused stream is not asked for again when the run is seen to have ended', async () => {
+    transport.answer('GET /run?', { body: aRun({ status: 'completed', output: 4 }) })
+    const run = client.observeRun('run-1')
+    run.subscribe(ignore)
+    vi.useFakeTimers()
+    transport.stream('/subscribe').drop(new Error('The event stream was refused'))
+    await vi.runAllTimersAsync()
+    expect(run.getSnapshot()).toMatchObject({ status: 'completed', output: 4, error: null })
+    expect(transport.connections).toHaveLength(1)
+  })
+
+  test('logs that were stored before a run ended unheard are there', async () => {
+    transport.answer('GET /run?', { body: aRun({ status: 'leased' }) })
+    transport.answer('GET /logs?', { body: [] })
+    const run = client.observeRun('run-1')
+    run.subscribe(ignore)
+    const stream = transport.stream('/subscribe')
+    stream.open()
+    await vi.waitFor(() => expect(run.getSnapshot().status).toBe('leased'))
+    transport.answer('GET /run?', () => {
+      transport.answer('GET /logs?', { body: [storedLog('last')] })
+      return { body: aRun({ status: 'completed' }) }
+    })
+    stream.drop()
+    await vi.waitFor(() => expect(run.getSnapshot().logs).toMatchObject([{ message: 'last' }]))
   })
 
   test('a run that does not exist is given up', async () => {
