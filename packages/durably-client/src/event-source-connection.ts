@@ -14,7 +14,7 @@ export function connectByEventSource(
     handlers.onMessage(message.data, message.lastEventId || null)
   source.onerror = () => {
     // Otherwise it is already reconnecting by itself, with the Last-Event-ID.
-    if (source.readyState === CLOSED) handlers.onClose(new Error('The event stream was refused'))
+    if (source.readyState === CLOSED) handlers.onClose(new Error(`The event stream ${url} was refused`))
   }
   return { close: () => source.close() }
 }

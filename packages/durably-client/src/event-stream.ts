@@ -7,8 +7,9 @@ export interface StreamListener {
   onEvent(event: DurablyEvent): void
   /** The stream is open: at once for whoever joins an open one, and again after each reconnect. */
   onOpen?(): void
-  /** The connection was lost. It comes back by itself, unless the server's refusal is permanent. */
-  onDrop?(error: Error): void
+  /** The connection was lost, or refused before it was open: then at once for whoever joins, too. It comes back by
+   * itself, unless the refusal is permanent. */
+  onDrop?(error: Error, wasRefused: boolean): void
 }
 
 const STABLE_MS = 5_000
@@ -22,6 +23,7 @@ export class EventStream {
   #connection: Connection | null = null
   #attempt = 0
   #isOpen = false
+  #refusal: Error | null = null
   #openedAt = 0
   #lastEventId: string | null = null
   #failures = 0
@@ -38,6 +40,7 @@ export class EventStream {
     clearTimeout(this.#release)
     this.#listeners.add(listener)
     if (this.#isOpen) listener.onOpen?.()
+    else if (this.#retry !== undefined && this.#refusal) listener.onDrop?.(this.#refusal, true)
     else this.#connectUnlessWaiting()
     return () => this.#unsubscribe(listener)
   }
@@ -68,6 +71,7 @@ export class EventStream {
 
   #opened(): void {
     this.#isOpen = true
+    this.#refusal = null
     this.#openedAt = Date.now()
     for (const listener of [...this.#listeners]) listener.onOpen?.()
   }
@@ -82,10 +86,12 @@ export class EventStream {
   #dropped(error: Error): void {
     // A server that accepts streams only to end them at once counts as one that is away.
     if (this.#isOpen && Date.now() - this.#openedAt >= STABLE_MS) this.#failures = 0
+    const wasRefused = !this.#isOpen
+    if (wasRefused) this.#refusal = error
     this.#isOpen = false
     this.#connection = null
     if (!isPermanent(error)) this.#retryLater()
-    for (const listener of [...this.#listeners]) listener.onDrop?.(error)
+    for (const listener of [...this.#listeners]) listener.onDrop?.(error, wasRefused)
   }
 
   #retryLater(): void {

@@ -47,6 +47,7 @@ export class RunListObserver<TRun extends ClientRun = ClientRun> extends Store<R
   // As heard since the stream was opened, without a gap. Progress is stored less often than it is told.
   readonly #liveProgress = new Map<string, Progress>()
   #leaveStream: (() => void) | null = null
+  #streamRefusal: string | null = null
 
   constructor(api: DurablyApi, streams: EventStreams, query: RunListQuery = {}) {
     super({ runs: [], page: 0, hasMore: false, isLoading: true, error: null })
@@ -65,17 +66,18 @@ export class RunListObserver<TRun extends ClientRun = ClientRun> extends Store<R
 
   readonly goToPage = (page: number): void => {
     this.#patch({ page: Math.max(0, Math.trunc(page)) })
-    if (this.isObserved) this.#followFirstPage()
     void this.refresh()
   }
 
   readonly refresh = async (): Promise<void> => {
     this.#patch({ isLoading: true })
+    // Not even a permanent refusal is for ever: whoever asks again may have signed in meanwhile.
+    if (this.#streamRefusal) this.#leave()
+    if (this.isObserved) this.#followFirstPage()
     await this.#load()
   }
 
   protected start(): void {
-    this.#followFirstPage()
     void this.refresh()
   }
 
@@ -94,7 +96,7 @@ export class RunListObserver<TRun extends ClientRun = ClientRun> extends Store<R
     return this.#streams.ofRuns(this.#query).subscribe({
       onEvent: (event) => this.#receive(event),
       onOpen: () => this.#opened(),
-      onDrop: () => this.#refreshSoon.request(),
+      onDrop: (error, wasRefused) => this.#dropped(error, wasRefused),
     })
   }
 
@@ -103,11 +105,19 @@ export class RunListObserver<TRun extends ClientRun = ClientRun> extends Store<R
     this.#leaveStream = null
     this.#refreshSoon.cancel()
     this.#liveProgress.clear()
+    this.#streamRefusal = null
   }
 
   // What happened between the first load, or a lost connection, and this moment was told to nobody.
   #opened(): void {
     this.#liveProgress.clear()
+    this.#streamRefusal = null
+    this.#refreshSoon.request()
+  }
+
+  #dropped(error: Error, wasRefused: boolean): void {
+    if (wasRefused) this.#streamRefusal = `Live updates are off: ${error.message}`
+    // Tells it, unless the list is refused as well: then that is what to tell.
     this.#refreshSoon.request()
   }
 
@@ -140,7 +150,7 @@ export class RunListObserver<TRun extends ClientRun = ClientRun> extends Store<R
       if (load !== this.#latestLoad) return
       this.#loadedPage = page
       const runs = this.#upToDate(found.slice(0, pageSize), sinceAsked) as readonly TRun[]
-      this.#patch({ runs, hasMore: found.length > pageSize, isLoading: false, error: null })
+      this.#patch({ runs, hasMore: found.length > pageSize, isLoading: false, error: this.#streamRefusal })
     } catch (error) {
       if (load === this.#latestLoad) this.#patch({ isLoading: false, error: asError(error).message })
     } finally {

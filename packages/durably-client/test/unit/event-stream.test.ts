@@ -115,6 +115,13 @@ test.each([500, 503, 429, 408])('status %i is tried again', (status) => {
   expect(transport.connections).toHaveLength(2)
 })
 
+test('a latecomer to a stream that was refused learns so at once', () => {
+  listen()
+  transport.stream('/subscribe').drop(new ApiError(503, 'later'))
+  expect(listen().heard).toEqual(['later'])
+  expect(transport.connections).toHaveLength(1)
+})
+
 test('nobody reconnects for a listener that left while the connection was down', () => {
   const { leave } = listen()
   transport.stream('/subscribe').drop()

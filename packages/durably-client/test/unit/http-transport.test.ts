@@ -106,7 +106,7 @@ test('an EventSource is given up only when it does not reconnect by itself', asy
   source.onerror()
   source.readyState = 2
   source.onerror()
-  expect((await closed).message).toBe('The event stream was refused')
+  expect((await closed).message).toBe('The event stream /api/durably/subscribe?runId=1 was refused')
   expect(heard.slice(1)).toEqual(['open', ['a', null], ['b', '7']])
 })
 

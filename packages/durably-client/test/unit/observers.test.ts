@@ -732,6 +732,62 @@ describe('a list of runs', () => {
   })
 })
 
+describe('a list whose stream is refused', () => {
+  const REFUSED = 'Live updates are off: No streams here'
+
+  async function refused(status: number) {
+    transport.answer('GET /runs?', { body: [aRun()] })
+    const list = client.observeRuns()
+    list.subscribe(ignore)
+    transport.stream('/runs/subscribe').drop(new ApiError(status, 'No streams here'))
+    await vi.waitFor(() => expect(list.getSnapshot()).toMatchObject({ error: REFUSED, isLoading: false }))
+    return list
+  }
+
+  test('says so, and shows what was fetched', async () => {
+    const list = await refused(403)
+    expect(list.getSnapshot().runs).toMatchObject([{ id: 'run-1' }])
+  })
+
+  test('says so whoever else had heard it before', async () => {
+    await refused(503)
+    const another = client.observeRuns()
+    another.subscribe(ignore)
+    await vi.waitFor(() => expect(another.getSnapshot()).toMatchObject({ error: REFUSED, isLoading: false }))
+  })
+
+  test('is live again when a refusal that may end has ended; a lost connection is none', async () => {
+    const list = await refused(503)
+    await vi.waitFor(() => expect(transport.connections).toHaveLength(2), 2000)
+    const stream = transport.stream('/runs/subscribe')
+    stream.open()
+    await vi.waitFor(() => expect(list.getSnapshot().error).toBeNull())
+    stream.drop()
+    await list.refresh()
+    expect(list.getSnapshot().error).toBeNull()
+  })
+
+  test('asks for it again when it is refreshed', async () => {
+    const list = await refused(403)
+    await list.refresh()
+    transport.stream('/runs/subscribe').open()
+    await vi.waitFor(() => expect(list.getSnapshot().error).toBeNull())
+  })
+
+  test('has no fault on pages that stand still', async () => {
+    const list = await refused(403)
+    list.goToPage(1)
+    await vi.waitFor(() => expect(list.getSnapshot()).toMatchObject({ page: 1, error: null, isLoading: false }))
+  })
+
+  test('tells the words with which the list is refused, if it is', async () => {
+    const list = await refused(403)
+    transport.answer('GET /runs?', { status: 401, body: 'Unauthorized' })
+    await list.refresh()
+    expect(list.getSnapshot().error).toBe('Unauthorized')
+  })
+})
+
 describe('jobs by property', () => {
   test('a property is the job in kebab-case, or what the names say', () => {
     const named = createDurablyClient({ transport, names: { nightly: 'reports.nightly' } })
