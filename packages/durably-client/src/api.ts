@@ -1,4 +1,4 @@
-import { ApiError, errorText } from './errors.js'
+import { ApiError, errorText, InvalidResponseError } from './errors.js'
 import { runPath, runsPath, type RunFilter } from './queries.js'
 import type { ClientRun, JobInfo, Labels, LogEntry, StepRecord } from './runs.js'
 import type { Transport, TransportRequest } from './transport.js'
@@ -31,7 +31,8 @@ interface StoredLog extends Omit<LogEntry, 'timestamp' | 'data'> {
   createdAt: string
 }
 
-/** The endpoints of a Durably server, one method each. All reject with an `ApiError` when it says no. */
+/** The endpoints of a Durably server, one method each. All reject with an `ApiError` when it says no, and
+ * with an `InvalidResponseError` when something else answers. */
 export class DurablyApi {
   readonly #transport: Transport
 
@@ -93,8 +94,12 @@ export class DurablyApi {
   }
 
   async #call<T>(request: TransportRequest): Promise<T> {
-    const { status, statusText, body } = await this.#transport.request(request)
+    const { status, statusText, contentType, body } = await this.#transport.request(request)
     if (status < 200 || status >= 300) throw new ApiError(status, errorText(body, statusText))
-    return JSON.parse(body) as T
+    try {
+      return JSON.parse(body) as T
+    } catch {
+      throw new InvalidResponseError(`${request.method} ${request.path}`, contentType, 'JSON')
+    }
   }
 }

@@ -22,8 +22,21 @@ export class ApiError extends DurablyClientError {
 // Timeout, too early, too many requests: client errors in number only.
 const TRANSIENT_STATUSES = new Set([408, 425, 429])
 
+/** What answered is hardly a Durably server: a development server's page, for example, for an address of its own. */
+export class InvalidResponseError extends DurablyClientError {
+  override name = 'InvalidResponseError'
+
+  constructor(request: string, contentType: string | null | undefined, expected: string) {
+    const received = contentType?.split(';')[0] ?? 'text'
+    super(
+      `${request} was answered with ${received} that is not ${expected}: ` +
+        'is `api` the address where the handler is mounted?',
+    )
+  }
+}
+
 export function isPermanent(error: Error): boolean {
-  return error instanceof ApiError && error.isPermanent
+  return error instanceof InvalidResponseError || (error instanceof ApiError && error.isPermanent)
 }
 
 /** The run that was waited for ended without an output. */

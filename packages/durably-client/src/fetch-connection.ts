@@ -1,26 +1,33 @@
-import { ApiError, asError, errorText } from './errors.js'
+import { ApiError, asError, errorText, InvalidResponseError } from './errors.js'
 import { ServerSentEventParser } from './sse-parser.js'
 import type { Connection, ConnectionHandlers } from './transport.js'
 
 /** Reads an event stream from a fetch body: where there is no EventSource, or it cannot send what is needed. */
 export function connectByFetch(
+  path: string,
   fetchStream: (signal: AbortSignal) => Promise<Response>,
   handlers: ConnectionHandlers,
 ): Connection {
   const abort = new AbortController()
-  void readStream(() => fetchStream(abort.signal), handlers).catch((error: unknown) => {
+  void readStream(path, () => fetchStream(abort.signal), handlers).catch((error: unknown) => {
     if (!abort.signal.aborted) handlers.onClose(asError(error))
   })
   return { close: () => abort.abort() }
 }
 
 async function readStream(
+  path: string,
   fetchStream: () => Promise<Response>,
   handlers: ConnectionHandlers,
 ): Promise<never> {
   const response = await fetchStream()
   if (!response.ok || response.body === null) {
     throw new ApiError(response.status, errorText(await response.text(), response.statusText))
+  }
+  const contentType = response.headers.get('content-type')
+  if (!contentType?.startsWith('text/event-stream')) {
+    response.body.cancel().catch(() => undefined)
+    throw new InvalidResponseError(`GET ${path}`, contentType, 'an event stream')
   }
   handlers.onOpen()
   const parser = new ServerSentEventParser(

@@ -41,8 +41,8 @@ class HttpTransport implements Transport {
         headers: { 'content-type': 'application/json' },
       }),
     })
-    const { status, statusText } = response
-    return { status, statusText, body: await response.text() }
+    const { status, statusText, headers } = response
+    return { status, statusText, contentType: headers.get('content-type'), body: await response.text() }
   }
 
   connect(path: string, handlers: ConnectionHandlers): Connection {
@@ -51,7 +51,7 @@ class HttpTransport implements Transport {
       const url = this.#base + withLastEventId(path, handlers.lastEventId)
       return connectByEventSource(EventSourceClass, url, this.#sendsCookiesAcrossOrigins(), handlers)
     }
-    return connectByFetch((signal) => this.#fetchStream(path, handlers.lastEventId, signal), handlers)
+    return connectByFetch(path, (signal) => this.#fetchStream(path, handlers.lastEventId, signal), handlers)
   }
 
   #eventSourceClass(): typeof EventSource | null {

@@ -10,6 +10,7 @@ export {
 export {
   ApiError,
   DurablyClientError,
+  InvalidResponseError,
   RunCancelledError,
   RunEndedError,
   RunFailedError,

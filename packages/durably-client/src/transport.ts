@@ -10,6 +10,8 @@ export interface TransportRequest {
 export interface TransportResponse {
   status: number
   statusText: string
+  /** As the header says it, where there are headers. */
+  contentType?: string | null
   body: string
 }
 

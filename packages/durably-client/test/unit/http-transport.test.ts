@@ -1,4 +1,11 @@
-import { ApiError, httpTransport, type ConnectionHandlers, type HttpTransportOptions } from 'durably-client'
+import {
+  ApiError,
+  createDurablyClient,
+  httpTransport,
+  RunLostError,
+  type ConnectionHandlers,
+  type HttpTransportOptions,
+} from 'durably-client'
 import { afterEach, expect, test, vi } from 'vitest'
 
 afterEach(() => {
@@ -40,7 +47,16 @@ function streamOf(...pieces: string[]): Response {
       controller.close()
     },
   })
-  return new Response(body, { headers: { 'content-type': 'text/event-stream' } })
+  return eventStream(body)
+}
+
+function eventStream(body: ReadableStream<Uint8Array>): Response {
+  return new Response(body, { headers: { 'content-type': 'text/event-stream; charset=utf-8' } })
+}
+
+/** What a development server answers where it knows nothing better. */
+function indexPage(): Response {
+  return new Response('<!doctype html>', { headers: { 'content-type': 'text/html; charset=utf-8' } })
 }
 
 function connect(options: Partial<HttpTransportOptions>, lastEventId: string | null = null) {
@@ -71,7 +87,7 @@ test('a request goes below the base path, with its body as JSON and the headers 
   const answer = await transport.request({ method: 'POST', path: '/trigger', body: { input: null } })
   token = 'two'
   await transport.request({ method: 'GET', path: '/runs' })
-  expect(answer).toEqual({ status: 400, statusText: 'Bad Request', body: '{"error":"no"}' })
+  expect(answer).toMatchObject({ status: 400, statusText: 'Bad Request', body: '{"error":"no"}' })
   expect(send.mock.calls).toEqual([
     [
       '/api/durably/trigger',
@@ -129,7 +145,7 @@ test('a stream whose reader fails is given back, not left to run on', async () =
     start: (controller) => controller.enqueue(new TextEncoder().encode('data: a\n\n')),
     cancel: givenBack,
   })
-  const transport = httpTransport({ api: '', EventSource: null, fetch: fetching(() => new Response(body)) })
+  const transport = httpTransport({ api: '', EventSource: null, fetch: fetching(() => eventStream(body)) })
   const closed = new Promise<Error>((resolve) => {
     transport.connect('/subscribe', {
       lastEventId: null,
@@ -149,6 +165,20 @@ test('a refused stream tells the status and the words of the server', async () =
   const error = await connect({ EventSource: null, fetch: send }).closed
   expect(error).toBeInstanceOf(ApiError)
   expect(error).toMatchObject({ status: 404, message: 'Run not found', isPermanent: true })
+})
+
+test('a page in place of an answer says where to look, and ends a wait', async () => {
+  const client = createDurablyClient({ api: '/api', fetch: fetching(indexPage), EventSource: null })
+  const text =
+    'GET /run?runId=1 was answered with text/html that is not JSON: is `api` the address where the handler is mounted?'
+  await expect(client.getRun('1')).rejects.toThrow(text)
+  await expect(client.waitForRun('1', { timeout: 1000 })).rejects.toThrow(new RunLostError('1', text))
+})
+
+test('a page in place of a stream is not opened', async () => {
+  const { heard, closed } = connect({ EventSource: null, fetch: fetching(indexPage) })
+  expect((await closed).message).toMatch('GET /subscribe?runId=1 was answered with text/html that is not an event stream')
+  expect(heard.slice(1)).toEqual([])
 })
 
 test('a fetched stream that is closed ends its request, and says nothing more', async () => {
