@@ -29,8 +29,8 @@ export class JobObserver<TInput = unknown, TOutput = unknown> extends Store<RunS
   readonly #api: DurablyApi
   readonly #streams: EventStreams
   readonly #jobName: string
-  readonly #maxLogs: number | undefined
   readonly #autoResume: boolean
+  #maxLogs: number
   #followLatest: boolean
   #run: RunObserver<TOutput>
   // One for each trigger of our own that is not yet answered: what is shown meanwhile.
@@ -55,8 +55,8 @@ export class JobObserver<TInput = unknown, TOutput = unknown> extends Store<RunS
     this.#api = api
     this.#streams = streams
     this.#jobName = jobName
-    this.#maxLogs = options.maxLogs
     this.#autoResume = (options.autoResume ?? true) && options.initialRunId === undefined
+    this.#maxLogs = options.maxLogs ?? Infinity
     this.#followLatest = options.followLatest ?? true
     this.#run = this.#observe(options.initialRunId ?? null)
     this.#before = this.#run
@@ -66,6 +66,12 @@ export class JobObserver<TInput = unknown, TOutput = unknown> extends Store<RunS
     if (this.#followLatest === followLatest) return
     this.#followLatest = followLatest
     if (this.isObserved) this.#followJob()
+  }
+
+  /** See `RunObserver.setMaxLogs`. */
+  setMaxLogs(maxLogs = Infinity): void {
+    this.#maxLogs = maxLogs
+    this.#run.setMaxLogs(maxLogs)
   }
 
   readonly trigger = async (input: TInput, options?: TriggerOptions): Promise<TriggerResult> => {
@@ -196,6 +202,8 @@ export class JobObserver<TInput = unknown, TOutput = unknown> extends Store<RunS
     this.#leaveRun?.()
     this.#leaveRun = null
     this.#run = run
+    // One that is gone back to may have the limit of former times.
+    run.setMaxLogs(this.#maxLogs)
     if (this.isObserved) this.#attach()
     else this.setState(run.getSnapshot())
   }
@@ -207,8 +215,8 @@ export class JobObserver<TInput = unknown, TOutput = unknown> extends Store<RunS
 
   #observe(runId: string | null, status?: RunStatus): RunObserver<TOutput> {
     return new RunObserver(this.#api, this.#streams, runId, {
+      maxLogs: this.#maxLogs,
       ...(status && { status }),
-      ...(this.#maxLogs !== undefined && { maxLogs: this.#maxLogs }),
     })
   }
 }

@@ -18,7 +18,7 @@ export class RunObserver<TOutput = unknown> extends Store<RunState<TOutput>> {
   readonly runId: string | null
   readonly #api: DurablyApi
   readonly #streams: EventStreams
-  readonly #maxLogs: number | undefined
+  #maxLogs: number
   #wantsHistory = true
   // Changes when the run is no longer followed: it was deleted or given up, or nobody listens. Answers that were asked
   // for before are then too late; that of a deleted run would bring it back.
@@ -35,7 +35,16 @@ export class RunObserver<TOutput = unknown> extends Store<RunState<TOutput>> {
     this.runId = runId
     this.#api = api
     this.#streams = streams
-    this.#maxLogs = options.maxLogs
+    this.#maxLogs = options.maxLogs ?? Infinity
+  }
+
+  /** Keeps the latest logs from now on; a higher limit reads again what the former one left out. */
+  setMaxLogs(maxLogs = Infinity): void {
+    const { runId, logs } = this.getSnapshot()
+    const isCut = logs.length === this.#maxLogs && maxLogs > this.#maxLogs
+    this.#maxLogs = maxLogs
+    if (isCut && runId !== null && this.#wantsHistory) void this.#loadLogs(runId)
+    else if (logs.length > maxLogs) this.#apply({ type: 'history', logs: [] })
   }
 
   readonly clearLogs = (): void => {

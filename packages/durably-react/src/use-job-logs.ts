@@ -1,7 +1,7 @@
 import type { LogEntry } from 'durably-client'
-import { useMemo } from 'react'
-import { clientOf, type ServerOptions } from './server.js'
+import type { ServerOptions } from './server.js'
 import { useObservable } from './use-observable.js'
+import { useRunObserver } from './use-run-observer.js'
 
 export type UseJobLogsOptions = ServerOptions & {
   /** The run whose logs to show; null shows none. */
@@ -17,11 +17,6 @@ export interface UseJobLogsResult {
 
 /** Shows what a run has logged, and logs. */
 export function useJobLogs(options: UseJobLogsOptions): UseJobLogsResult {
-  const client = clientOf(options)
-  const { runId, maxLogs } = options
-  const run = useMemo(
-    () => client.observeRun(runId, maxLogs === undefined ? {} : { maxLogs }),
-    [client, runId, maxLogs],
-  )
+  const run = useRunObserver(options)
   return { logs: useObservable(run).logs, clearLogs: run.clearLogs }
 }

@@ -7,9 +7,10 @@ import {
   type RunStatus,
   type StatusFlags,
 } from 'durably-client'
-import { useEffect, useMemo, useRef } from 'react'
-import { clientOf, type ServerOptions } from './server.js'
+import { useEffect, useRef } from 'react'
+import type { ServerOptions } from './server.js'
 import { useObservable } from './use-observable.js'
+import { useRunObserver } from './use-run-observer.js'
 
 export type UseJobRunOptions<TOutput = unknown> = ServerOptions &
   RunCallbacks<TOutput> & {
@@ -31,12 +32,7 @@ export interface UseJobRunResult<TOutput> extends StatusFlags {
 export function useJobRun<TOutput = unknown>(
   options: UseJobRunOptions<TOutput>,
 ): UseJobRunResult<TOutput> {
-  const client = clientOf(options)
-  const { runId, maxLogs } = options
-  const run = useMemo(
-    () => client.observeRun<TOutput>(runId, maxLogs === undefined ? {} : { maxLogs }),
-    [client, runId, maxLogs],
-  )
+  const run = useRunObserver<TOutput>(options)
   const { status, progress, logs, output, error } = useObservable(run)
 
   const callbacks = useRef<RunCallbacks<TOutput>>(options)

@@ -38,11 +38,11 @@ export function useJob<TInput = unknown, TOutput = unknown>(
       client.observeJob<TInput, TOutput>(jobName, {
         autoResume,
         ...(initialRunId !== undefined && { initialRunId }),
-        ...(maxLogs !== undefined && { maxLogs }),
       }),
-    [client, jobName, initialRunId, maxLogs, autoResume],
+    [client, jobName, initialRunId, autoResume],
   )
   useEffect(() => job.setFollowLatest(followLatest), [job, followLatest])
+  useEffect(() => job.setMaxLogs(maxLogs), [job, maxLogs])
   const { runId: currentRunId, ...run } = useObservable(job)
   const { trigger, triggerAndWait, reset } = job
   return { ...run, ...statusFlags(run.status), currentRunId, trigger, triggerAndWait, reset }

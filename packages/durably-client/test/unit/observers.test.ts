@@ -69,6 +69,31 @@ describe('a run', () => {
     await vi.waitFor(() => expect(messages()).toEqual(['first', 'last']))
   })
 
+  test('a higher limit brings back the logs that the former one left out', async () => {
+    transport.answer('GET /run?', { body: aRun({ status: 'leased' }) })
+    transport.answer('GET /logs?', { body: ['one', 'two', 'three'].map(storedLog) })
+    const run = client.observeRun('run-1', { maxLogs: 1 })
+    run.subscribe(ignore)
+    transport.stream('/subscribe').open()
+    const messages = () => run.getSnapshot().logs.map(({ message }) => message)
+    await vi.waitFor(() => expect(messages()).toEqual(['three']))
+    run.setMaxLogs(2)
+    await vi.waitFor(() => expect(messages()).toEqual(['two', 'three']))
+    run.setMaxLogs(1)
+    expect(messages()).toEqual(['three'])
+  })
+
+  test('the limit of logs goes also for the run that a refused trigger leads back to', async () => {
+    const job = client.observeJob('import-csv', { initialRunId: 'run-1' })
+    job.subscribe(ignore)
+    transport.stream('/subscribe').send(aLogEvent('one', 1))
+    transport.stream('/subscribe').send(aLogEvent('two', 2))
+    const triggering = job.trigger({})
+    job.setMaxLogs(1)
+    await expect(triggering).rejects.toThrow('Not Found')
+    expect(job.getSnapshot()).toMatchObject({ runId: 'run-1', logs: [{ message: 'two' }] })
+  })
+
   test('cleared logs do not come back with a reconnect', async () => {
     transport.answer('GET /run?', { body: aRun({ status: 'leased' }) })
     transport.answer('GET /logs?', { body: [storedLog('old')] })

@@ -82,6 +82,20 @@ describe.each([
     expect(calls).toEqual(['start', ['complete', 1]])
   })
 
+  test('changing maxLogs calls nobody back again', async () => {
+    transport.answer('GET /run?', { body: aRun({ status: 'leased' }) })
+    const onStart = vi.fn()
+    const { rerender } = renderHook(({ maxLogs }) => useJobRun({ client, runId: 'run-1', maxLogs, onStart }), {
+      ...options,
+      initialProps: { maxLogs: 10 },
+    })
+    act(() => transport.stream('/subscribe').open())
+    await settle()
+    rerender({ maxLogs: 20 })
+    await settle()
+    expect(onStart).toHaveBeenCalledOnce()
+  })
+
   test('a failed run tells its error', () => {
     const onFail = vi.fn()
     const { result } = renderHook(() => useJobRun({ client, runId: 'run-1', onFail }), options)
@@ -163,6 +177,18 @@ test('changing followLatest keeps the run that is followed', async () => {
   await settle()
   expect(result.current.currentRunId).toBe('run-1')
   expect(transport.live.map(({ path }) => path)).toEqual(['/subscribe?runId=run-1'])
+})
+
+test('changing maxLogs keeps the run that is followed', async () => {
+  transport.answer('POST /trigger', { body: { runId: 'run-1', disposition: 'created' } })
+  const { result, rerender } = renderHook(({ maxLogs }) => useJob({ client, jobName: 'import-csv', maxLogs }), {
+    initialProps: { maxLogs: 2 },
+  })
+  await act(() => result.current.trigger({}))
+  act(() => ['a', 'b', 'c'].forEach((text, i) => transport.stream('/subscribe').send(aLogEvent(text, i))))
+  rerender({ maxLogs: 1 })
+  expect(result.current.currentRunId).toBe('run-1')
+  expect(result.current.logs.map(({ message }) => message)).toEqual(['c'])
 })
 
 test('initialRunId is followed from the start', () => {

@@ -1,0 +1,17 @@
+import type { RunObserver } from 'durably-client'
+import { useEffect, useMemo } from 'react'
+import { clientOf, type ServerOptions } from './server.js'
+
+export type RunObserverOptions = ServerOptions & {
+  runId: string | null
+  maxLogs?: number
+}
+
+/** The same observer as long as server and run are the same. */
+export function useRunObserver<TOutput>(options: RunObserverOptions): RunObserver<TOutput> {
+  const client = clientOf(options)
+  const { runId, maxLogs } = options
+  const run = useMemo(() => client.observeRun<TOutput>(runId), [client, runId])
+  useEffect(() => run.setMaxLogs(maxLogs), [run, maxLogs])
+  return run
+}
