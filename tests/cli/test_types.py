@@ -269,6 +269,39 @@ durably = create_durably(
 
 
 DESCRIBED = """\
+export interface AreaInput {
+  width?: number
+}
+
+export interface AreaOutput {
+  width: number
+  size: number
+}
+
+export interface AreaStored {
+  width: number
+}
+
+export interface CatInput {
+  kind?: 'cat'
+}
+
+export interface CatOutput {
+  kind: 'cat'
+}
+
+export interface Dog {
+  kind: 'dog'
+}
+
+export interface KittenInput {
+  kind?: 'kitten' | 'baby-cat'
+}
+
+export interface KittenOutput {
+  kind: 'kitten' | 'baby-cat'
+}
+
 export type PointInput = [number, number?]
 
 export type PointOutput = [number, number]
@@ -280,26 +313,17 @@ export interface RawInput {
 
 export interface RawOutput {
   numbers: string
-  area: stored__unusual__Area
+  area: AreaStored
 }
 
 export interface Strict {
   width: number
 }
 
-export interface stored__unusual__Area {
-  width: number
-}
-
-export interface unusual__AreaOutput {
-  width: number
-  size: number
-}
-
 export interface Jobs {
   area: {
     input: unknown
-    output: unusual__AreaOutput
+    output: AreaOutput
   }
   strict: {
     input: unknown
@@ -334,3 +358,97 @@ def test_what_is_stored_otherwise_than_it_is_sent(durably_command: Run, project:
     (project / "unusual.py").write_text(UNUSUAL)
 
     assert DESCRIBED in durably_command("types", "unusual:durably").stdout
+
+
+ALIKE = """
+from __future__ import annotations
+
+from pydantic import BaseModel, Json, computed_field
+
+from durably import create_durably, define_job
+
+
+class Node(BaseModel):
+    children: list[Node]
+
+    @computed_field
+    @property
+    def size(self) -> int:
+        return 1 + len(self.children)
+
+
+class Raw(BaseModel):
+    numbers: Json[list[int]]
+    node: Node
+
+
+class Book:
+    class Item(BaseModel):
+        pages: int
+
+
+class Film:
+    class Item(BaseModel):
+        minutes: int
+
+
+def job(name, input, output):
+    return define_job(name=name, input=input, output=output, run=lambda step, input: None)
+
+
+durably = create_durably(
+    database="sqlite://:memory:",
+    jobs={
+        "raw": job("raw", Raw, Raw),
+        "node": job("node", None, Node),
+        "lend": job("lend", Book.Item | Film.Item, None),
+    },
+)
+"""
+
+
+MERGED = """\
+export interface Node {
+  children: Node[]
+}
+
+export interface NodeOutput {
+  children: NodeOutput[]
+  size: number
+}
+
+export interface Raw {
+  numbers: string
+  node: Node
+}
+
+export interface alike__Book__Item {
+  pages: number
+}
+
+export interface alike__Film__Item {
+  minutes: number
+}
+
+export interface Jobs {
+  raw: {
+    input: Raw
+    output: Raw
+  }
+  node: {
+    input: unknown
+    output: NodeOutput
+  }
+  lend: {
+    input: alike__Book__Item | alike__Film__Item
+    output: unknown
+  }
+}
+"""
+
+
+def test_what_is_stored_as_it_is_sent_is_one_type(durably_command: Run, project: Path) -> None:
+    """Also where it refers to itself; two classes of one name are none."""
+    (project / "alike.py").write_text(ALIKE)
+
+    assert MERGED in durably_command("types", "alike:durably").stdout

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
+
+from durably.core.json_schemas import STORED
 
 Schema = Mapping[str, Any]
 
@@ -89,8 +92,9 @@ class Types:
         self._names = _names_of(definitions, taken | _RESERVED)
 
     def declarations(self) -> list[str]:
-        """Return the declaration of every definition."""
-        return [self._declaration(self._names[key], schema) for key, schema in self._definitions.items()]
+        """Return the declaration of every name."""
+        named = {self._names[key]: schema for key, schema in self._definitions.items()}
+        return [self._declaration(name, named[name]) for name in sorted(named)]
 
     def type_of(self, schema: Schema | bool, indent: int = 0) -> str:  # noqa: FBT001, PLR0911 - True is a schema too; a table
         """Return the type of a schema; `unknown` where it allows anything or says what TypeScript cannot."""
@@ -188,17 +192,57 @@ def documentation(text: str | None, indent: int) -> str:
 
 
 def _names_of(definitions: Mapping[str, Schema], taken: frozenset[str]) -> dict[str, str]:
+    variants = {key: _variant_of(key, schema) for key, schema in definitions.items()}
+    groups = _alike(definitions, {key: owner for key, (owner, _) in variants.items()})
+    members: dict[str, list[tuple[str, str]]] = {}
+    for key, group in groups.items():
+        members.setdefault(group, []).append(variants[key])
+    short = {group: _short_name(found) for group, found in members.items()}
+    claims = Counter(short.values())
     used = set(taken)
     names = {}
-    for key in definitions:
-        plain = re.sub(r"[^A-Za-z0-9_$]", "", key) or "Type"
+    for group, claimed in short.items():
+        # Two classes of one name are told apart by their modules.
+        plain = re.sub(r"[^A-Za-z0-9_$]", "", claimed if claims[claimed] == 1 else group) or "Type"
         wanted = plain if _IDENTIFIER.match(plain) else f"_{plain}"
         name, number = wanted, 2
         while name in used:
             name, number = f"{wanted}{number}", number + 1
         used.add(name)
-        names[key] = name
-    return names
+        names[group] = name
+    return {key: names[group] for key, group in groups.items()}
+
+
+def _variant_of(key: str, schema: Schema) -> tuple[str, str]:
+    """Return the class that a definition is of, and as what: `module__Order-Input` is of Order, as Input."""
+    mode = next((mode for mode in ("Input", "Output") if key.endswith(f"-{mode}")), "")
+    name = key.removesuffix(f"-{mode}")
+    title = schema.get("title")
+    if title and name.endswith(f"__{title}"):
+        return title, "Stored" if name.startswith(f"{STORED}__") else mode
+    return name, mode
+
+
+def _short_name(variants: list[tuple[str, str]]) -> str:
+    """Return the name of the class, with what it is described as where that is one thing only."""
+    (owner, mode), *others = variants
+    return owner if any(other != mode for _, other in others) else owner + mode
+
+
+def _alike(definitions: Mapping[str, Schema], owners: Mapping[str, str]) -> dict[str, str]:
+    """Return for each definition the first of its class that says the same, references included."""
+    texts = {key: json.dumps(schema) for key, schema in definitions.items()}
+    groups = dict(owners)
+    while True:
+        first: dict[tuple[str, str], str] = {}
+        finer = {key: first.setdefault((owners[key], _resolved(text, groups)), key) for key, text in texts.items()}
+        if len(first) == len(set(groups.values())):
+            return finer
+        groups = finer
+
+
+def _resolved(text: str, groups: Mapping[str, str]) -> str:
+    return re.sub(rf'"{re.escape(_REFERENCE)}([^"]*)"', lambda found: json.dumps(groups.get(found[1])), text)
 
 
 def _literal(value: Any) -> str:

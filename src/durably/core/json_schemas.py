@@ -12,6 +12,9 @@ from pydantic_core import core_schema
 
 from durably.core.round_trip import GIVEN_BY_USERS, kind_of, writes_what_it_refuses
 
+STORED: Final = "stored"
+"""The module that a type seems to be of where it is described as stored: the name of the class stays."""
+
 _REFERENCES: Final = frozenset({"ref", "schema_ref"})
 
 
@@ -75,5 +78,4 @@ def _without_computed(node: Any) -> Any:
 def _part(key: str, item: Any) -> Any:
     if key in GIVEN_BY_USERS:
         return item
-    # As if it were of another module: the name of the class stays.
-    return f"stored.{item}" if key in _REFERENCES else _without_computed(item)
+    return f"{STORED}.{item}" if key in _REFERENCES else _without_computed(item)
