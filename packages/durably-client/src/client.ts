@@ -46,7 +46,9 @@ export class DurablyClient extends DurablyApi {
   }
 
   waitForRun<TOutput = unknown>(runId: string, options?: WaitOptions): Promise<TOutput> {
-    return waitForRun(runId, this.observeRun<TOutput>(runId), options)
+    // Logs that nobody asked for are neither loaded nor kept.
+    const run = this.observeRun<TOutput>(runId, options?.onLog ? {} : { maxLogs: 0 })
+    return waitForRun(runId, run, options)
   }
 
   async triggerAndWait<TOutput = unknown>(

@@ -8,7 +8,7 @@ import type { LogEntry } from './runs.js'
 export function appendLog(logs: readonly LogEntry[], event: LogEvent): readonly LogEntry[] {
   const live = toLogEntry(event)
   if (logs.some(({ id }) => id === live.id)) return logs
-  const stored = logs.findIndex((log) => !wasSeenLive(log) && isSameLine(log, live))
+  const stored = logs.findIndex((log) => isSameLine(log, live) && !wasSeenLive(log))
   return stored < 0 ? [...logs, live] : logs.with(stored, live)
 }
 

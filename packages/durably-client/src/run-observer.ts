@@ -115,6 +115,7 @@ export class RunObserver<TOutput = unknown> extends Store<RunState<TOutput>> {
   }
 
   async #loadLogs(runId: string): Promise<void> {
+    if (this.#maxLogs === 0) return
     const logs = await this.#api.getLogs(runId).catch(() => [])
     if (this.#wantsHistory && logs.length > 0) this.#apply({ type: 'history', logs })
   }

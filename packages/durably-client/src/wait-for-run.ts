@@ -52,13 +52,13 @@ function endingOf(runId: string, { status, error }: RunState): 'completed' | Err
 function reporter({ onProgress, onLog }: WaitOptions): (state: RunState) => Error | null {
   let progress: Progress | null = null
   let logs: readonly LogEntry[] = []
-  const reported = new Map<string, number>()
   const report = (state: RunState) => {
     if (state.progress && state.progress !== progress) onProgress?.(state.progress)
     progress = state.progress
     if (!onLog || state.logs === logs) return
+    const news = linesSince(logs, state.logs)
     logs = state.logs
-    for (const log of unreported(logs, reported)) onLog(log)
+    for (const log of news) onLog(log)
   }
   return (state) => {
     try {
@@ -71,17 +71,22 @@ function reporter({ onProgress, onLog }: WaitOptions): (state: RunState) => Erro
 }
 
 // Neither the object nor its id tells that a line is new: one that was read from the store is replaced when it
-// arrives as an event. How often the same line is there does.
-function unreported(logs: readonly LogEntry[], reported: Map<string, number>): LogEntry[] {
-  const counts = new Map<string, number>()
-  return logs.filter(({ timestamp, level, stepName, message, data }) => {
-    const line = JSON.stringify([timestamp, level, stepName, message, data])
-    const count = (counts.get(line) ?? 0) + 1
-    counts.set(line, count)
-    if (count <= (reported.get(line) ?? 0)) return false
-    reported.set(line, count)
-    return true
+// arrives as an event. How often the same line is there does. Logs mostly grow: what stays in its place is not compared.
+function linesSince(before: readonly LogEntry[], logs: readonly LogEntry[]): readonly LogEntry[] {
+  const changed = logs.findIndex((log, i) => log !== before[i])
+  if (changed < 0) return []
+  const known = new Map<string, number>()
+  for (const line of before.slice(changed).map(lineOf)) known.set(line, (known.get(line) ?? 0) + 1)
+  return logs.slice(changed).filter((log) => {
+    const line = lineOf(log)
+    const count = known.get(line) ?? 0
+    known.set(line, count - 1)
+    return count <= 0
   })
+}
+
+function lineOf({ timestamp, level, stepName, message, data }: LogEntry): string {
+  return JSON.stringify([timestamp, level, stepName, message, data])
 }
 
 function deadlineOf({ timeout, signal }: WaitOptions): AbortSignal | undefined {

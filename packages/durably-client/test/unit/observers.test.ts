@@ -1,14 +1,18 @@
 import {
   ApiError,
   createDurablyClient,
+  initialRunState,
   RunCancelledError,
   RunFailedError,
   RunLostError,
+  waitForRun,
   type ClientRun,
+  type Observable,
+  type RunState,
 } from 'durably-client'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { FakeTransport } from '../support/fake-transport.js'
-import { aLogEvent, anEvent, aRun, storedLog } from '../support/samples.js'
+import { aLog, aLogEvent, anEvent, aRun, storedLog } from '../support/samples.js'
 
 let transport: FakeTransport
 let client: ReturnType<typeof createDurablyClient>
@@ -305,6 +309,34 @@ describe('waiting', () => {
     stream.send(anEvent('run:complete'))
     await waiting
     expect(lines).toEqual(['hello', 'hello'])
+  })
+
+  test('looks once at a line, however many follow', () => {
+    const toJSON = vi.fn(() => 'data')
+    const line = (message: string) => ({ ...aLog(message), data: { toJSON } })
+    const logs = [line('one')]
+    let tell = ignore
+    const run: Observable<RunState> = {
+      subscribe: (listener) => {
+        tell = listener
+        return ignore
+      },
+      getSnapshot: () => ({ ...initialRunState('run-1', 'leased'), logs: [...logs] }),
+    }
+    void waitForRun('run-1', run, { onLog: ignore })
+    for (const message of ['two', 'three', 'four']) {
+      logs.push(line(message))
+      tell()
+    }
+    expect(toJSON).toHaveBeenCalledTimes(4)
+  })
+
+  test('asks for no logs that nobody wants to hear', async () => {
+    transport.answer('GET /run?', { body: aRun({ status: 'completed' }) })
+    const waiting = client.waitForRun('run-1')
+    transport.stream('/subscribe').open()
+    await waiting
+    expect(transport.asked('GET /logs?')).toEqual([])
   })
 
   test('rejects with the error of a callback that fails, and leaves the stream', async () => {
