@@ -40,9 +40,15 @@ export class DurablyApi {
     this.#transport = transport
   }
 
-  trigger(jobName: string, input: unknown, options: TriggerOptions = {}): Promise<TriggerResult> {
+  /** An aborted trigger may have been accepted all the same. */
+  trigger(
+    jobName: string,
+    input: unknown,
+    options: TriggerOptions = {},
+    signal?: AbortSignal,
+  ): Promise<TriggerResult> {
     const body = { jobName, input, ...triggerOptionsOf(options) }
-    return this.#call({ method: 'POST', path: '/trigger', body })
+    return this.#call({ method: 'POST', path: '/trigger', body, ...(signal && { signal }) })
   }
 
   getJobs(): Promise<JobInfo[]> {

@@ -16,7 +16,7 @@ import { RunObserver, type RunObserverOptions } from './run-observer.js'
 import type { ClientRun } from './runs.js'
 import { EventStreams } from './streams.js'
 import type { Transport } from './transport.js'
-import { waitForRun, type WaitOptions } from './wait-for-run.js'
+import { deadlineOf, waitUntil, type WaitOptions } from './wait-for-run.js'
 
 /** One server, its endpoints and its event streams. Opens nothing until something is observed. */
 export class DurablyClient extends DurablyApi {
@@ -45,10 +45,8 @@ export class DurablyClient extends DurablyApi {
     return new JobObserver(this, this.#streams, jobName, options)
   }
 
-  waitForRun<TOutput = unknown>(runId: string, options?: WaitOptions): Promise<TOutput> {
-    // Logs that nobody asked for are neither loaded nor kept.
-    const run = this.observeRun<TOutput>(runId, options?.onLog ? {} : { maxLogs: 0 })
-    return waitForRun(runId, run, options)
+  async waitForRun<TOutput = unknown>(runId: string, options: WaitOptions = {}): Promise<TOutput> {
+    return this.#waitUntil(deadlineOf(options), runId, options)
   }
 
   async triggerAndWait<TOutput = unknown>(
@@ -56,9 +54,20 @@ export class DurablyClient extends DurablyApi {
     input: unknown,
     options: TriggerOptions & WaitOptions = {},
   ): Promise<TriggerAndWaitResult<TOutput>> {
-    options.signal?.throwIfAborted()
-    const result = await this.trigger(jobName, input, options)
-    return { ...result, output: await this.waitForRun<TOutput>(result.runId, options) }
+    const deadline = deadlineOf(options)
+    deadline?.throwIfAborted()
+    const result = await this.trigger(jobName, input, options, deadline)
+    return { ...result, output: await this.#waitUntil<TOutput>(deadline, result.runId, options) }
+  }
+
+  #waitUntil<TOutput>(
+    deadline: AbortSignal | undefined,
+    runId: string,
+    options: WaitOptions,
+  ): Promise<TOutput> {
+    // Logs that nobody asked for are neither loaded nor kept.
+    const run = this.observeRun<TOutput>(runId, options.onLog ? {} : { maxLogs: 0 })
+    return waitUntil(deadline, runId, run, options)
   }
 }
 

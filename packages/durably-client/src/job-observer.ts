@@ -5,7 +5,7 @@ import { RunObserver } from './run-observer.js'
 import { isTerminal, type RunStatus } from './runs.js'
 import { Store } from './store.js'
 import type { EventStreams } from './streams.js'
-import { waitForRun, type WaitOptions } from './wait-for-run.js'
+import { deadlineOf, waitUntil, type WaitOptions } from './wait-for-run.js'
 
 export interface JobObserverOptions {
   /** Follow this run from the start, instead of looking for an active one. */
@@ -74,27 +74,19 @@ export class JobObserver<TInput = unknown, TOutput = unknown> extends Store<RunS
     this.#run.setMaxLogs(maxLogs)
   }
 
-  readonly trigger = async (input: TInput, options?: TriggerOptions): Promise<TriggerResult> => {
-    const waiting = this.#wait()
-    try {
-      const result = await this.#api.trigger(this.#jobName, input, options)
-      this.#accepted(waiting, result.runId)
-      return result
-    } catch (error) {
-      this.#refused(waiting)
-      throw error
-    }
-  }
+  readonly trigger = (input: TInput, options?: TriggerOptions): Promise<TriggerResult> =>
+    this.#trigger(input, options)
 
   readonly triggerAndWait = async (
     input: TInput,
     options: TriggerOptions & WaitOptions = {},
   ): Promise<TriggerAndWaitResult<TOutput>> => {
-    options.signal?.throwIfAborted()
-    const result = await this.trigger(input, options)
+    const deadline = deadlineOf(options)
+    deadline?.throwIfAborted()
+    const result = await this.#trigger(input, options, deadline)
     // Another run may be followed by now, or before this one ends: wait for the run, not for the state.
     const run = this.#run.runId === result.runId ? this.#run : this.#observe(result.runId)
-    return { ...result, output: await waitForRun(result.runId, run, options) }
+    return { ...result, output: await waitUntil(deadline, result.runId, run, options) }
   }
 
   /** Forget the run that is followed; a newer one is picked up as before. */
@@ -116,6 +108,18 @@ export class JobObserver<TInput = unknown, TOutput = unknown> extends Store<RunS
     this.#leaveRun = null
     this.#leaveJob?.()
     this.#leaveJob = null
+  }
+
+  async #trigger(input: TInput, options?: TriggerOptions, signal?: AbortSignal): Promise<TriggerResult> {
+    const waiting = this.#wait()
+    try {
+      const result = await this.#api.trigger(this.#jobName, input, options, signal)
+      this.#accepted(waiting, result.runId)
+      return result
+    } catch (error) {
+      this.#refused(waiting)
+      throw error
+    }
   }
 
   #wait(): RunObserver<TOutput> {

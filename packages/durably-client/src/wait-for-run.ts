@@ -12,12 +12,21 @@ export interface WaitOptions {
 }
 
 /** Resolves with the output of a run; rejects when it ends in any other way. */
-export function waitForRun<TOutput>(
+export async function waitForRun<TOutput>(
   runId: string,
   run: Observable<RunState<TOutput>>,
   options: WaitOptions = {},
 ): Promise<TOutput> {
-  const signal = deadlineOf(options)
+  return waitUntil(deadlineOf(options), runId, run, options)
+}
+
+/** The same with a deadline that may have begun before there was a run. */
+export function waitUntil<TOutput>(
+  signal: AbortSignal | undefined,
+  runId: string,
+  run: Observable<RunState<TOutput>>,
+  callbacks: Pick<WaitOptions, 'onProgress' | 'onLog'>,
+): Promise<TOutput> {
   return new Promise((resolve, reject) => {
     const settle = (finish: () => void) => {
       unsubscribe()
@@ -25,7 +34,7 @@ export function waitForRun<TOutput>(
       finish()
     }
     const abort = () => settle(() => reject(signal?.reason as Error))
-    const report = reporter(options)
+    const report = reporter(callbacks)
     const look = () => {
       const state = run.getSnapshot()
       const ending = report(state) ?? endingOf(runId, state)
@@ -49,7 +58,7 @@ function endingOf(runId: string, { status, error }: RunState): 'completed' | Err
 }
 
 /** Tells the callbacks what is new in a state, and returns what one of them throws. */
-function reporter({ onProgress, onLog }: WaitOptions): (state: RunState) => Error | null {
+function reporter({ onProgress, onLog }: Pick<WaitOptions, 'onProgress' | 'onLog'>): (state: RunState) => Error | null {
   let progress: Progress | null = null
   let logs: readonly LogEntry[] = []
   const report = (state: RunState) => {
@@ -89,7 +98,8 @@ function lineOf({ timestamp, level, stepName, message, data }: LogEntry): string
   return JSON.stringify([timestamp, level, stepName, message, data])
 }
 
-function deadlineOf({ timeout, signal }: WaitOptions): AbortSignal | undefined {
+/** Aborts when the time is up that begins now, or on request. */
+export function deadlineOf({ timeout, signal }: WaitOptions): AbortSignal | undefined {
   if (timeout === undefined) return signal
   const deadline = AbortSignal.timeout(timeout)
   return signal ? AbortSignal.any([signal, deadline]) : deadline

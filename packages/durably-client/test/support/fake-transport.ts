@@ -60,7 +60,8 @@ export class FakeTransport implements Transport {
     this.requests.push(request)
     const line = `${request.method} ${request.path}`
     const start = [...this.#answers.keys()].findLast((key) => line.startsWith(key))
-    const answer = start === undefined ? undefined : await this.#answers.get(start)?.()
+    const answering = start === undefined ? undefined : this.#answers.get(start)?.()
+    const answer = await Promise.race([answering, ...whenAborted(request.signal)])
     if (!answer) return { status: 404, statusText: 'Not Found', body: 'Not Found' }
     const { status = 200, body } = answer
     return { status, statusText: '', body: typeof body === 'string' ? body : JSON.stringify(body) }
@@ -86,4 +87,13 @@ export class FakeTransport implements Transport {
     if (!found) throw new Error(`Nobody is connected to ${start}`)
     return found
   }
+}
+
+function whenAborted(signal: AbortSignal | undefined): Promise<never>[] {
+  if (!signal) return []
+  return [
+    new Promise((_resolve, reject) => {
+      signal.addEventListener('abort', () => reject(signal.reason as Error))
+    }),
+  ]
 }

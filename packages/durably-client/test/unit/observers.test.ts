@@ -360,6 +360,24 @@ describe('waiting', () => {
     expect(transport.asked('POST /trigger')).toEqual([])
   })
 
+  test('for a trigger too ends at the timeout, and on request', async () => {
+    transport.answer('POST /trigger', () => new Promise(ignore))
+    const job = client.observeJob('import-csv')
+    await expect(client.triggerAndWait('import-csv', {}, { timeout: 5 })).rejects.toThrow(/timeout/i)
+    await expect(job.triggerAndWait({}, { timeout: 5 })).rejects.toThrow(/timeout/i)
+    expect(job.getSnapshot().status).toBeNull()
+    const abort = new AbortController()
+    const waiting = client.triggerAndWait('import-csv', {}, { signal: abort.signal })
+    abort.abort(new Error('enough'))
+    await expect(waiting).rejects.toThrow('enough')
+  })
+
+  test('rejects for a timeout that is none, before anything is triggered', async () => {
+    await expect(client.waitForRun('run-1', { timeout: -1 })).rejects.toThrow(RangeError)
+    await expect(client.triggerAndWait('import-csv', {}, { timeout: -1 })).rejects.toThrow(RangeError)
+    expect(transport.asked('POST /trigger')).toEqual([])
+  })
+
   test('gives up at its timeout, and leaves the stream', async () => {
     await expect(client.waitForRun('run-1', { timeout: 5 })).rejects.toThrow(/timeout/i)
     await vi.waitFor(() => expect(transport.live).toEqual([]))
