@@ -101,11 +101,18 @@ export class DurablyApi {
 
   async #call<T>(request: TransportRequest): Promise<T> {
     const { status, statusText, contentType, body } = await this.#transport.request(request)
+    const invalid = () => new InvalidResponseError(`${request.method} ${request.path}`, contentType, 'JSON')
+    if (isForeignPage(status, contentType)) throw invalid()
     if (status < 200 || status >= 300) throw new ApiError(status, errorText(body, statusText))
     try {
       return JSON.parse(body) as T
     } catch {
-      throw new InvalidResponseError(`${request.method} ${request.path}`, contentType, 'JSON')
+      throw invalid()
     }
   }
+}
+
+// The handler has no pages, neither for an unknown run nor for an unknown path; web servers do.
+function isForeignPage(status: number, contentType: string | null | undefined): boolean {
+  return (status === 404 || status === 405) && contentType?.startsWith('text/html') === true
 }

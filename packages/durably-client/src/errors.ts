@@ -65,7 +65,13 @@ export class RunLostError extends RunEndedError {
 }
 
 export function errorText(body: string, statusText: string): string {
-  return jsonErrorText(body) ?? (body.trim() || statusText || 'Request failed')
+  return jsonErrorText(body) ?? (plainText(body) || statusText || 'Request failed')
+}
+
+// The page that a proxy shows for an error is nothing to show within another.
+function plainText(body: string): string {
+  const text = body.trim()
+  return text.startsWith('<') ? '' : text
 }
 
 function jsonErrorText(body: string): string | null {

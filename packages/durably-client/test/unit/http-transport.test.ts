@@ -175,6 +175,18 @@ test('a page in place of an answer says where to look, and ends a wait', async (
   await expect(client.waitForRun('1', { timeout: 1000 })).rejects.toThrow(new RunLostError('1', text))
 })
 
+test.each([404, 405])('a page that says %i is not that of an unknown run', async (status) => {
+  const page = () => new Response('<h1>Cannot GET</h1>', { status, headers: { 'content-type': 'text/html' } })
+  const client = createDurablyClient({ api: '/api', fetch: fetching(page) })
+  await expect(client.getRun('1')).rejects.toThrow('GET /run?runId=1 was answered with text/html that is not JSON')
+})
+
+test('the page that a proxy shows for an error is not the message of one', async () => {
+  const page = () => new Response('<html>...</html>', { status: 502, statusText: 'Bad Gateway' })
+  const client = createDurablyClient({ api: '/api', fetch: fetching(page) })
+  await expect(client.getRuns()).rejects.toThrow(new ApiError(502, 'Bad Gateway'))
+})
+
 test('a page in place of a stream is not opened', async () => {
   const { heard, closed } = connect({ EventSource: null, fetch: fetching(indexPage) })
   expect((await closed).message).toMatch('GET /subscribe?runId=1 was answered with text/html that is not an event stream')
