@@ -84,9 +84,7 @@ export class JobObserver<TInput = unknown, TOutput = unknown> extends Store<RunS
     const deadline = deadlineOf(options)
     deadline?.throwIfAborted()
     const result = await this.#trigger(input, options, deadline)
-    // Another run may be followed by now, or before this one ends: wait for the run, not for the state.
-    const run = this.#run.runId === result.runId ? this.#run : this.#observe(result.runId)
-    return { ...result, output: await waitUntil(deadline, result.runId, run, options) }
+    return { ...result, output: await waitUntil(deadline, result.runId, this.#toWaitFor(result.runId, options), options) }
   }
 
   /** Forget the run that is followed; a newer one is picked up as before. */
@@ -195,6 +193,13 @@ export class JobObserver<TInput = unknown, TOutput = unknown> extends Store<RunS
     const active = found.filter(({ id }) => !this.#forgotten.has(id))
     const run = active.find(({ status }) => status === 'leased') ?? active[0]
     if (run && choice === this.#choice) this.#follow(run.id, run.status)
+  }
+
+  // Another run may be followed by now, or before this one ends: wait for the run, not for the state. And who listens
+  // to the logs hears all of them, not only those that are kept to be shown.
+  #toWaitFor(runId: string, { onLog }: WaitOptions): RunObserver<TOutput> {
+    if (this.#run.runId === runId && (!onLog || this.#maxLogs === Infinity)) return this.#run
+    return new RunObserver(this.#api, this.#streams, runId, onLog ? {} : { maxLogs: 0 })
   }
 
   #follow(runId: string | null, status?: RunStatus): void {

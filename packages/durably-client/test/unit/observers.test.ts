@@ -455,6 +455,21 @@ describe('a job', () => {
     expect(await waiting).toMatchObject({ runId: 'run-1', output: 2 })
   })
 
+  test('who waits hears all logs, however few are kept to be shown', async () => {
+    transport.answer('POST /trigger', TRIGGERED)
+    transport.answer('GET /run?', { body: aRun({ status: 'leased' }) })
+    transport.answer('GET /logs?', { body: ['one', 'two', 'three'].map(storedLog) })
+    const job = client.observeJob('import-csv', { autoResume: false, maxLogs: 1 })
+    job.subscribe(ignore)
+    const lines: string[] = []
+    const waiting = job.triggerAndWait({}, { onLog: ({ message }) => lines.push(message) })
+    await vi.waitFor(() => transport.stream('/subscribe?runId=run-1').open())
+    await vi.waitFor(() => expect(job.getSnapshot().logs).toMatchObject([{ message: 'three' }]))
+    transport.stream('/subscribe?runId=run-1').send(anEvent('run:complete'))
+    await waiting
+    expect(lines).toEqual(['one', 'two', 'three'])
+  })
+
   test('only what the server knows as a trigger option is sent', async () => {
     transport.answer('POST /trigger', TRIGGERED)
     const waiting = client.triggerAndWait('import-csv', {}, { timeout: 60_000, labels: { a: 'b' } })
