@@ -7,7 +7,7 @@ import {
   type RunStatus,
   type StatusFlags,
 } from 'durably-client'
-import { useEffect, useMemo } from 'react'
+import { useEffect, useMemo, useState } from 'react'
 import { clientOf, type ServerOptions } from './server.js'
 import { useObservable } from './use-observable.js'
 
@@ -32,7 +32,9 @@ export function useJob<TInput = unknown, TOutput = unknown>(
   options: UseJobOptions,
 ): UseJobResult<TInput, TOutput> {
   const client = clientOf(options)
-  const { jobName, initialRunId, maxLogs, autoResume = true, followLatest = true } = options
+  const { jobName, initialRunId, maxLogs, followLatest = true } = options
+  // For the moment of mounting: what is followed by then does not depend on it.
+  const [autoResume] = useState(options.autoResume ?? true)
   const job = useMemo(
     () =>
       client.observeJob<TInput, TOutput>(jobName, {

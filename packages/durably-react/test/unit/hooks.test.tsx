@@ -191,6 +191,17 @@ test('changing maxLogs keeps the run that is followed', async () => {
   expect(result.current.logs.map(({ message }) => message)).toEqual(['c'])
 })
 
+test('changing autoResume keeps the run that is followed', async () => {
+  transport.answer('POST /trigger', { body: { runId: 'run-1', disposition: 'created' } })
+  const { result, rerender } = renderHook(
+    ({ autoResume }) => useJob({ client, jobName: 'import-csv', autoResume }),
+    { initialProps: { autoResume: true } },
+  )
+  await act(() => result.current.trigger({}))
+  rerender({ autoResume: false })
+  expect(result.current.currentRunId).toBe('run-1')
+})
+
 test('initialRunId is followed from the start', () => {
   const { result } = renderHook(() => useJob({ client, jobName: 'import-csv', initialRunId: 'run-1' }))
   send('run:complete', { output: 5 })
