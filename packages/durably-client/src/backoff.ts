@@ -7,3 +7,28 @@ export function reconnectDelay(attempt: number, random: () => number = Math.rand
   const ceiling = Math.min(LONGEST_MS, FIRST_MS * 2 ** attempt)
   return ceiling * (0.5 + random() / 2)
 }
+
+/** Does something again, later and later, until it succeeds or is no longer wanted. */
+export class Backoff {
+  #failures = 0
+  #timer: ReturnType<typeof setTimeout> | undefined
+
+  get isWaiting(): boolean {
+    return this.#timer !== undefined
+  }
+
+  retry(attempt: () => void): void {
+    clearTimeout(this.#timer)
+    this.#timer = setTimeout(() => {
+      this.#timer = undefined
+      attempt()
+    }, reconnectDelay(this.#failures++))
+  }
+
+  /** Forgets what waits, and that anything has failed. */
+  reset(): void {
+    clearTimeout(this.#timer)
+    this.#timer = undefined
+    this.#failures = 0
+  }
+}

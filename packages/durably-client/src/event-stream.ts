@@ -1,4 +1,4 @@
-import { reconnectDelay } from './backoff.js'
+import { Backoff } from './backoff.js'
 import { isPermanent } from './errors.js'
 import { parseEvent, type DurablyEvent } from './events.js'
 import type { Connection, Transport } from './transport.js'
@@ -20,14 +20,13 @@ export class EventStream {
   readonly #path: string
   readonly #onClosed: () => void
   readonly #listeners = new Set<StreamListener>()
+  readonly #backoff = new Backoff()
   #connection: Connection | null = null
   #attempt = 0
   #isOpen = false
   #refusal: Error | null = null
   #openedAt = 0
   #lastEventId: string | null = null
-  #failures = 0
-  #retry: ReturnType<typeof setTimeout> | undefined
   #release: ReturnType<typeof setTimeout> | undefined
 
   constructor(transport: Transport, path: string, onClosed: () => void) {
@@ -40,7 +39,7 @@ export class EventStream {
     clearTimeout(this.#release)
     this.#listeners.add(listener)
     if (this.#isOpen) listener.onOpen?.()
-    else if (this.#retry !== undefined && this.#refusal) listener.onDrop?.(this.#refusal, true)
+    else if (this.#backoff.isWaiting && this.#refusal) listener.onDrop?.(this.#refusal, true)
     else this.#connectUnlessWaiting()
     return () => this.#unsubscribe(listener)
   }
@@ -52,7 +51,7 @@ export class EventStream {
   }
 
   #connectUnlessWaiting(): void {
-    if (this.#connection === null && this.#retry === undefined) this.#connect()
+    if (this.#connection === null && !this.#backoff.isWaiting) this.#connect()
   }
 
   #connect(): void {
@@ -85,25 +84,17 @@ export class EventStream {
 
   #dropped(error: Error): void {
     // A server that accepts streams only to end them at once counts as one that is away.
-    if (this.#isOpen && Date.now() - this.#openedAt >= STABLE_MS) this.#failures = 0
+    if (this.#isOpen && Date.now() - this.#openedAt >= STABLE_MS) this.#backoff.reset()
     const wasRefused = !this.#isOpen
     if (wasRefused) this.#refusal = error
     this.#isOpen = false
     this.#connection = null
-    if (!isPermanent(error)) this.#retryLater()
+    if (!isPermanent(error)) this.#backoff.retry(() => this.#connect())
     for (const listener of [...this.#listeners]) listener.onDrop?.(error, wasRefused)
   }
 
-  #retryLater(): void {
-    this.#retry = setTimeout(() => {
-      this.#retry = undefined
-      this.#connect()
-    }, reconnectDelay(this.#failures++))
-  }
-
   #close(): void {
-    clearTimeout(this.#retry)
-    this.#retry = undefined
+    this.#backoff.reset()
     this.#attempt++
     this.#connection?.close()
     this.#connection = null

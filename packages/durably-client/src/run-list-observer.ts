@@ -1,6 +1,7 @@
 import type { DurablyApi } from './api.js'
+import { Backoff } from './backoff.js'
 import { CoalescedTask } from './coalesced-task.js'
-import { asError } from './errors.js'
+import { asError, isPermanent } from './errors.js'
 import { endsRun, type DurablyEvent } from './events.js'
 import type { RunFilter } from './queries.js'
 import { reduceRuns } from './reducer.js'
@@ -40,6 +41,7 @@ export class RunListObserver<TRun extends ClientRun = ClientRun> extends Store<R
   readonly #streams: EventStreams
   readonly #query: RunListQuery
   readonly #refreshSoon = new CoalescedTask(() => this.#load(), REFRESH_INTERVAL_MS)
+  readonly #backoff = new Backoff()
   #latestLoad = 0
   #loadedPage = 0
   // What was told since the latest load was asked for: its answer may be older.
@@ -104,6 +106,7 @@ export class RunListObserver<TRun extends ClientRun = ClientRun> extends Store<R
     this.#leaveStream?.()
     this.#leaveStream = null
     this.#refreshSoon.cancel()
+    this.#backoff.reset()
     this.#liveProgress.clear()
     this.#streamRefusal = null
   }
@@ -148,14 +151,21 @@ export class RunListObserver<TRun extends ClientRun = ClientRun> extends Store<R
         offset: page * pageSize,
       })
       if (load !== this.#latestLoad) return
+      this.#backoff.reset()
       this.#loadedPage = page
       const runs = this.#upToDate(found.slice(0, pageSize), sinceAsked) as readonly TRun[]
       this.#patch({ runs, hasMore: found.length > pageSize, isLoading: false, error: this.#streamRefusal })
     } catch (error) {
-      if (load === this.#latestLoad) this.#patch({ isLoading: false, error: asError(error).message })
+      if (load === this.#latestLoad) this.#failed(asError(error))
     } finally {
       if (load === this.#latestLoad) this.#sinceAsked = null
     }
+  }
+
+  // The next event may be far off.
+  #failed(error: Error): void {
+    this.#patch({ isLoading: false, error: error.message })
+    if (this.#leaveStream && !isPermanent(error)) this.#backoff.retry(() => this.#refreshSoon.request())
   }
 
   #upToDate(found: readonly ClientRun[], since: readonly DurablyEvent[]): readonly ClientRun[] {

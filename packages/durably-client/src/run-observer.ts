@@ -1,8 +1,9 @@
 import type { DurablyApi } from './api.js'
+import { Backoff } from './backoff.js'
 import { asError, isPermanent } from './errors.js'
 import { endsRun, type DurablyEvent } from './events.js'
 import { initialRunState, reduceRun, type RunAction, type RunState } from './reducer.js'
-import { isTerminal, type RunStatus } from './runs.js'
+import { isTerminal, type ClientRun, type RunStatus } from './runs.js'
 import { Store } from './store.js'
 import type { EventStreams } from './streams.js'
 
@@ -18,6 +19,7 @@ export class RunObserver<TOutput = unknown> extends Store<RunState<TOutput>> {
   readonly runId: string | null
   readonly #api: DurablyApi
   readonly #streams: EventStreams
+  readonly #backoff = new Backoff()
   #maxLogs: number
   #wantsHistory = true
   // Changes when the run is no longer followed: it was deleted or given up, or nobody listens. Answers that were asked
@@ -68,6 +70,7 @@ export class RunObserver<TOutput = unknown> extends Store<RunState<TOutput>> {
   }
 
   #leave(): void {
+    this.#backoff.reset()
     this.#leaveStream?.()
     this.#leaveStream = null
   }
@@ -110,8 +113,15 @@ export class RunObserver<TOutput = unknown> extends Store<RunState<TOutput>> {
     const outcome = await this.#api.getRun(runId).catch(asError)
     if (following !== this.#following) return
     if (outcome === null) this.#giveUp('Run not found')
-    else if (!(outcome instanceof Error)) this.#apply({ type: 'snapshot', run: outcome })
+    else if (!(outcome instanceof Error)) this.#seen(outcome)
     else if (isPermanent(outcome)) this.#giveUp(outcome.message)
+    // Of a run that waits its turn the stream may say nothing for long.
+    else if (this.#leaveStream) this.#backoff.retry(() => void this.#loadRun(runId))
+  }
+
+  #seen(run: ClientRun): void {
+    this.#backoff.reset()
+    this.#apply({ type: 'snapshot', run })
   }
 
   async #loadLogs(runId: string): Promise<void> {

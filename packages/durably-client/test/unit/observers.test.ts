@@ -45,6 +45,24 @@ describe('a run', () => {
     await vi.waitFor(() => expect(run.getSnapshot().status).toBe('pending'))
   })
 
+  test('the state is asked for again when that failed, as long as somebody listens', async () => {
+    vi.useFakeTimers()
+    transport.answer('GET /run?', { status: 503, body: 'restarting' })
+    const run = client.observeRun('run-1')
+    const leave = run.subscribe(ignore)
+    transport.stream('/subscribe').open()
+    await vi.advanceTimersByTimeAsync(0)
+    transport.answer('GET /run?', { body: aRun() })
+    await vi.runAllTimersAsync()
+    expect(run.getSnapshot().status).toBe('pending')
+    transport.answer('GET /run?', { status: 503, body: 'restarting' })
+    transport.stream('/subscribe').open()
+    await vi.advanceTimersByTimeAsync(0)
+    leave()
+    await vi.runAllTimersAsync()
+    expect(transport.asked('GET /run?')).toHaveLength(3)
+  })
+
   test('logs written before are loaded, and joined with those that follow', async () => {
     transport.answer('GET /run?', { body: aRun({ status: 'leased' }) })
     transport.answer('GET /logs?', { body: ['one', 'two'].map(storedLog) })
@@ -809,6 +827,22 @@ describe('a list of runs', () => {
     await vi.waitFor(() => expect(list.getSnapshot().isLoading).toBe(false))
     list.nextPage()
     expect(list.getSnapshot().page).toBe(2)
+  })
+
+  test('a page that is live is fetched again when that failed, as long as somebody listens', async () => {
+    vi.useFakeTimers()
+    transport.answer('GET /runs?', { status: 503, body: 'restarting' })
+    const list = client.observeRuns()
+    const leave = list.subscribe(ignore)
+    await vi.advanceTimersByTimeAsync(0)
+    transport.answer('GET /runs?', { body: page(1) })
+    await vi.runAllTimersAsync()
+    expect(list.getSnapshot()).toMatchObject({ runs: page(1), error: null })
+    transport.answer('GET /runs?', { status: 503, body: 'restarting' })
+    await list.refresh()
+    leave()
+    await vi.runAllTimersAsync()
+    expect(transport.asked('GET /runs?')).toHaveLength(3)
   })
 
   test('a failed load tells the words of the server, until one succeeds', async () => {
