@@ -1,4 +1,6 @@
 import type { DurablyApi, TriggerOptions, TriggerResult } from './api.js'
+import { Backoff } from './backoff.js'
+import { asError, isPermanent } from './errors.js'
 import type { DurablyEvent } from './events.js'
 import { initialRunState, type RunState } from './reducer.js'
 import { RunObserver } from './run-observer.js'
@@ -31,6 +33,7 @@ export class JobObserver<TInput = unknown, TOutput = unknown> extends Store<RunS
   readonly #jobName: string
   readonly #autoResume: boolean
   #maxLogs: number
+  readonly #backoff = new Backoff()
   #followLatest: boolean
   #run: RunObserver<TOutput>
   // One for each trigger of our own that is not yet answered: what is shown meanwhile.
@@ -102,6 +105,7 @@ export class JobObserver<TInput = unknown, TOutput = unknown> extends Store<RunS
   }
 
   protected stop(): void {
+    this.#backoff.reset()
     this.#leaveRun?.()
     this.#leaveRun = null
     this.#leaveJob?.()
@@ -189,10 +193,16 @@ export class JobObserver<TInput = unknown, TOutput = unknown> extends Store<RunS
     const choice = this.#choice
     const found = await this.#api
       .getRuns({ jobName: this.#jobName, status: ['leased', 'pending'], limit: RESUME_CANDIDATES })
-      .catch(() => [])
+      .catch(asError)
+    if (choice !== this.#choice) return
+    if (found instanceof Error) {
+      if (this.isObserved && !isPermanent(found)) this.#backoff.retry(() => void this.#resume())
+      return
+    }
+    this.#backoff.reset()
     const active = found.filter(({ id }) => !this.#forgotten.has(id))
     const run = active.find(({ status }) => status === 'leased') ?? active[0]
-    if (run && choice === this.#choice) this.#follow(run.id, run.status)
+    if (run) this.#follow(run.id, run.status)
   }
 
   // Another run may be followed by now, or before this one ends: wait for the run, not for the state. And who listens

@@ -509,6 +509,22 @@ describe('a job', () => {
     await vi.waitFor(() => expect(job.getSnapshot()).toMatchObject({ runId: 'older', status: 'leased' }))
   })
 
+  test('a run to resume is looked for again when that failed, as long as somebody listens', async () => {
+    vi.useFakeTimers()
+    transport.answer('GET /runs?', { status: 503, body: 'restarting' })
+    const job = client.observeJob('import-csv', { followLatest: false })
+    const leave = job.subscribe(ignore)
+    await vi.advanceTimersByTimeAsync(0)
+    leave()
+    await vi.runAllTimersAsync()
+    expect(transport.asked('GET /runs?')).toHaveLength(1)
+    job.subscribe(ignore)
+    await vi.advanceTimersByTimeAsync(0)
+    transport.answer('GET /runs?', { body: [aRun()] })
+    await vi.runAllTimersAsync()
+    expect(job.getSnapshot()).toMatchObject({ runId: 'run-1', status: 'pending' })
+  })
+
   test('a trigger beats the search for a run to resume', async () => {
     let found: (answer: { body: unknown }) => void = ignore
     transport.answer('GET /runs?', () => new Promise((resolve) => (found = resolve)))
