@@ -19,6 +19,7 @@ from durably.core.errors import (
     StoreError,
     StoreUnavailableError,
     ValidationError,
+    ValueRefusedError,
 )
 from durably.core.events import (
     DomainEvent,
@@ -142,6 +143,7 @@ __all__ = [
     "TriggerResponse",
     "TriggerResult",
     "ValidationError",
+    "ValueRefusedError",
     "WaitForRunOptions",
     "WorkerErrorEvent",
     "create_durably",

@@ -278,6 +278,40 @@ class TestErrors:
         with pytest.raises(StoreError, match="was closed"):
             await durably.get_runs()
 
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            Answer(413, "too large"),
+            Answer(
+                200,
+                '{"results": [{"type": "error", "error": {"message": "string or blob too big", '
+                '"code": "SQLITE_TOOBIG"}}]}',
+            ),
+        ],
+        ids=["server", "database"],
+    )
+    async def test_a_result_that_the_server_does_not_take_fails_its_step(
+        self, open_durably: OpenDurably, between: Middleman, answer: Answer
+    ) -> None:
+        """S3: for good, by name; steps that were sent in the same request are stored."""
+        both = asyncio.Barrier(2)
+
+        @define_job(name="fetch")
+        async def fetch(step: StepContext, input: str) -> str:
+            await step.run("meet", both.wait)
+            return await step.run("fetch", lambda: input * 2)
+
+        durably = await open_durably(fetch, database=between.url)
+        between.answer = lambda request: answer if "hugehuge" in json.dumps(request.body) else None
+        await durably.jobs.fetch.batch_trigger(["huge", "tiny"])
+        await durably.process_until_idle()
+
+        tiny, huge = await durably.get_runs()
+        assert (tiny.output, huge.status) == ("tinytiny", "failed")
+        assert huge.error is not None
+        assert huge.error.startswith("result of step 'fetch' cannot be stored, it is 10 characters of JSON: ")
+        assert "of this size" in huge.error
+
     async def test_an_event_that_the_server_does_not_take_holds_nothing_up(
         self, open_durably: OpenDurably, between: Middleman, caplog: pytest.LogCaptureFixture
     ) -> None:

@@ -21,6 +21,7 @@ class Proxy:
         self._flows = asyncio.Event()
         self._flows.set()
         self._marker: bytes | None = None
+        self._refused: bytes | None = None
 
     def url(self, url: str) -> str:
         """Return the URL of a database as it is reached through here."""
@@ -29,6 +30,10 @@ class Proxy:
     def lose_answer_to(self, marker: str) -> None:
         """Cut the connection on which `marker` is sent next, when the server has done it and before it is told."""
         self._marker = marker.encode()
+
+    def cut_on(self, marker: str) -> None:
+        """Cut every connection on which `marker` is sent, before the server gets it."""
+        self._refused = marker.encode()
 
     def freeze(self) -> None:
         """Let nothing through any more, without a word."""
@@ -65,6 +70,8 @@ class Proxy:
             await self._flows.wait()
             if self._marker is not None and self._marker in data:
                 self._marker, wire.loses_next = None, True
+            if self._refused is not None and self._refused in data:
+                break
             wire.server.write(data)
         wire.close()
 

@@ -9,10 +9,19 @@ from typing import Any
 import asyncpg
 import pytest
 
-from durably import SchemaTooNewError, StoreError, StoreUnavailableError, ValidationError, create_durably, define_job
+from durably import (
+    SchemaTooNewError,
+    StepContext,
+    StoreError,
+    StoreUnavailableError,
+    ValidationError,
+    create_durably,
+    define_job,
+)
 from durably.core.store import Position
 from durably.stores.postgres.options import PostgresOptions
 from tests.conftest import OpenDurably
+from tests.postgres.proxy import Proxy
 from tests.postgres.server import free_port
 from tests.postgres.shared import shared_server
 
@@ -171,3 +180,43 @@ async def test_text_that_the_database_cannot_hold_fails_only_its_own_step(open_d
     while not (found := await durably.get_run(run.id)) or not found.is_terminal:
         await asyncio.sleep(0.01)
     assert found.error == "a\N{REPLACEMENT CHARACTER}b"
+
+
+REFUSES_LONG_RESULTS = """
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  RAISE EXCEPTION 'the server says no' USING ERRCODE = '54000';
+END $$;
+CREATE TRIGGER refuse BEFORE INSERT ON durably_steps FOR EACH ROW WHEN (length(NEW.output) > 1000)
+EXECUTE FUNCTION refuse()
+"""
+
+
+@pytest.mark.parametrize("is_told_why", [True, False])
+async def test_a_result_that_the_server_does_not_take_fails_its_step(
+    open_durably: OpenDurably, proxy: Proxy, database: str, monkeypatch: pytest.MonkeyPatch, *, is_told_why: bool
+) -> None:
+    """S3: for good, by name, also where the server just ends the connection, as beyond a gigabyte."""
+
+    @define_job(name="long")
+    async def long(step: StepContext, input: int) -> str:
+        return await step.run("fetch", lambda: "x" * input)
+
+    durably = await open_durably(long, echo, database=proxy.url(database))
+    if is_told_why:
+        connection = await asyncpg.connect(database)
+        await connection.execute(REFUSES_LONG_RESULTS)
+        await connection.close()
+    else:
+        monkeypatch.setattr("durably.stores.postgres.group_commit._LARGEST_MESSAGE", 2_000)
+        proxy.cut_on("x" * 2_000)
+    run = await durably.jobs.long.trigger(2_000)
+    other = await durably.jobs.echo.trigger(1)
+    await durably.process_until_idle()
+
+    failed = await durably.get_run(run.id)
+    assert failed is not None
+    assert failed.error is not None
+    assert failed.error.startswith("result of step 'fetch' cannot be stored, it is 2,002 characters of JSON: ")
+    assert "takes no value of this size" in failed.error
+    assert (await durably.wait_for_run(other.id, timeout=30)).output == 1

@@ -107,6 +107,10 @@ class StoreUnavailableError(StoreError):
     """The database cannot do it now (locked, disk full, connection gone); the same call may succeed later."""
 
 
+class ValueRefusedError(StoreError):
+    """The database will never take this very value, as one beyond its limit of size; others it takes."""
+
+
 class SchemaTooNewError(StoreError):
     """The database was migrated by a newer durably than this one."""
 

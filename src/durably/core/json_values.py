@@ -35,6 +35,8 @@ _decode_strictly = json.JSONDecoder(parse_constant=_no_constant).decode
 # Where the reader of JSON stops, and the one of every process that shares the database.
 _MOST_NESTED: Final = 200
 
+_LONGEST_MESSAGE: Final = 100_000
+
 
 def compact_encoder(default: Callable[[object], object] | None = None) -> Callable[[object], str]:
     """Return what writes values as compact JSON, not escaped; raises `ValueError` for NaN and `TypeError`.
@@ -266,6 +268,12 @@ def is_storable(text: str) -> bool:
 def storable(text: str) -> str:
     """Return `text` with what databases cannot hold replaced: for messages, which must not be lost."""
     return text if is_storable(text) else text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+
+
+def shortened(text: str) -> str:
+    """Return the beginning of a message that no database should have to take whole."""
+    left_out = len(text) - _LONGEST_MESSAGE
+    return text if left_out <= 0 else f"{text[:_LONGEST_MESSAGE]}... ({left_out:,} more characters)"
 
 
 def _storable(text: str, what: str) -> str:

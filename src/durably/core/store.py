@@ -3,7 +3,8 @@
 Every method is atomic: it happens wholly or not at all, and has happened durably when it returns. A write
 that takes a `Claim` is fenced: it holds only while the run is leased under that claim's generation, and
 answers whether it held. Events that a method records are stored in the same transaction as what they tell
-of, and reach the sink of `follow` after it.
+of, and reach the sink of `follow` after it. What writes raises `ValueRefusedError` when the database can never
+take what it was given; nobody else's write suffers by it.
 """
 
 from __future__ import annotations

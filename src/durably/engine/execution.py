@@ -23,6 +23,7 @@ from durably.core.errors import (
     LeaseLostError,
     StoreError,
     StoreUnavailableError,
+    ValueRefusedError,
 )
 from durably.core.events import (
     LogWriteEvent,
@@ -38,6 +39,7 @@ from durably.core.json_values import (
     decode_checked,
     encode_json,
     encode_leniently,
+    shortened,
     storable,
     text_of,
 )
@@ -204,6 +206,11 @@ class Execution:
         try:
             await self._record(self._step_record(step, now, output_json=output_json), event)
             self._used.add(step.name)
+        except ValueRefusedError as refusal:
+            refused = refused_result(f"result of step {step.name!r}", output_json, refusal)
+            self.progress.give_back()
+            await self.fail_step(step, refused)
+            raise refused from refusal
         except CancelledError:
             self._tell_cancelled(step)
             raise
@@ -249,12 +256,14 @@ class Execution:
 
     def _record(self, record: StepRecord, event: StepCompleteEvent | StepFailEvent) -> Coroutine[Any, Any, None]:
         progress = self.progress.take()
-        return self.persist(partial(self._store.record_step, self.lease.claim, record, progress, event))
+        write = partial(self._store.record_step, self.lease.claim, record, progress, event)
+        return self.persist(write, is_result=record.error is None)
 
-    async def persist(self, write: Callable[[], Awaitable[bool]]) -> None:
+    async def persist(self, write: Callable[[], Awaitable[bool]], *, is_result: bool = False) -> None:
         """Do a fenced write, again and again while the database is away and the lease is ours.
 
-        Raises `LeaseLostError` or `CancelledError` when the write does not hold.
+        Raises `LeaseLostError` or `CancelledError` when the write does not hold, `ValueRefusedError` when that
+        of a result can never be done: then a failure can be written in its place.
         """
         # Every step comes through here: not by way of `while_allowed`, which would make it coroutines of its own.
         waits = None
@@ -268,6 +277,8 @@ class Execution:
             except StoreUnavailableError as error:
                 self._tell(f"a checkpoint could not be written, trying again: {error}")
             except StoreError as error:
+                if is_result and isinstance(error, ValueRefusedError):
+                    raise
                 self.store_error = error
                 self._tell(
                     f"run {self.run.id} of job {self.run.job_name!r} stops here, and is executed again when its lease "
@@ -414,7 +425,15 @@ def describe(error: BaseException) -> str:
     if not message or isinstance(error, KeyError):
         # A KeyError's message is nothing but the missing key.
         message = f"{type(error).__name__}: {message}" if message else type(error).__name__
-    return storable(message)
+    return shortened(storable(message))
+
+
+def refused_result(what: str, text: str | None, refusal: ValueRefusedError) -> ValueRefusedError:
+    """Return what to say of a result that the database refused."""
+    return ValueRefusedError(
+        f"{what} cannot be stored, it is {len(text or ''):,} characters of JSON: {refusal}. "
+        "Store it elsewhere and return where it is"
+    )
 
 
 def _encoded(step: StartedStep, value: Any) -> tuple[Any, str | None]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from durably.core.clock import Clock
-from durably.core.errors import DurablyError, LeaseLostError, StoreError
+from durably.core.errors import DurablyError, LeaseLostError, StoreError, ValueRefusedError
 from durably.core.events import RunCompleteEvent, RunFailEvent, WorkerErrorEvent
 from durably.core.jobs import JobDefinition
 from durably.core.json_values import encode_json
@@ -17,7 +17,7 @@ from durably.core.runs import Run
 from durably.core.store import Claimed, Store
 from durably.engine.abort import AbortSignal
 from durably.engine.event_hub import EventHub
-from durably.engine.execution import Execution, describe
+from durably.engine.execution import Execution, describe, refused_result
 from durably.engine.leases import HeldLease, LeaseKeeper
 from durably.engine.retrying import while_allowed
 from durably.engine.step_context import context_for
@@ -110,10 +110,15 @@ class Executor:
     async def _record(self, execution: Execution, outcome: Outcome) -> Outcome:
         if not isinstance(outcome, Completed | Failed):
             return outcome
-        run, progress = execution.run, execution.progress.take()
-        event = self._end_event(run, outcome)
+        progress = execution.progress.take()
         try:
-            await execution.persist(lambda: self._store.finish(execution.lease.claim, outcome, progress, event))
+            try:
+                await self._finish(execution, outcome, progress)
+            except ValueRefusedError as refusal:
+                if isinstance(outcome, Failed):
+                    raise
+                outcome = Failed(str(refused_result("output", outcome.output_json, refusal)))
+                await self._finish(execution, outcome, progress)
         except LeaseLostError:
             return LeaseLost()
         except StoreError:
@@ -121,6 +126,15 @@ class Executor:
         except DurablyError:
             return Cancelled()
         return outcome
+
+    def _finish(
+        self, execution: Execution, outcome: Completed | Failed, progress: str | None
+    ) -> Coroutine[Any, Any, None]:
+        event = self._end_event(execution.run, outcome)
+        return execution.persist(
+            lambda: self._store.finish(execution.lease.claim, outcome, progress, event),
+            is_result=isinstance(outcome, Completed),
+        )
 
     async def _give_back(self, claimed: Claimed, error: StoreError) -> Outcome:
         self._tell(

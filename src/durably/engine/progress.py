@@ -10,7 +10,7 @@ from typing import Any, Final
 from durably.core.clock import Clock
 from durably.core.errors import StoreError
 from durably.core.events import RunProgressEvent
-from durably.core.json_values import encode_leniently, storable, text_of
+from durably.core.json_values import encode_leniently, shortened, storable, text_of
 from durably.core.runs import ProgressData
 from durably.core.store import Store
 from durably.engine.event_hub import EventHub
@@ -27,7 +27,7 @@ def progress_of(current: object, total: object, message: object) -> ProgressData
     if reached is None:
         return None
     text = message if message is None or isinstance(message, str) else text_of(message)
-    return ProgressData(reached, _number(total), None if text is None else storable(text))
+    return ProgressData(reached, _number(total), None if text is None else shortened(storable(text)))
 
 
 def _number(value: Any) -> float | None:
@@ -71,6 +71,10 @@ class ProgressKeeper:
         given = {"current": self._latest.current, "total": self._latest.total, "message": self._latest.message}
         return encode_leniently({name: value for name, value in given.items() if value is not None})
 
+    def give_back(self) -> None:
+        """Note that what was taken was not stored after all."""
+        self._is_stored = False
+
     def close(self) -> None:
         """Store no more: the run has ended here."""
         if self._timer is not None:
@@ -92,5 +96,5 @@ class ProgressKeeper:
         try:
             await self._store.save_progress(self._lease.claim, text)
         except StoreError as error:
-            self._is_stored = False
+            self.give_back()
             log.debug("progress of run %s could not be stored yet: %s", self._lease.claim.run_id, error)

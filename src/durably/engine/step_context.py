@@ -122,8 +122,8 @@ class StepContext(_BaseContext):
         has a parameter of that name. `returns` says which type a stored result is validated into; the
         default is the return annotation of `fn`.
 
-        Raises what `fn` raises, `ValidationError` when JSON cannot carry the result, `CancelledError` or
-        `LeaseLostError` when the run should end.
+        Raises what `fn` raises, `ValidationError` when JSON cannot carry the result, `ValueRefusedError` when
+        the database can never take it, `CancelledError` or `LeaseLostError` when the run should end.
 
         >>> rows = await step.run("parse", parse_csv, path)
         """

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import httpx
 
-from durably.core.errors import StoreError, StoreUnavailableError
+from durably.core.errors import StoreError, StoreUnavailableError, ValueRefusedError
 from durably.stores.libsql import hrana
 from durably.stores.libsql.address import Address
 from durably.stores.libsql.hrana import CLOSE, Json, NotHranaError, Rows, Statement, StatementFailedError
@@ -23,13 +23,10 @@ _PATH: Final = "/v2/pipeline"
 _TOKEN_REFUSED: Final = frozenset({401, 403})
 _TOO_LARGE: Final = 413
 _FOR_NOW: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+_TOO_BIG: Final = "SQLITE_TOOBIG"
 _PASSING: Final = ("SQLITE_FULL", "SQLITE_IOERR", "STREAM_EXPIRED")
 
 NEVER_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
-
-
-class RequestTooLargeError(StoreError):
-    """The server takes no request of this size; a part of it may fit."""
 
 
 class Server:
@@ -65,7 +62,7 @@ class Server:
             token = "the authToken" if self.address.token else "a request without authToken"
             raise StoreError(f"{name} refused {token}: give a valid one as ?authToken=... ({status} {said})")
         if status == _TOO_LARGE:
-            raise RequestTooLargeError(f"{name} takes no request of this size ({status} {said})")
+            raise ValueRefusedError(f"{name} takes no request of this size ({status} {said})")
         if status in _FOR_NOW:
             raise StoreUnavailableError(f"{name} cannot answer now ({status} {said})")
         raise StoreError(f"{name} refused the request: is there a libSQL server? ({status} {said})")
@@ -94,6 +91,8 @@ class Server:
             return StoreError(
                 f"{self.address.name} has no durably tables yet: call init() or migrate() first ({failure.message})"
             )
+        if failure.code.startswith(_TOO_BIG):
+            return ValueRefusedError(f"{self.address.name} takes no value of this size ({said})")
         if failure.is_busy or failure.code.startswith(_PASSING):
             return StoreUnavailableError(f"{self.address.name} cannot do it now ({said})")
         return StoreError(f"{self.address.name} failed ({said})")

@@ -12,11 +12,11 @@ import random
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
-from durably.core.errors import DurablyError, StoreError, StoreUnavailableError
+from durably.core.errors import DurablyError, StoreError, StoreUnavailableError, ValueRefusedError
 from durably.core.event_codec import decode_events
 from durably.core.events import DurablyEvent
 from durably.core.store import Source
-from durably.stores.libsql.client import Client, RequestTooLargeError
+from durably.stores.libsql.client import Client
 from durably.stores.libsql.hrana import Rows, Statement, StatementFailedError
 from durably.stores.libsql.unit import Part, Unit
 from durably.stores.libsql.writes import Writes
@@ -167,7 +167,7 @@ class GroupCommit:
         look = self._log.look()
         try:
             rows, others = await self._send(statements, look)
-        except (StatementFailedError, RequestTooLargeError) as failure:
+        except (StatementFailedError, ValueRefusedError) as failure:
             await self._refused(units, announced, failure)
             return
         told: list[Told] = []
@@ -203,7 +203,7 @@ class GroupCommit:
         self,
         units: list[_Waiting],
         announced: list[DurablyEvent],
-        failure: StatementFailedError | RequestTooLargeError,
+        failure: StatementFailedError | ValueRefusedError,
     ) -> None:
         """Tell the unit whose statement failed; of several each is done again by itself, so that one fails alone."""
         error = failure if isinstance(failure, StoreError) else self._client.server.explain(failure)

@@ -6,7 +6,7 @@ from typing import Final
 
 import asyncpg
 
-from durably.core.errors import DurablyError, StoreError, StoreUnavailableError
+from durably.core.errors import DurablyError, StoreError, StoreUnavailableError, ValueRefusedError
 
 # By SQLSTATE, the longest prefix first to match: what is wrong, and what helps.
 _UNAVAILABLE: Final = {
@@ -26,7 +26,11 @@ _UNUSABLE: Final = {
     "3F000": "lacks the schema of the URL: call init() or migrate() first",
     "42501": "denied it: this user lacks the right",
     "42P01": "has no durably tables yet: call init() or migrate() first",
+}
+_REFUSED: Final = {
     "22021": "cannot hold this text",
+    "22P05": "cannot hold this text",
+    "54000": "takes no value of this size",
 }
 
 LOST: Final = (
@@ -60,6 +64,8 @@ def explain(error: BaseException, name: str) -> BaseException:
         return error
     code = getattr(error, "sqlstate", None) or ""
     said = str(error) or type(error).__name__
+    if (what := _find(_REFUSED, code)) is not None:
+        return ValueRefusedError(f"{name} {what} ({said})")
     if (what := _find(_UNUSABLE, code)) is not None:
         return StoreError(f"{name} {what} ({said})")
     if (what := _find(_UNAVAILABLE, code)) is not None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import Any, Final
 
 import asyncpg
 
-from durably.core.errors import StoreError, StoreUnavailableError
+from durably.core.errors import StoreError, StoreUnavailableError, ValueRefusedError
 from durably.core.events import DurablyEvent
 from durably.stores.postgres.batch import Batch, is_refused
 from durably.stores.postgres.connections import Connection, Server
@@ -21,6 +21,8 @@ log = logging.getLogger("durably.postgres")
 
 _LARGEST_BATCH: Final = 1_000
 _SMALLEST_GROUP: Final = 20
+_LARGEST_MESSAGE: Final = 1_000_000_000
+"""Beyond about this size the server ends the connection without a word of why."""
 
 Unit = Callable[[Batch], None]
 """Adds its work to a batch; raises instead when it cannot be done."""
@@ -139,7 +141,14 @@ class GroupCommit:
 
         async def attempt(connection: Connection, mark: Mark) -> int:
             statement, values = batch.statement(mark, hint=hint)
-            (row,) = await self._server.fetch(connection, statement, *values)
+            try:
+                (row,) = await self._server.fetch(connection, statement, *values)
+            except Exception as error:
+                if _size(values) > _LARGEST_MESSAGE:
+                    raise ValueRefusedError(
+                        f"{self._server.name} takes no value of this size ({str(error) or type(error).__name__})"
+                    ) from error
+                raise
             position: int = row["position"]
             return position
 
@@ -163,6 +172,12 @@ def _fail(waiting: list[_Waiting], error: BaseException) -> None:
     for each in waiting:
         if not each.future.done():
             each.future.set_exception(error)
+
+
+def _size(values: Iterable[Any]) -> int:
+    return sum(
+        len(value) if isinstance(value, str) else _size(value) for value in values if isinstance(value, str | tuple)
+    )
 
 
 def is_duplicate(error: StoreError) -> bool:

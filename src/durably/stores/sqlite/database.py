@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import parse_qsl
 
-from durably.core.errors import DurablyError, StoreError, StoreUnavailableError, ValidationError
+from durably.core.errors import DurablyError, StoreError, StoreUnavailableError, ValidationError, ValueRefusedError
 
 Synchronous = Literal["full", "normal"]
 CommitMode = Literal["auto", "in-place", "thread"]
@@ -136,11 +136,14 @@ class Database:
         except sqlite3.Error as error:
             raise self.explain(error) from error
 
-    def explain(self, error: sqlite3.Error) -> DurablyError:
+    def explain(self, error: sqlite3.Error | OverflowError) -> DurablyError:
         """Return our error for one of the driver's."""
         if "no such table: durably_" in str(error):
             return StoreError(f"{self.name} has no durably tables yet: call init() or migrate() first ({error})")
         code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+        # The driver itself counts in 32 bits, and does not ask SQLite beyond them.
+        if code == sqlite3.SQLITE_TOOBIG or isinstance(error, OverflowError):
+            return ValueRefusedError(f"{self.name} takes no value of this size ({error})")
         if code in _UNAVAILABLE:
             return StoreUnavailableError(f"{self.name} {_UNAVAILABLE[code].format(seconds=_BUSY_SECONDS)} ({error})")
         return StoreError(f"{self.name} {_UNUSABLE.get(code, 'failed')} ({error})")

@@ -19,10 +19,10 @@ import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from functools import partial
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from durably.core.clock import Clock, to_text
-from durably.core.errors import DurablyError, StoreError
+from durably.core.errors import DurablyError, StoreError, ValueRefusedError
 from durably.core.events import DurablyEvent
 from durably.stores.sqlite.database import CommitMode, Database
 
@@ -71,15 +71,22 @@ class _Waiting(Generic[T]):
 class _Batch:
     """Units that share a transaction, and what became of them."""
 
-    __slots__ = ("announced", "error", "events", "results", "row", "waiting")
+    __slots__ = ("announced", "error", "results", "told", "waiting")
 
     def __init__(self, waiting: list[_Waiting[Any]], announced: list[DurablyEvent]) -> None:
         self.waiting = waiting
         self.announced = announced
         self.results: list[Any] = []
-        self.events: list[DurablyEvent] = []
-        self.row = 0
+        self.told: list[_Told] = []
         self.error: BaseException | None = None
+
+
+class _Told(NamedTuple):
+    """A row that a transaction added to the event log."""
+
+    row: int
+    announced: list[DurablyEvent]
+    events: list[DurablyEvent]
 
 
 class _BusyError(Exception):
@@ -272,8 +279,8 @@ class GroupCommit:
                 future.set_exception(result)
             else:
                 future.set_result(result)
-        if batch.row:
-            self._committed(batch.row, batch.announced, batch.events)
+        for told in batch.told:
+            self._committed(*told)
 
     # --- in whichever thread commits ---------------------------------------------------------------
 
@@ -317,10 +324,12 @@ class GroupCommit:
             raise
         except BaseException as error:  # noqa: BLE001 - the waiters get it, whatever it is
             self._roll_back()
-            if len(batch.waiting) > 1 and not isinstance(error, StoreError):
+            explained = self._explain(error)
+            is_refused = isinstance(explained, ValueRefusedError)
+            if is_refused or (len(batch.waiting) > 1 and not isinstance(error, StoreError)):
                 self._commit_one_by_one(batch)
             else:
-                batch.error = self._explain(error)
+                batch.error = explained
 
     def _commit_one_by_one(self, batch: _Batch) -> None:
         """Run a batch again so that a unit that fails is undone alone."""
@@ -333,10 +342,8 @@ class GroupCommit:
     def _transact(self, batch: _Batch, run: Callable[[Transaction, _Batch], None], *, wait_for_lock: bool) -> None:
         self._begin(wait_for_lock=wait_for_lock)
         transaction = Transaction(self._connection, self._cursor, self._clock)
+        batch.told = []
         run(transaction, batch)
-        batch.events = transaction.events
-        if batch.announced or batch.events:
-            batch.row = self._write_events(transaction, batch.announced + batch.events)
         started = time.perf_counter()
         self._cursor.execute("COMMIT")
         self._pace.saw(time.perf_counter() - started)
@@ -374,27 +381,46 @@ class GroupCommit:
                 del transaction.events[events:]
                 results.append(refusal)
         batch.results = results
+        self._tell(transaction, batch, batch.announced)
+
+    def _tell(self, transaction: Transaction, batch: _Batch, announced: list[DurablyEvent]) -> None:
+        events, transaction.events = transaction.events, []
+        if announced or events:
+            batch.told.append(_Told(self._write_events(transaction, announced + events), announced, events))
 
     def _run_each_apart(self, transaction: Transaction, batch: _Batch) -> None:
-        results: list[Any] = []
-        for waiting in batch.waiting:
-            events = len(transaction.events)
-            self._connection.execute("SAVEPOINT unit")
-            try:
-                results.append(waiting.unit(transaction))
-            except BaseException as error:
-                if not self._connection.in_transaction:
-                    # A full disk can end the transaction by itself; then nobody's work is there.
-                    raise
-                self._connection.execute("ROLLBACK TO unit")
-                del transaction.events[events:]
-                results.append(self._explain(error))
-            self._connection.execute("RELEASE unit")
-        batch.results = results
+        told = self._run_apart(transaction, lambda: self._tell(transaction, batch, batch.announced))
+        if isinstance(told, ValueRefusedError):
+            # Kept, they would be refused again, and with them everything that is written from now on.
+            log.warning("%d events are missing in the log of events: %s", len(batch.announced), told)
+        elif told is not None:
+            raise told
+
+        def run(unit: Unit[Any]) -> Any:
+            result = unit(transaction)
+            self._tell(transaction, batch, [])
+            return result
+
+        batch.results = [self._run_apart(transaction, partial(run, waiting.unit)) for waiting in batch.waiting]
+
+    def _run_apart(self, transaction: Transaction, work: Callable[[], Any]) -> Any:
+        """Return what `work` returns, or its error when it is undone."""
+        self._connection.execute("SAVEPOINT unit")
+        try:
+            result = work()
+        except BaseException as error:
+            if not self._connection.in_transaction:
+                # A full disk can end the transaction by itself; then nobody's work is there.
+                raise
+            self._connection.execute("ROLLBACK TO unit")
+            transaction.events.clear()
+            result = self._explain(error)
+        self._connection.execute("RELEASE unit")
+        return result
 
     def _roll_back(self) -> None:
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
 
     def _explain(self, error: BaseException) -> BaseException:
-        return self._database.explain(error) if isinstance(error, sqlite3.Error) else error
+        return self._database.explain(error) if isinstance(error, sqlite3.Error | OverflowError) else error
