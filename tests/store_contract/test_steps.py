@@ -332,22 +332,6 @@ class TestResume:
 
         assert (await events.until("run:fail")).failed_step_name == ""
 
-    @pytest.mark.parametrize("error", [SystemExit(3), asyncio.CancelledError()], ids=repr)
-    async def test_whatever_the_job_raises_ends_the_run(self, open_durably: OpenDurably, error: BaseException) -> None:
-        """R1: a run never hangs because of the kind of its error, as an await on something cancelled."""
-
-        @define_job(name="job")
-        async def job(step: StepContext, input: Any) -> None:
-            raise error
-
-        durably = await open_durably(job)
-        run = await durably.jobs.job.trigger(None)
-        await durably.process_one()
-
-        found = await durably.get_run(run.id)
-        assert found is not None
-        assert (found.status, bool(found.error)) == (RunStatus.FAILED, True)
-
     async def test_an_error_without_a_readable_message_fails_the_run_too(self, open_durably: OpenDurably) -> None:
         """R1: not even an error whose text cannot be had."""
 

@@ -227,7 +227,7 @@ class Execution:
         """Note that a step raised; raises instead when it did so because its run is being ended."""
         if self.signal.aborted:
             raise self._cancelled(step) from error
-        if not isinstance(error, Exception):
+        if isinstance(error, asyncio.CancelledError | KeyboardInterrupt):
             # The process or the worker is being ended; the step did not fail, it will be run again.
             self._running.end(step.name)
             return
@@ -413,7 +413,7 @@ class Execution:
 
 
 def describe(error: BaseException) -> str:
-    """Return what a failed run or step says: the error's own message, or its type where it has none.
+    """Return what a failed run or step says: the error's own message, with its type where that alone says little.
 
     >>> describe(ValueError("no such row"))
     'no such row'
@@ -422,8 +422,8 @@ def describe(error: BaseException) -> str:
         message = str(error)
     except Exception:  # noqa: BLE001 - an error that cannot even say what it is has failed the run all the same
         message = ""
-    if not message or isinstance(error, KeyError):
-        # A KeyError's message is nothing but the missing key.
+    if not message or isinstance(error, KeyError) or not isinstance(error, Exception | DurablyError):
+        # A KeyError's message is nothing but the missing key, that of SystemExit a number.
         message = f"{type(error).__name__}: {message}" if message else type(error).__name__
     return shortened(storable(message))
 

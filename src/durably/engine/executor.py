@@ -93,7 +93,9 @@ class Executor:
                 raise
             # The job awaited something that was cancelled: an error like any other.
             outcome = _failed(execution, cancelled)
-        except (Exception, DurablyError, SystemExit, BaseExceptionGroup) as raised:  # noqa: BLE001 - it is the outcome
+        except KeyboardInterrupt:
+            raise
+        except BaseException as raised:  # noqa: BLE001 - it is the outcome
             outcome = _failed(execution, raised)
         else:
             outcome = _completed(job, output)

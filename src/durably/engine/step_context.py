@@ -172,7 +172,19 @@ class SyncStepContext(_BaseContext):
 
     def _call(self, name: str, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         result = fn(*args, **kwargs)
-        return self._on_loop(self._execution.await_step(name, result)) if isinstance(result, Awaitable) else result
+        if not isinstance(result, Awaitable):
+            return result
+        value, exit_ = self._on_loop(self._await(name, result))
+        if exit_ is not None:
+            raise exit_
+        return value
+
+    async def _await(self, name: str, work: Awaitable[Any]) -> tuple[Any, SystemExit | None]:
+        try:
+            return await self._execution.await_step(name, work), None
+        except SystemExit as exit_:
+            # As the error of a task it would end the event loop, and every other run with it.
+            return None, exit_
 
     def _on_loop(self, work: Coroutine[Any, Any, T]) -> T:
         if self._execution.is_in_loop_thread():

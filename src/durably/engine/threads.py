@@ -44,10 +44,20 @@ class Threads:
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self._limit, thread_name_prefix="durably-job")
         context = contextvars.copy_context()
-        return await asyncio.get_running_loop().run_in_executor(self._pool, context.run, function)
+        return await asyncio.get_running_loop().run_in_executor(
+            self._pool, lambda: context.run(_handing_over, function)
+        )
 
     def close(self) -> None:
         """Let the threads end; one that is still busy is left to finish by itself."""
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._pool = None
+
+
+def _handing_over(function: Callable[[], Any]) -> Any:
+    try:
+        return function()
+    except (StopIteration, GeneratorExit) as error:
+        # A future refuses the one, so that who waits would do so for ever; the other closes the coroutine that waits.
+        raise RuntimeError(f"a plain function raised {type(error).__name__}") from error

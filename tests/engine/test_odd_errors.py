@@ -1,0 +1,102 @@
+"""R1, S3: a run ends whatever its code raises; it neither hangs nor is executed again for the kind of an error."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from durably import Durably, JobDefinition, Run, RunStatus, StepContext, SyncStepContext, define_job
+from tests.conftest import Events, OpenDurably
+
+
+class OddError(BaseException):
+    """An error that is no `Exception`, as some libraries have for what nobody should catch by accident."""
+
+
+async def executed(durably: Durably, job: JobDefinition[Any, Any]) -> Run[Any]:
+    """Return a run of `job` after its only execution."""
+    run = await durably.get_job(job).trigger(None)
+    await durably.process_one()
+    found = await durably.get_run(run.id)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (SystemExit(3), "SystemExit: 3"),
+        (GeneratorExit(), "GeneratorExit"),
+        (OddError("odd"), "OddError: odd"),
+        (BaseExceptionGroup("odd ones", [OddError()]), "BaseExceptionGroup: odd ones (1 sub-exception)"),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("in_step", [True, False], ids=["step", "job"])
+async def test_an_error_that_is_no_exception(
+    open_durably: OpenDurably, error: BaseException, message: str, *, in_step: bool
+) -> None:
+    """R1, S3: it fails the run, and the step that it came from, as any other."""
+
+    async def fail() -> None:
+        raise error
+
+    @define_job(name="job")
+    async def job(step: StepContext, input: Any) -> None:
+        await (step.run("one", fail) if in_step else fail())
+
+    durably = await open_durably(job)
+    events = Events(durably)
+
+    run = await executed(durably, job)
+
+    assert (run.status, run.error) == (RunStatus.FAILED, message)
+    assert [event.failed_step_name for event in events.of("run:fail")] == ["one" if in_step else ""]
+    assert [event.error for event in events.of("step:fail")] == [message] * in_step
+
+
+@pytest.mark.parametrize(
+    "error", [SystemExit(3), GeneratorExit(), StopIteration(), OddError("odd")], ids=lambda error: type(error).__name__
+)
+@pytest.mark.parametrize("where", ["job", "plain step", "async step", "plain step of an async job"])
+async def test_an_error_in_a_thread(open_durably: OpenDurably, error: BaseException, where: str) -> None:
+    """R1: also what no thread can hand over as it is; the message names it."""
+
+    def fail() -> None:
+        raise error
+
+    async def fail_soon() -> None:
+        raise error
+
+    @define_job(name="job")
+    def plain_job(step: SyncStepContext, input: Any) -> None:
+        if where == "job":
+            fail()
+        step.run("one", fail if where == "plain step" else fail_soon)
+
+    @define_job(name="job")
+    async def async_job(step: StepContext, input: Any) -> None:
+        await step.run("one", fail)
+
+    durably = await open_durably(async_job if "async job" in where else plain_job)
+    events = Events(durably)
+
+    run = await executed(durably, durably.jobs.job.definition)
+
+    assert run.status == RunStatus.FAILED
+    assert type(error).__name__ in str(run.error)
+    assert [event.step_name for event in events.of("step:fail")] == ([] if where == "job" else ["one"])
+
+
+async def test_an_await_on_something_cancelled(open_durably: OpenDurably) -> None:
+    """R1: nobody has cancelled the run."""
+
+    @define_job(name="job")
+    async def job(step: StepContext, input: Any) -> None:
+        raise asyncio.CancelledError
+
+    run = await executed(await open_durably(job), job)
+
+    assert (run.status, run.error) == (RunStatus.FAILED, "CancelledError")
