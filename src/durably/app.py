@@ -98,7 +98,9 @@ def create_durably(
 class Durably:
     """Jobs, their runs, and a worker on one database. Made by `create_durably`.
 
-    Used on one event loop. As a context manager it migrates and starts on entry, stops and closes on exit.
+    Used on one event loop at a time: when that has been closed without a `stop`, as at the end of an
+    `asyncio.run`, the worker goes on in the next one that triggers or waits. As a context manager it migrates
+    and starts on entry, stops and closes on exit.
 
     >>> async with create_durably(jobs={"import_csv": import_csv}) as durably:
     ...     await durably.jobs.import_csv.trigger_and_wait({"filename": "data.csv"})

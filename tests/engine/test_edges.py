@@ -6,6 +6,7 @@ import asyncio
 import gc
 import threading
 import weakref
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -253,6 +254,15 @@ class TestTheLastWrite:
         assert found.progress.current == 7
 
 
+def run_and_leave_all(work: Coroutine[Any, Any, Any]) -> Any:
+    """Close an event loop without ending what still runs there."""
+    loop = asyncio.new_event_loop()
+    try:
+        return loop.run_until_complete(work)
+    finally:
+        loop.close()
+
+
 class TestALoopThatIsGone:
     def test_a_program_that_just_ends_leaves_its_runs_to_others(self, database: str) -> None:
         """L2: no thread of it keeps a lease alive, and a plain job's thread ends at its next step."""
@@ -294,6 +304,60 @@ class TestALoopThatIsGone:
         assert ended.wait(PATIENCE_SECONDS)
         assert seen == [LeaseLostError]
         assert asyncio.run(claim_what_is_left(run_id)) == run_id
+
+
+class TestOneLoopAfterTheOther:
+    @pytest.mark.parametrize("runs", [asyncio.run, run_and_leave_all], ids=["asyncio.run", "closed loop"])
+    def test_a_worker_goes_on_where_the_instance_is_used_next(
+        self, database: str, runs: Callable[[Coroutine[Any, Any, Any]], Any]
+    ) -> None:
+        """W1: as in a script that calls `asyncio.run` for each of its commands; what was executing is resumed."""
+        gate = Gate()
+
+        @define_job(name="held")
+        async def held(step: StepContext, input: Any) -> int:
+            if step.attempt == 1:
+                await gate.pass_through()
+            return step.attempt
+
+        durably = create_durably(
+            database=database,
+            jobs={"held": held, "job": job},
+            lease_duration=1,
+            lease_renew_interval=0.2,
+            max_concurrent_runs=1,
+        )
+
+        async def begin() -> str:
+            await durably.init()
+            run = await durably.jobs.held.trigger(None)
+            await gate.reached()
+            return run.id
+
+        async def go_on(run_id: str) -> tuple[Any, Any]:
+            try:
+                finished = await durably.jobs.job.trigger_and_wait(7, timeout=PATIENCE_SECONDS)
+                return finished.output, (await durably.wait_for_run(run_id, timeout=PATIENCE_SECONDS)).output
+            finally:
+                await durably.close()
+
+        assert asyncio.run(go_on(runs(begin()))) == (7, 2)
+
+    def test_a_worker_that_was_stopped_stays_so(self, database: str) -> None:
+        """W4: only what was started goes on."""
+        durably = create_durably(database=database, jobs={"job": job})
+
+        async def begin_and_stop() -> None:
+            await durably.init()
+            await durably.stop()
+
+        async def trigger() -> Any:
+            await durably.jobs.job.trigger(1)
+            assert await durably.process_one()
+            await durably.close()
+
+        asyncio.run(begin_and_stop())
+        asyncio.run(trigger())
 
 
 class TestStepTypes:

@@ -141,6 +141,8 @@ class EventHub:
         """Called with every event that ends a run, wherever it was ended."""
         self.executing: Callable[[], Sequence[Run[Any]]] = lambda: ()
         """Return the runs that execute here and have not been told to end."""
+        self.moved: Callable[[], None] = lambda: None
+        """Called when events are taken on an event loop that came after another one."""
 
     async def start(self) -> None:
         """Begin to take events; does nothing the second time on the same event loop."""
@@ -156,7 +158,10 @@ class EventHub:
     async def _follow(self, loop: asyncio.AbstractEventLoop) -> None:
         start = await self._store.follow(self._take, self._changed, self._is_heard)
         self._position = max(self._position, start)
+        has_moved = self._loop is not None
         self._loop = loop
+        if has_moved:
+            self.moved()
 
     def _is_heard(self) -> bool:
         return bool(self._all_feeds or self._run_feeds) or self._bus.hears_of_others

@@ -68,6 +68,7 @@ class Worker:
         hub.work_arrived = self.wake
         hub.run_ended = self._run_ended
         hub.executing = leases.running
+        hub.moved = self._go_on
 
     def wake(self) -> None:
         """Look for work now."""
@@ -79,7 +80,22 @@ class Worker:
         while self._stops:
             await asyncio.wait(self._stops)
         if self._loop_task is None or self._loop_task.done():
-            self._loop_task = asyncio.create_task(self._serve(), name="durably-worker")
+            self._serve_soon()
+
+    def _serve_soon(self) -> None:
+        self._loop_task = asyncio.create_task(self._serve(), name="durably-worker")
+
+    def _go_on(self) -> None:
+        """Work on a new event loop if the one before ended without a stop, as that of an `asyncio.run`."""
+        if self._loop_task is None:
+            return
+        # A loop that was closed with all its tasks has left everything as it was.
+        for left in (self._active, self._ending, self._wakes, self._stops):
+            left.clear()
+        for lease in self._leases.held():
+            self._leases.let_go(lease)
+        self._upkeep = None
+        self._serve_soon()
 
     async def stop(self, timeout: float | None) -> None:
         """Claim nothing more and wait for what runs; after `timeout` seconds give up what is left."""
