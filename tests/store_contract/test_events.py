@@ -72,6 +72,74 @@ class TestTheEventsOfARun:
         assert by_type["step:fail"].error == "division by zero"
         assert (complete.output, complete.duration >= 0) == ({"out": "x"}, True)
 
+    async def test_a_step_that_the_job_gives_up_is_told_to_fail(self, open_durably: OpenDurably) -> None:
+        """E1: every step that was told to start is told to end; it may be tried again."""
+
+        @define_job(name="hasty")
+        async def hasty(step: StepContext, input: Any) -> str:
+            try:
+                async with asyncio.timeout(0):
+                    await step.run("slow", asyncio.Event().wait)
+            except TimeoutError:
+                return await step.run("slow", lambda: "quick")
+            return "never"
+
+        durably = await open_durably(hasty, start=True)
+        events = Events(durably)
+        finished = await durably.jobs.hasty.trigger_and_wait(None, timeout=PATIENCE_SECONDS)
+        await events.until("run:complete")
+
+        assert finished.output == "quick"
+        assert [event.type for event in events.seen if event.type.startswith("step:")] == [
+            "step:start", "step:fail", "step:start", "step:complete",
+        ]  # fmt: skip
+        (told,) = events.of("step:fail")
+        assert (told.step_name, told.step_index, told.error) == ("slow", 0, "given up by the job before it ended")
+
+    async def test_a_step_beside_one_that_fails_is_told_to_end_too(self, open_durably: OpenDurably) -> None:
+        """E1, S3: a task group gives up the others; the run fails for the one that raised."""
+        gate = Gate()
+
+        @define_job(name="pair")
+        async def pair(step: StepContext, input: Any) -> None:
+            async def fail() -> None:
+                await gate.reached()
+                raise ValueError("broken")
+
+            async with asyncio.TaskGroup() as group:
+                group.create_task(step.run("waiting", gate.pass_through))
+                group.create_task(step.run("failing", fail))
+
+        durably = await open_durably(pair)
+        events = Events(durably)
+        await durably.jobs.pair.trigger(None)
+        await durably.process_one()
+
+        assert {event.step_name: event.error for event in events.of("step:fail")} == {
+            "failing": "broken",
+            "waiting": "given up by the job before it ended",
+        }
+
+    async def test_a_step_whose_own_await_was_cancelled_has_failed(self, open_durably: OpenDurably) -> None:
+        """S3: nobody gave it up; it is an error like any other."""
+
+        @define_job(name="job")
+        async def awaiting(step: StepContext, input: Any) -> None:
+            async def await_what_is_cancelled() -> None:
+                future = asyncio.get_running_loop().create_future()
+                future.cancel()
+                await future
+
+            await step.run("one", await_what_is_cancelled)
+
+        durably = await open_durably(awaiting)
+        events = Events(durably)
+        await durably.jobs.job.trigger(None)
+        await durably.process_one()
+
+        assert [(event.step_name, event.error) for event in events.of("step:fail")] == [("one", "CancelledError")]
+        assert [event.failed_step_name for event in events.of("run:fail")] == ["one"]
+
     async def test_every_event_has_a_time_and_a_rising_sequence(self, open_durably: OpenDurably) -> None:
         """E1: `sequence` increases per instance; timestamps are UTC."""
         durably = await open_durably(job, start=True)

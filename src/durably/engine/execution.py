@@ -227,13 +227,16 @@ class Execution:
         """Note that a step raised; raises instead when it did so because its run is being ended."""
         if self.signal.aborted:
             raise self._cancelled(step) from error
-        if isinstance(error, asyncio.CancelledError | KeyboardInterrupt):
-            # The process or the worker is being ended; the step did not fail, it will be run again.
+        if isinstance(error, KeyboardInterrupt):
+            # The process is being ended; the step did not fail, it will be run again.
             self._running.end(step.name)
+            return
+        if isinstance(error, asyncio.CancelledError) and is_being_cancelled():
+            self._tell_given_up(step)
             return
         self.failed_step = (error, step.name)
         now, message = self._clock.now(), describe(error)
-        event = StepFailEvent(timestamp=now, **self._about, step_name=step.name, step_index=step.index, error=message)
+        event = self._fail_event(step, now, message)
         try:
             await self._record(self._step_record(step, now, error=message), event)
         except CancelledError:
@@ -311,6 +314,14 @@ class Execution:
         self._hub.announce(
             StepCancelEvent(timestamp=self._clock.now(), **self._about, step_name=step.name, step_index=step.index)
         )
+
+    def _tell_given_up(self, step: StartedStep) -> None:
+        # Told and not recorded: to wait for a commit here could hold up the job's timeout, or the end of the process.
+        self._running.end(step.name)
+        self._hub.announce(self._fail_event(step, self._clock.now(), "given up by the job before it ended"))
+
+    def _fail_event(self, step: StartedStep, now: datetime, error: str) -> StepFailEvent:
+        return StepFailEvent(timestamp=now, **self._about, step_name=step.name, step_index=step.index, error=error)
 
     async def _replay_again(self, name: str, codec: Codec[Any] | None) -> Replayed:
         message = (
@@ -410,6 +421,12 @@ class Execution:
         self._hub.announce(
             WorkerErrorEvent(timestamp=self._clock.now(), error=message, context="execution", run_id=self.run.id)
         )
+
+
+def is_being_cancelled() -> bool:
+    """Tell whether someone has asked the task that runs this to end, and it is not the await that was cancelled."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def describe(error: BaseException) -> str:

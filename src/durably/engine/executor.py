@@ -17,7 +17,7 @@ from durably.core.runs import Run
 from durably.core.store import Claimed, Store
 from durably.engine.abort import AbortSignal
 from durably.engine.event_hub import EventHub
-from durably.engine.execution import Execution, describe, refused_result
+from durably.engine.execution import Execution, describe, is_being_cancelled, refused_result
 from durably.engine.leases import HeldLease, LeaseKeeper
 from durably.engine.retrying import while_allowed
 from durably.engine.step_context import context_for
@@ -89,7 +89,7 @@ class Executor:
         try:
             output = await execution.perform(self._call(job, execution), in_thread=not job.is_async)
         except asyncio.CancelledError as cancelled:
-            if not execution.signal.aborted and _is_being_cancelled():
+            if not execution.signal.aborted and is_being_cancelled():
                 raise
             # The job awaited something that was cancelled: an error like any other.
             outcome = _failed(execution, cancelled)
@@ -163,11 +163,6 @@ class Executor:
         self._hub.announce(
             WorkerErrorEvent(timestamp=self._clock.now(), error=message, context="execution", run_id=run.id)
         )
-
-
-def _is_being_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def _ended_from_outside(execution: Execution) -> Outcome | None:
