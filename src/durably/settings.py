@@ -89,8 +89,11 @@ def positive_seconds(name: str, value: Any) -> float:
 
 def waiting_seconds(name: str, value: Any) -> float | None:
     """Return how long to wait, in seconds; None is for ever. Raises `ValidationError` for less than 0."""
-    if value is None:
-        return None
+    return None if value is None else seconds_or_zero(name, value)
+
+
+def seconds_or_zero(name: str, value: Any) -> float:
+    """Return a duration in seconds that may be 0. Raises `ValidationError` for less, and for what is no number."""
     if value in (0, timedelta(0)) and not isinstance(value, bool):
         return 0.0
     return positive_seconds(name, value)

@@ -415,6 +415,7 @@ async def test_on_request_may_take_the_request_and_may_be_async(durably: Durably
     [
         ({"sse_throttle": -1}, "Invalid sse_throttle -1: must be a number of seconds above 0, or a timedelta"),
         ({"sse_throttle": "1"}, "Invalid sse_throttle '1'"),
+        ({"sse_throttle": False}, "Invalid sse_throttle False: must be a number of seconds"),
         ({"auth": {"authenticate": len}}, "Invalid auth {"),
         ({"on_request": 5}, "Invalid on_request 5: must be a function"),
         ({"max_body_size": 0}, "Invalid max_body_size 0: must be a number of bytes above 0"),

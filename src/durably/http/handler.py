@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -16,7 +15,7 @@ from durably.app import Durably
 from durably.http.auth import AuthConfig, Gate, call_hook
 from durably.http.problems import not_found, response_to
 from durably.http.routes import ROUTES, Call
-from durably.settings import Seconds, positive_seconds, refuse
+from durably.settings import Seconds, refuse, seconds_or_zero
 
 _MAX_BODY_SIZE: Final = 1_048_576
 _SSE_THROTTLE: Final = 0.1
@@ -58,12 +57,11 @@ def create_durably_handler(
         raise refuse("on_request", on_request, "a function")
     if isinstance(max_body_size, bool) or not isinstance(max_body_size, int) or max_body_size < 1:
         raise refuse("max_body_size", max_body_size, "a number of bytes above 0")
-    is_off = sse_throttle in (0, timedelta(0))
     return DurablyHandler(
         durably,
         Gate(auth),
         on_request,
-        sse_throttle=0.0 if is_off else positive_seconds("sse_throttle", sse_throttle),
+        sse_throttle=seconds_or_zero("sse_throttle", sse_throttle),
         max_body_size=max_body_size,
     )
 
