@@ -13,7 +13,7 @@ from durably.core.clock import Clock
 from durably.core.errors import ValidationError
 from durably.core.events import DurablyEvent, Event, EventType
 from durably.core.jobs import InputT, JobDefinition, OutputT
-from durably.core.json_values import Codec
+from durably.core.json_values import Codec, reason_of
 from durably.core.logs import Log, LogData
 from durably.core.runs import ProgressData, Run, RunStatus, TriggerResult
 from durably.core.steps import Step
@@ -464,4 +464,4 @@ def _label_codec(labels: Any) -> Codec[Any] | None:
     except ValidationError:
         raise
     except Exception as error:
-        raise refuse("labels", labels, "a type that Pydantic can validate") from error
+        raise refuse("labels", labels, f"a type that Pydantic can validate ({reason_of(error)})") from error

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
+import sys
+import typing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from pydantic import BaseModel
 
-from durably import StepContext, SyncStepContext, ValidationError, define_job
+from durably import StepContext, SyncStepContext, ValidationError, create_durably, define_job
 from durably.core.jobs import JobDefinition
 from durably.testing import FakeStep
 
@@ -103,6 +105,25 @@ class TestTypes:
             define_job(name="job", run=takes)
         with pytest.raises(ValidationError, match=r"Job 'job'.*output type.*Plain.*leave it out"):
             define_job(name="job", run=gives)
+
+    @pytest.mark.skipif(sys.version_info >= (3, 12), reason="this Python's own TypedDict says enough of its fields")
+    @pytest.mark.parametrize("use", ["input", "output", "labels"])
+    def test_a_typed_dict_of_an_old_python_is_refused_with_the_one_to_use(self, use: str) -> None:
+        """R3, R4, R5: where it stands in the program, not when the first run comes."""
+
+        class Tags(typing.TypedDict):
+            org: str
+
+        def job(step: Any, input: Any) -> Any: ...
+
+        def define() -> object:
+            if use == "labels":
+                return create_durably(database="sqlite://:memory:", labels=Tags)
+            return define_job(name="job", run=job, **{use: Tags})  # type: ignore[call-overload]
+
+        with pytest.raises(ValidationError, match=r"Please use `typing_extensions\.TypedDict`.*Python < 3\.12") as told:
+            define()
+        assert "http" not in str(told.value)
 
 
 class TestFunctions:

@@ -11,7 +11,7 @@ from typing import Any, Final, Generic, TypeVar, overload
 
 from durably.core.errors import ValidationError
 from durably.core.json_refusals import not_json
-from durably.core.json_values import Codec, NotJson, codec_or_none
+from durably.core.json_values import Codec, NotJson, reason_of
 from durably.core.names import checked_name
 from durably.core.runs import Run
 
@@ -160,7 +160,7 @@ def _define(
     parameters = _parameters(name, function)
     annotation = _resolve(name, parameters[1].annotation, function, caller) if input is None else input
     returned = _resolve(name, _return_annotation(function), function, caller) if output is None else output
-    return JobDefinition(name, function, _input_codec(name, annotation), _output_codec(name, returned))
+    return JobDefinition(name, function, _codec(name, "input", annotation), _output_codec(name, returned))
 
 
 def _parameters(name: str, function: Callable[..., Any]) -> list[inspect.Parameter]:
@@ -211,35 +211,22 @@ def _resolve(name: str, annotation: Any, function: Callable[..., Any], caller: F
     return resolved
 
 
-def _input_codec(name: str, annotation: Any) -> Codec[Any]:
+def _codec(name: str, field: str, annotation: Any, hint: str = "") -> Codec[Any]:
     try:
         return Codec(annotation)
     except ValidationError as error:
-        raise _refused(name, "input", annotation, error) from error
+        raise ValidationError(
+            f"Job {name!r}: the {field} type cannot be stored: {error}", field=field, value=annotation
+        ) from error
     except Exception as error:
         raise ValidationError(
-            f"Job {name!r}: Pydantic cannot validate the input type {annotation!r}: {error}",
-            field="input",
+            f"Job {name!r}: Pydantic cannot validate the {field} type {annotation!r}: {reason_of(error)}{hint}",
+            field=field,
             value=annotation,
         ) from error
-
-
-def _refused(name: str, field: str, annotation: Any, error: ValidationError) -> ValidationError:
-    return ValidationError(f"Job {name!r}: the {field} type cannot be stored: {error}", field=field, value=annotation)
 
 
 def _output_codec(name: str, annotation: Any) -> Codec[Any] | None:
     if annotation is Any or annotation is None or annotation is type(None):
         return None
-    try:
-        codec = codec_or_none(annotation)
-    except ValidationError as error:
-        raise _refused(name, "output", annotation, error) from error
-    if codec is None:
-        raise ValidationError(
-            f"Job {name!r}: Pydantic cannot validate the output type {annotation!r}; "
-            "leave it out to store any JSON value",
-            field="output",
-            value=annotation,
-        )
-    return codec
+    return _codec(name, "output", annotation, "; leave it out to store any JSON value")

@@ -258,6 +258,11 @@ def codec_or_none(annotation: Any) -> Codec[Any] | None:
         return None
 
 
+def reason_of(error: Exception) -> str:
+    """Return why Pydantic cannot validate a type, without what it adds for authors of types."""
+    return str(error).partition("\n")[0].rstrip(".")
+
+
 def is_storable(text: str) -> bool:
     """Tell whether every database can hold `text` as it is: no NUL, no lone surrogate."""
     if "\x00" in text:
