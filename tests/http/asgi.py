@@ -180,12 +180,16 @@ class Client:
         json: Any = None,
         body: bytes | None = None,
         headers: dict[str, str] | None = None,
+        stops: bool = False,
     ) -> Answer:
+        """Send a request and return its answer; one that `stops` announces more of its body and sends nothing more."""
         content = body if body is not None else b"" if json is None else encode(json)
-        messages: list[Message] = [{"type": "http.request", "body": content, "more_body": False}]
+        messages: list[Message] = [{"type": "http.request", "body": content, "more_body": stops}]
         sent: list[Message] = []
 
         async def receive() -> Message:
+            if stops and not messages:
+                await asyncio.Event().wait()
             return messages.pop(0) if messages else {"type": "http.disconnect"}
 
         async def send(message: Message) -> None:

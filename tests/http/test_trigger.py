@@ -154,6 +154,15 @@ async def test_a_body_over_the_limit(durably: Durably) -> None:
     assert (await client.post("/trigger", body=b"", headers={"content-length": "9" * 50})).status == 413
 
 
+async def test_a_body_that_stops_arriving(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """408: a client that falls silent is not waited for for ever."""
+    monkeypatch.setattr("durably.http.request_data._MOST_SILENCE_SECONDS", 0)
+
+    answer = await client.post("/trigger", body=b'{"jobName": ', stops=True)
+
+    assert (answer.status, answer.error) == (408, "The request body stopped arriving: nothing came for 0 s")
+
+
 async def test_a_long_error_text_is_cut(client: Client) -> None:
     """A refused megabyte is not sent back."""
     answer = await client.post("/trigger", {"jobName": "x" * 500_000, "input": 1})

@@ -149,6 +149,7 @@ _OF_A_RUN: Final = (400, 404)
 _REASONS: Final = {
     400: "What was sent cannot be used",
     404: "No such run or job",
+    408: "The body stopped arriving",
     409: "It conflicts with the state of a run",
     413: "The body is too large",
 }
@@ -180,7 +181,7 @@ OPENAPI: Final[Schema] = {
     "paths": {
         "/trigger": {
             "post": {
-                **_operation("Make a run of a job", _json(_ref("Triggered")), [], (400, 404, 409, 413)),
+                **_operation("Make a run of a job", _json(_ref("Triggered")), [], (400, 404, 408, 409, 413)),
                 "requestBody": {"required": True, "content": _json(_ref("Trigger"))},
             }
         },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Final
 from urllib.parse import unquote_plus
 
@@ -14,6 +15,7 @@ from durably.http.problems import BadRequest
 
 _LABEL_PREFIX: Final = "label."
 _LONGEST_NUMBER: Final = 18
+_MOST_SILENCE_SECONDS: Final = 30
 
 Query = list[tuple[str, str]]
 
@@ -30,12 +32,20 @@ async def json_body(request: Request, limit: int) -> Any:
 async def _body(request: Request, limit: int) -> bytearray:
     if not _announces_more(request, limit):
         body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > limit:
-                break
-        else:
-            return body
+        try:
+            async with asyncio.timeout(_MOST_SILENCE_SECONDS) as waiting:
+                async for chunk in request.stream():
+                    waiting.reschedule(asyncio.get_running_loop().time() + _MOST_SILENCE_SECONDS)
+                    body += chunk
+                    if len(body) > limit:
+                        break
+                else:
+                    return body
+        except TimeoutError as error:
+            # Few servers have a limit of their own, and a client that falls silent would be waited for for ever.
+            raise BadRequest(
+                f"The request body stopped arriving: nothing came for {_MOST_SILENCE_SECONDS} s", 408
+            ) from error
     raise BadRequest(f"The request body is too large: at most {limit} bytes are accepted", 413)
 
 
