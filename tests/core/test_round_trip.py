@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Generator, Iterable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Any
@@ -16,6 +17,7 @@ from typing_extensions import TypedDict
 
 from durably import StepContext, ValidationError, create_durably, define_job
 from durably.core.json_values import Codec
+from durably.testing import FakeStep
 
 
 class WritesElse(BaseModel):
@@ -69,6 +71,51 @@ def test_a_field_that_would_not_be_found_again_is_refused(annotation: Any, field
         assert f"read as {read}" in str(refused.value)
     with pytest.raises(ValidationError, match=field):
         create_durably(database="sqlite://:memory:", labels=annotation)
+
+
+class Batch(BaseModel):
+    rows: dict[str, Iterable[int]]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "place"),
+    [
+        (Iterable[int], "it"),
+        (list[Iterable[int]], "it"),
+        (Generator[int, None, None], "it"),
+        (Batch | None, r"Batch\.rows"),
+    ],
+    ids=["iterable", "inside", "generator", "field"],
+)
+async def test_a_type_that_can_be_gone_through_only_once_is_refused(annotation: Any, place: str) -> None:
+    """R3, S2: nothing would be left of it; as input, as output and as the result of a step."""
+
+    async def work(step: StepContext, input: Any) -> Any: ...
+
+    message = rf"cannot be stored: {place} has an iterator.*use list\[\.\.\.\]"
+    with pytest.raises(ValidationError, match=f"Job 'job': the input type {message}"):
+        define_job(name="job", input=annotation, run=work)
+    with pytest.raises(ValidationError, match=f"Job 'job': the output type {message}"):
+        define_job(name="job", output=annotation, run=work)
+    with pytest.raises(ValidationError, match=f"result of step 'rows' {message}"):
+        await FakeStep().run("rows", lambda: [1, 2], returns=annotation)
+
+
+async def test_a_step_that_yields_is_refused() -> None:
+    """S2: with an annotation by its type, without one by its result."""
+
+    def annotated() -> Iterable[int]:
+        yield 1
+
+    def plain():  # type: ignore[no-untyped-def] # most are written so
+        yield 1
+
+    with pytest.raises(ValidationError, match=r"result of step 'rows' cannot be stored: it has an iterator"):
+        await FakeStep().run("rows", annotated)
+    with pytest.raises(ValidationError, match=r"result of step 'rows': JSON cannot carry an iterator.*use a list"):
+        await FakeStep().run("rows", plain)
+    with pytest.raises(ValidationError, match=r"result of step 'rows'\.squares: JSON cannot carry an iterator"):
+        await FakeStep().run("rows", lambda: {"squares": (n * n for n in range(3))})
 
 
 class Within(BaseModel):

@@ -376,10 +376,10 @@ class TestStepTypes:
         def odd() -> Any: ...
 
         odd.__annotations__["return"] = Unhashable()
-        assert result_codec(unknown, None) is None
-        assert result_codec(broken, None) is None
-        assert result_codec(odd, None) is None
-        assert result_codec(print, None) is None
+        assert result_codec("step", unknown, None) is None
+        assert result_codec("step", broken, None) is None
+        assert result_codec("step", odd, None) is None
+        assert result_codec("step", print, None) is None
 
     def test_a_signal_parameter_is_found_where_it_can_be_seen(self) -> None:
         """`fn` gets the signal if it has a parameter of that name."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from pydantic import Secret, SecretBytes, SecretStr
@@ -44,7 +44,7 @@ def not_json(text: str, what: str) -> ValidationError:
     return ValidationError(f"The stored {what} is not JSON: {str(shown)!r}", field=what, value=text)
 
 
-def refuse_foreign(value: object, where: str) -> None:  # noqa: C901 - one case per kind of value
+def refuse_foreign(value: object, where: str) -> None:  # noqa: C901, PLR0912 - one case per kind of value
     """Raise `ValidationError` for the first value that JSON cannot carry, naming its place."""
     match value:
         case None | bool() | int() | str():
@@ -68,6 +68,12 @@ def refuse_foreign(value: object, where: str) -> None:  # noqa: C901 - one case 
         case list() | tuple():
             for index, item in enumerate(value):
                 refuse_foreign(item, f"{where}[{index}]")
+        case Iterator():
+            raise ValidationError(
+                f"{where}: JSON cannot carry an iterator, which can be gone through only once; use a list",
+                field=where,
+                value=value,
+            )
         case _:
             try:
                 to_jsonable_python(value)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
 from durably.core.errors import ValidationError
 
@@ -15,28 +16,39 @@ GIVEN_BY_USERS: Final = frozenset({"metadata", "default"})
 
 
 def check_round_trip(core_schema: Any) -> None:
-    """Raise `ValidationError` for a field that is stored under a name which validation does not look for.
+    """Raise `ValidationError` for a part of a type that would not be found again in what is stored of it.
 
     `core_schema` is that of a Pydantic `TypeAdapter`. Unnoticed, the first execution would see the value and
     a resumed one the default.
     """
-    for owner, name, field, reads_by_name in _fields(core_schema, "", None, reads_by_name=False):
-        written = str(field.get("serialization_alias") or name)
-        read = _read_as(name, field, reads_by_name=reads_by_name)
-        if [written] not in read and not field.get("serialization_exclude"):
+    for kind, node, owner, name, config in _nodes(core_schema):
+        if kind == "generator":
             raise ValidationError(
-                f"{owner}.{name} would be stored as {written!r} and not be found again, for it is read as "
-                f"{' or '.join(repr('.'.join(map(str, path))) for path in read)}: give it one alias for both, "
-                "Field(alias=...)",
-                field=f"{owner}.{name}",
+                f"{f'{owner}.{name} has' if owner else 'it has'} an iterator, which can be gone through only once and "
+                "would be stored as an empty list: use list[...]",
+                field=f"{owner}.{name}" if owner else None,
             )
+        if kind in _FIELDS:
+            _check_field(node, owner, name, config)
+
+
+def _check_field(field: Mapping[str, Any], owner: str, name: str, config: Mapping[str, Any]) -> None:
+    written = str(field.get("serialization_alias") or name)
+    read = _read_as(name, field, config)
+    if [written] not in read and not field.get("serialization_exclude"):
+        raise ValidationError(
+            f"{owner}.{name} would be stored as {written!r} and not be found again, for it is read as "
+            f"{' or '.join(repr('.'.join(map(str, path))) for path in read)}: give it one alias for both, "
+            "Field(alias=...)",
+            field=f"{owner}.{name}",
+        )
 
 
 def writes_what_it_refuses(core_schema: Any) -> bool:
     """Tell whether a type must be written for the way back: JSON within JSON, or computed fields it forbids."""
     return any(
-        node["type"] == "json" or (node.get("computed_fields") and forbids_extra)
-        for node, forbids_extra in _nodes(core_schema, forbids_extra=False)
+        kind == "json" or (node.get("computed_fields") and config.get("extra_fields_behavior") == "forbid")
+        for kind, node, _, _, config in _nodes(core_schema)
     )
 
 
@@ -66,45 +78,44 @@ def _parts_of(node: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     return ((name, item) for name, item in node.items() if name not in given)
 
 
-def _nodes(node: Any, *, forbids_extra: bool) -> Iterator[tuple[Mapping[str, Any], bool]]:
-    if isinstance(node, list | tuple):
-        for item in node:
-            yield from _nodes(item, forbids_extra=forbids_extra)
-    if isinstance(node, dict):
-        if kind_of(node) in _OWNERS:
-            forbids_extra = (node.get("config") or {}).get("extra_fields_behavior") == "forbid"
-        if kind_of(node) is not None:
-            yield node, forbids_extra
-        for _, item in _parts_of(node):
-            yield from _nodes(item, forbids_extra=forbids_extra)
+class _Node(NamedTuple):
+    """A part of a schema: the class and the field it is in, and how that class is configured."""
+
+    kind: str
+    node: Mapping[str, Any]
+    owner: str
+    field: str
+    config: Mapping[str, Any]
 
 
-def _fields(
-    node: Any, owner: str, key: str | None, *, reads_by_name: bool
-) -> Iterator[tuple[str, str, Mapping[str, Any], bool]]:
-    """Yield every field of a schema: the class it is in, its name, what is said of it, whether its name is read."""
+def _nodes(
+    node: Any, owner: str = "", field: str = "", config: Mapping[str, Any] = MappingProxyType({}), key: str = ""
+) -> Iterator[_Node]:
+    """Yield every part of a schema, outer ones first."""
     if isinstance(node, list | tuple):
         for item in node:
-            yield from _fields(item, owner, None, reads_by_name=reads_by_name)
+            yield from _nodes(item, owner, field, config)
     if not isinstance(node, dict):
         return
     kind = kind_of(node)
     if kind in _OWNERS:
         config = node.get("config") or {}
         owner = getattr(node.get("cls"), "__name__", None) or str(config.get("title", owner))
-        reads_by_name = bool(config.get("validate_by_name") or config.get("populate_by_name"))
     elif kind in _FIELDS:
         # A field of a dataclass knows its name, the others stand behind theirs.
-        yield owner, str(node.get("name", key)), node, reads_by_name
+        field = str(node.get("name", key))
+    if kind is not None:
+        yield _Node(kind, node, owner, field, config)
     for name, item in _parts_of(node):
-        yield from _fields(item, owner, name, reads_by_name=reads_by_name)
+        yield from _nodes(item, owner, field, config, name)
 
 
-def _read_as(name: str, field: Mapping[str, Any], *, reads_by_name: bool) -> list[list[str | int]]:
+def _read_as(name: str, field: Mapping[str, Any], config: Mapping[str, Any]) -> list[list[str | int]]:
     """Return the paths under which validation looks for a field."""
     alias = field.get("validation_alias")
     if alias is None:
         return [[name]]
     paths: list[list[str | int]]
     paths = [[alias]] if isinstance(alias, str) else alias if isinstance(alias[0], list) else [alias]
+    reads_by_name = config.get("validate_by_name") or config.get("populate_by_name")
     return [*paths, [name]] if reads_by_name else paths

@@ -164,7 +164,7 @@ class Execution:
         """Return the stored result of a step, or note that it starts."""
         self._check_held()
         checked_name("step name", name, field="name")
-        codec = result_codec(function, returns)
+        codec = result_codec(name, function, returns)
         current = _current_step.get()
         outer = current[1] if current is not None and current[0] is self else None
         while name in self._running or name in self._in_doubt:

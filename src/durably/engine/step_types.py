@@ -8,6 +8,7 @@ from functools import lru_cache
 from types import CodeType
 from typing import Any, Final, NamedTuple
 
+from durably.core.errors import ValidationError
 from durably.core.jobs import innermost
 from durably.core.json_values import Codec, codec_or_none
 
@@ -34,21 +35,21 @@ _codes: dict[int, _Code] = {}
 _results: dict[int, _Result] = {}
 
 
-def result_codec(function: Callable[..., Any], returns: Any) -> Codec[Any] | None:
-    """Return the codec for a step's result: of `returns`, else of the function's annotation, if there is one."""
-    if returns is not None:
-        return _codec(returns)
-    known = _results.get(id(getattr(function, "__code__", None)))
-    if known is not None and known.annotation == function.__annotations__.get("return"):
-        return known.codec
-    function = innermost(function)
-    # Some callables, as mocks, have None there.
-    annotation = (getattr(function, "__annotations__", None) or {}).get("return")
-    if annotation is None:
-        return None
-    if isinstance(annotation, str):
-        return _codec_of_text(annotation, inspect.unwrap(function))
-    return _codec(annotation)
+def result_codec(name: str, function: Callable[..., Any], returns: Any) -> Codec[Any] | None:
+    """Return the codec for a step's result: of `returns`, else of the function's annotation, if there is one.
+
+    Raises `ValidationError` for a type that cannot be stored; `name` is that of the step.
+    """
+    if returns is None:
+        known = _results.get(id(getattr(function, "__code__", None)))
+        if known is not None and known.annotation == function.__annotations__.get("return"):
+            return known.codec
+    try:
+        return _codec_of_annotation(function) if returns is None else _codec(returns)
+    except ValidationError as error:
+        raise ValidationError(
+            f"the type of the result of step {name!r} cannot be stored: {error}", field=f"result of step {name!r}"
+        ) from error
 
 
 def takes_signal(function: Callable[..., Any]) -> bool:
@@ -64,6 +65,17 @@ def takes_signal(function: Callable[..., Any]) -> bool:
         return "signal" in inspect.signature(function).parameters
     except (TypeError, ValueError):
         return False
+
+
+def _codec_of_annotation(function: Callable[..., Any]) -> Codec[Any] | None:
+    function = innermost(function)
+    # Some callables, as mocks, have None there.
+    annotation = (getattr(function, "__annotations__", None) or {}).get("return")
+    if annotation is None:
+        return None
+    if isinstance(annotation, str):
+        return _codec_of_text(annotation, inspect.unwrap(function))
+    return _codec(annotation)
 
 
 def _codec(annotation: Any) -> Codec[Any] | None:

@@ -205,7 +205,7 @@ class FakeStep(_FakeContext, StepContext):
 
     async def run(self, name: str, fn: Callable[..., Any], /, *args: Any, returns: Any = None, **kwargs: Any) -> Any:
         """Call `fn`, or return the result that was given for this name."""
-        recorder, codec = self._recorder, result_codec(fn, returns)
+        recorder, codec = self._recorder, result_codec(name, fn, returns)
         if recorder.is_known(name):
             return recorder.known_result(name, codec)
         with recorder.performing(name):
@@ -237,7 +237,7 @@ class FakeSyncStep(_FakeContext, SyncStepContext):
 
     def run(self, name: str, fn: Callable[..., Any], /, *args: Any, returns: Any = None, **kwargs: Any) -> Any:
         """Call `fn`, or return the result that was given for this name."""
-        recorder, codec = self._recorder, result_codec(fn, returns)
+        recorder, codec = self._recorder, result_codec(name, fn, returns)
         if recorder.is_known(name):
             return recorder.known_result(name, codec)
         with recorder.performing(name):
