@@ -4,20 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Generator, Iterable
-from datetime import UTC, datetime, timedelta
+import re
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass as standard_dataclass
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from typing import Annotated, Any
+from enum import Enum
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import pytest
-from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, Field, Json, computed_field
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    AliasPath,
+    BaseModel,
+    ConfigDict,
+    Field,
+    Json,
+    PlainSerializer,
+    computed_field,
+)
 from pydantic.dataclasses import dataclass
 from typing_extensions import TypedDict
 
 from durably import StepContext, ValidationError, create_durably, define_job
 from durably.core.json_values import Codec
-from durably.testing import FakeStep
+from durably.testing import FakeStep, crash_everywhere, in_memory, run_until_idle
 
 
 class WritesElse(BaseModel):
@@ -116,6 +129,118 @@ async def test_a_step_that_yields_is_refused() -> None:
         await FakeStep().run("rows", plain)
     with pytest.raises(ValidationError, match=r"result of step 'rows'\.squares: JSON cannot carry an iterator"):
         await FakeStep().run("rows", lambda: {"squares": (n * n for n in range(3))})
+
+
+class Size(Enum):
+    SMALL = (1, 2)
+
+
+class Holiday(Enum):
+    NEW_YEAR = date(2026, 1, 1)
+
+
+class Door(Enum):
+    OPEN = "open"
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "stored"),
+    [
+        (Size, Size.SMALL, "[1,2]"),
+        (list[Holiday], [Holiday.NEW_YEAR], '["2026-01-01"]'),
+        (Literal[Door.OPEN], Door.OPEN, '"open"'),
+        (dict[Size, int], {Size.SMALL: 1}, '{"1,2":1}'),
+    ],
+    ids=["enum-of-tuples", "enum-of-dates", "literal", "key"],
+)
+async def test_a_value_that_its_type_does_not_read_again_is_refused(annotation: Any, value: Any, stored: str) -> None:
+    """R3, R4, S3: at once, as input, as the result of a step and as output; not when it is read."""
+
+    async def give(step: StepContext, input: Any) -> Any:
+        return value
+
+    takes = define_job(name="takes", input=annotation, run=give)
+    gives = define_job(name="gives", output=annotation, run=give)
+    refused = f"would be stored as {re.escape(stored)}, which its type does not read again: Invalid"
+    async with in_memory({"takes": takes, "gives": gives}) as durably:
+        with pytest.raises(ValidationError, match=f"^input {refused} input"):
+            await durably.jobs.takes.trigger(value)
+        assert await durably.get_runs() == []
+        assert re.match(f"output {refused} output", (await run_until_idle(durably, gives, None)).error or "")
+    with pytest.raises(ValidationError, match=f"^result of step 'pick' {refused} result"):
+        await FakeStep().run("pick", lambda: value, returns=annotation)
+
+
+class Animal(BaseModel):
+    name: str
+
+
+class Dog(Animal):
+    tail: int = 1
+
+
+@standard_dataclass
+class Shape:
+    sides: int
+
+
+@standard_dataclass
+class Square(Shape):
+    width: int = 1
+
+
+class Stamp(datetime): ...
+
+
+class Bought(BaseModel):
+    kind: Literal["bought"]
+
+
+class Sold(BaseModel):
+    kind: Literal["sold"]
+
+
+class SoldAgain(Sold):
+    times: int = 2
+
+
+class Clipped(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    at: Annotated[datetime | None, PlainSerializer(lambda at: None)] = None
+
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value"),
+    [
+        (datetime | str, NOW),
+        (Animal, Dog(name="Rex")),
+        (list[Animal], [Dog(name="Rex")]),
+        (Shape, Square(sides=4)),
+        (datetime, Stamp(2026, 1, 1, tzinfo=UTC)),
+        (Clipped, Clipped(at=NOW)),
+        (Clipped, Clipped(sent=NOW)),  # type: ignore[call-arg] # extra fields are allowed
+        (Sequence[int], (1, 2)),
+        (Annotated[int, AfterValidator(lambda n: 10 * n)], 1),
+        (Annotated[Bought | Sold, Field(discriminator="kind")], SoldAgain(kind="sold")),
+    ],
+    ids=[
+        *("union", "subclass", "inside", "dataclass", "scalar", "serializer", "extra", "sequence", "validator"),
+        "tagged-union",
+    ],
+)
+async def test_a_step_gives_the_same_to_every_execution(annotation: Any, value: Any) -> None:
+    """S2: what it gives the first time is what its type reads from the stored result."""
+
+    @define_job(name="job")
+    async def job(step: StepContext, input: None) -> str:
+        result = await step.run("step", lambda: value, returns=annotation)
+        return f"{result!r} of {type(result).__qualname__}"
+
+    assert (await crash_everywhere(job, None, moments=["after-commit"])).differences == []
 
 
 class Within(BaseModel):

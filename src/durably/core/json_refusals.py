@@ -40,8 +40,18 @@ def place(what: str, path: tuple[int | str, ...]) -> str:
 
 def not_json(text: str, what: str) -> ValidationError:
     """Return the error for stored text that should be JSON and is not."""
-    shown = text if len(text) <= _SHOWN_TEXT else text[:_SHOWN_TEXT] + "..."
-    return ValidationError(f"The stored {what} is not JSON: {str(shown)!r}", field=what, value=text)
+    return ValidationError(f"The stored {what} is not JSON: {_shown(text)!r}", field=what, value=text)
+
+
+def unreadable(text: str, what: str, error: ValidationError) -> ValidationError:
+    """Return the error for a value whose type refuses what it has written itself."""
+    return ValidationError(
+        f"{what} would be stored as {_shown(text)}, which its type does not read again: {error}", field=what
+    )
+
+
+def _shown(text: str) -> str:
+    return str(text if len(text) <= _SHOWN_TEXT else text[:_SHOWN_TEXT] + "...")
 
 
 def refuse_foreign(value: object, where: str) -> None:  # noqa: C901, PLR0912 - one case per kind of value

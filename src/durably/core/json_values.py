@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from datetime import datetime
 from json.encoder import c_make_encoder, encode_basestring  # type: ignore[attr-defined] # typeshed leaves it out
 from typing import Any, Final, Generic, Literal, TypeVar
 
@@ -17,9 +18,15 @@ from pydantic import ValidationError as PydanticValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_jsonable_python
 
 from durably.core.errors import ValidationError
-from durably.core.json_refusals import LEAVES, foreign_key, key_refused, not_json, refusal, refuse_foreign
+from durably.core.json_refusals import LEAVES, foreign_key, key_refused, not_json, refusal, refuse_foreign, unreadable
 from durably.core.json_schemas import JsonSchemas, as_stored
-from durably.core.round_trip import check_round_trip, is_written_as_it_is, writes_what_it_refuses
+from durably.core.round_trip import (
+    check_round_trip,
+    classes_of,
+    is_written_as_it_is,
+    reads_what_it_writes,
+    writes_what_it_refuses,
+)
 
 T = TypeVar("T")
 
@@ -159,6 +166,8 @@ class Codec(Generic[T]):
         self._validate = self._adapter.validator.validate_python
         self._to_python = self._adapter.serializer.to_python
         self._round_trip = writes_what_it_refuses(self._adapter.core_schema)
+        self._reads_what_it_writes = reads_what_it_writes(self._adapter.core_schema)
+        self._classes = classes_of(self._adapter.core_schema)
         self._to_json = self._adapter.serializer.to_json if is_written_as_it_is(self._adapter.core_schema) else None
 
     def validate(self, value: object, what: str) -> T:
@@ -206,6 +215,16 @@ class Codec(Generic[T]):
         except RecursionError as error:
             raise ValidationError(f"{what} is nested too deeply", field=what) from error
 
+    def round_trip(self, value: T, what: str) -> tuple[T, str]:
+        """Return a validated value as it will be read from storage, and the JSON text that is stored.
+
+        Raises `ValidationError` naming what JSON cannot carry, and for a value that could not be read again.
+        """
+        text = self.encode(value, what)
+        if self._reads_what_it_writes and not (self._classes and self._knows_subclasses()):
+            return value, text
+        return self._read_again(text, what), text
+
     def decode(self, text: str, what: str) -> T:
         """Return the value of stored JSON text. Raises `ValidationError` when today's type refuses it."""
         return self.read(decode_checked(text, what), what)
@@ -223,9 +242,24 @@ class Codec(Generic[T]):
         schema = self._adapter.core_schema
         return as_stored(schema) if mode == "serialization" else schema
 
+    def _read_again(self, text: str, what: str) -> T:
+        try:
+            return self.decode(text, what)
+        except ValidationError as error:
+            raise unreadable(text, what, error) from error
+
+    def _knows_subclasses(self) -> bool:
+        # Whether a value holds an instance of one can be told only by going through all of it.
+        for cls in self._classes:
+            for subclass in cls.__subclasses__():
+                # Where a `date` is asked for, it becomes one.
+                if subclass is not datetime:
+                    return True
+        return False
+
     def _check_keys(self, found: tuple[str, object], plain: object, text: str, what: str) -> None:
         """Refuse keys that JSON turns into text, unless the type turns them back."""
-        again = self._dump(self.decode(text, what))
+        again = self._dump(self._read_again(text, what))
         if foreign_key(again) is None or again != plain:
             raise key_refused(what, found)
 

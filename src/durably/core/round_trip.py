@@ -3,14 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import date, datetime, time, timedelta
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
+from uuid import UUID
 
 from durably.core.errors import ValidationError
+from durably.core.json_refusals import LEAVES
 
 _FIELDS: Final = frozenset({"model-field", "dataclass-field", "typed-dict-field"})
 _PLAIN: Final = frozenset({"str", "int", "bool", "none"})
 _OWNERS: Final = frozenset({"model", "dataclass", "typed-dict"})
+_SCALARS: Final[Mapping[str, type]] = {
+    "date": date,
+    "datetime": datetime,
+    "time": time,
+    "timedelta": timedelta,
+    "uuid": UUID,
+}
+_SUBCLASSED: Final = frozenset({*_SCALARS, "model", "dataclass"})
+_SURELY_READ: Final = frozenset(
+    {
+        *_PLAIN,
+        *_SCALARS,
+        *_FIELDS,
+        *_OWNERS,
+        *("any", "float", "decimal", "list", "tuple", "dict", "nullable", "default", "set", "frozenset", "bytes"),
+        *("model-fields", "dataclass-args", "computed-field", "definitions", "definition-ref"),
+    }
+)
+_UNMISTAKABLE: Final = frozenset({*_PLAIN, "float"})
+_CODE: Final = ("serialization", "serialization_exclude_if", "post_init", "custom_init")
 # Parts of a schema that are none, whatever they look like.
 GIVEN_BY_USERS: Final = frozenset({"metadata", "default"})
 
@@ -52,6 +75,20 @@ def writes_what_it_refuses(core_schema: Any) -> bool:
     )
 
 
+def reads_what_it_writes(core_schema: Any) -> bool:
+    """Tell whether every value of a type, of its very classes, is sure to be read as it was written.
+
+    What stands open in a type, as the values of a bare `dict`, is not looked at.
+    """
+    return all(_is_read_as_written(kind, node, config) for kind, node, _, _, config in _nodes(core_schema))
+
+
+def classes_of(core_schema: Any) -> tuple[type[Any], ...]:
+    """Return the classes of which a type also takes instances of subclasses, which it would not read again."""
+    found = (_SCALARS.get(kind, node.get("cls")) for kind, node, *_ in _nodes(core_schema) if kind in _SUBCLASSED)
+    return tuple({cls for cls in found if isinstance(cls, type)})
+
+
 def is_written_as_it_is(core_schema: Any) -> bool:
     """Tell whether every valid value of a type is its own JSON form: text, whole numbers, lists and maps of them."""
     kind = core_schema.get("type")
@@ -76,6 +113,22 @@ def kind_of(node: Mapping[str, Any]) -> str | None:
 def _parts_of(node: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     given = frozenset() if kind_of(node) is None else GIVEN_BY_USERS
     return ((name, item) for name, item in node.items() if name not in given)
+
+
+def _is_read_as_written(kind: str, node: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+    # Extra fields can be of any type, and code may write one value and read another.
+    if config.get("extra_fields_behavior") == "allow" or any(node.get(part) for part in _CODE):
+        return False
+    match kind:
+        case "enum":
+            return all(type(member.value) in LEAVES for member in node["members"])
+        case "literal":
+            return all(type(value) in LEAVES for value in node["expected"])
+        case "union":
+            return all(isinstance(each, Mapping) and kind_of(each) in _UNMISTAKABLE for each in node["choices"])
+        case "tagged-union":
+            return not callable(node["discriminator"])
+    return kind in _SURELY_READ
 
 
 class _Node(NamedTuple):

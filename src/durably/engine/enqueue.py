@@ -64,7 +64,7 @@ class Enqueuer:
         job = self._jobs.get(run.job_name)
         if job is None:
             raise NotFoundError("job", run.job_name)
-        input_json = job.input.encode(job.stored_input(run), "input")
+        _, input_json = job.input.round_trip(job.stored_input(run), "input")
         now = self._clock.now()
         fresh = NewRun(
             id=new_ulid(int(now.timestamp() * 1000)),
@@ -101,7 +101,7 @@ class Enqueuer:
     def _new_run(self, job: JobDefinition[Any, Any], order: TriggerOrder, now: datetime, milliseconds: int) -> NewRun:
         if order.coalesce is not None:
             _check_coalesce(order)
-        input_json = job.input.encode(job.input.read(order.input, "input"), "input")
+        _, input_json = job.input.round_trip(job.input.read(order.input, "input"), "input")
         labels = {} if order.labels is None and self._label_codec is None else self._labels(order.labels)
         if order.idempotency_key is not None:
             checked_name("idempotency_key", order.idempotency_key, field="idempotency_key")

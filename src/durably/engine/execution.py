@@ -460,8 +460,7 @@ def _encoded(step: StartedStep, value: Any) -> tuple[Any, str | None]:
     what = f"result of step {step.name!r}"
     if step.codec is None:
         return value, encode_json(value, what)
-    value = step.codec.validate(value, what)
-    return value, step.codec.encode(value, what)
+    return step.codec.round_trip(step.codec.validate(value, what), what)
 
 
 def _decoded(name: str, text: str | None, codec: Codec[Any] | None) -> Any:

@@ -187,7 +187,8 @@ def _completed(job: JobDefinition[Any, Any], output: Any) -> Outcome:
     try:
         if job.output is None:
             return Completed(None if output is None else encode_json(output, "output"))
-        return Completed(job.output.encode(job.output.validate(output, "output"), "output"))
+        _, output_json = job.output.round_trip(job.output.validate(output, "output"), "output")
+        return Completed(output_json)
     except DurablyError as error:
         return Failed(describe(error))
 

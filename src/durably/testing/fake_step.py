@@ -97,8 +97,7 @@ class _Recorder:
             if codec is None:
                 encode_json(value, what)
             elif value is not None:
-                value = codec.validate(value, what)
-                codec.encode(value, what)
+                value, _ = codec.round_trip(codec.validate(value, what), what)
         self._completed[name] = value
         self.calls.append(FakeStepCall(name, "completed", output=value))
         return value
