@@ -164,6 +164,22 @@ class TestFunctions:
             assert job.input.annotation is Order
             assert job.output is not None
 
+    def test_an_object_has_the_types_of_its_call(self) -> None:
+        """Types of its module and of the function that defines the job."""
+
+        class Local(BaseModel):
+            n: int
+
+        class Sell:
+            async def __call__(self, step: Any, input: Order) -> Local: ...
+
+        for each in (Sell(), functools.partial(Sell())):
+            job = define_job(name="job", run=each)
+            assert job.input.annotation is Order
+            assert job.output is not None
+            assert job.output.annotation is Local
+            assert job.is_async
+
     def test_functions_that_do_not_take_step_and_input_are_refused(self) -> None:
         """The message shows what the function takes."""
 

@@ -6,7 +6,7 @@ import inspect
 import sys
 from collections.abc import Callable, Coroutine
 from functools import partial
-from types import FrameType
+from types import FrameType, FunctionType
 from typing import Any, Final, Generic, TypeVar, overload
 
 from durably.core.errors import ValidationError
@@ -141,15 +141,15 @@ def is_async_callable(function: Callable[..., Any]) -> bool:
     code = getattr(function, "__code__", None)
     if code is not None and code.co_flags & inspect.CO_COROUTINE:
         return True
-    function = innermost(function)
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(innermost(function))
 
 
 def innermost(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function that a chain of `functools.partial`s calls."""
+    """Return the function that is called in the end: by `functools.partial`s, by an object with `__call__`."""
     while isinstance(function, partial):
         function = function.func
-    return function
+    call = getattr(type(function), "__call__", None)  # noqa: B004 - the function is asked for
+    return call if isinstance(call, FunctionType) and not isinstance(function, type) else function
 
 
 def _define(
@@ -195,7 +195,7 @@ def _resolve(name: str, annotation: Any, function: Callable[..., Any], caller: F
     """Return the type that an annotation stands for; only this one is looked up, not the step's."""
     if annotation is inspect.Parameter.empty:
         return Any
-    inner = innermost(inspect.unwrap(function))
+    inner = inspect.unwrap(innermost(inspect.unwrap(function)))
     resolved = annotation
     try:
         while isinstance(resolved, str):

@@ -55,7 +55,7 @@ from durably.engine.leases import HeldLease
 from durably.engine.progress import ProgressKeeper
 from durably.engine.retrying import pauses, while_allowed
 from durably.engine.running_steps import RunningSteps
-from durably.engine.step_types import result_codec, takes_signal
+from durably.engine.step_types import result_codec, with_signal
 from durably.engine.threads import Threads
 
 _current_step: ContextVar[tuple[Execution, str] | None] = ContextVar("durably_current_step", default=None)
@@ -125,8 +125,7 @@ class Execution:
         begun = await self.begin_step(name, function, returns)
         if isinstance(begun, Replayed):
             return begun.value
-        if takes_signal(function):
-            kwargs = {**kwargs, "signal": self.signal}
+        kwargs = with_signal(function, args, kwargs, self.signal)
         task = self._this_task()
         tasks = self.lease.tasks
         before, was_known = tasks.get(task), task in tasks

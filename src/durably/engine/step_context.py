@@ -12,7 +12,7 @@ from durably.core.json_values import text_of
 from durably.engine.abort import AbortSignal
 from durably.engine.execution import Execution, Replayed
 from durably.engine.progress import progress_of
-from durably.engine.step_types import takes_signal
+from durably.engine.step_types import with_signal
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -119,8 +119,8 @@ class StepContext(_BaseContext):
 
         The result is committed when this returns; after a crash the stored result is returned instead of
         calling `fn` again. A plain `fn` runs in a thread. `fn` gets the `AbortSignal` as `signal` if it
-        has a parameter of that name. `returns` says which type a stored result is validated into; the
-        default is the return annotation of `fn`.
+        has a parameter of that name, unless it is given one here. `returns` says which type a stored result
+        is validated into; the default is the return annotation of `fn`.
 
         Raises what `fn` raises, `ValidationError` when JSON cannot carry the result, `ValueRefusedError` when
         the database can never take it, `CancelledError` or `LeaseLostError` when the run should end.
@@ -158,8 +158,7 @@ class SyncStepContext(_BaseContext):
         begun = self._on_loop(execution.begin_step(name, fn, returns))
         if isinstance(begun, Replayed):
             return begun.value
-        if takes_signal(fn):
-            kwargs = {**kwargs, "signal": execution.signal}
+        kwargs = with_signal(fn, args, kwargs, execution.signal)
         leave = execution.enter_step(name)
         try:
             value = self._call(name, fn, args, kwargs)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import CodeType
 from typing import Any, Final, NamedTuple
 
 from durably.core.errors import ValidationError
 from durably.core.jobs import innermost
 from durably.core.json_values import Codec, codec_or_none
+from durably.engine.abort import AbortSignal
 
 _MOST_CACHED: Final = 1024
 
@@ -20,6 +21,7 @@ class _Code(NamedTuple):
 
     code: CodeType
     takes_signal: bool
+    takes_any_keyword: bool
 
 
 class _Result(NamedTuple):
@@ -52,19 +54,43 @@ def result_codec(name: str, function: Callable[..., Any], returns: Any) -> Codec
         ) from error
 
 
+def with_signal(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], signal: AbortSignal
+) -> dict[str, Any]:
+    """Return the keywords to call a step's function with: `signal` too, if it has such a parameter left."""
+    if "signal" in kwargs or not takes_signal(function) or (args and _takes_as_signal(function, args)):
+        return kwargs
+    return {**kwargs, "signal": signal}
+
+
 def takes_signal(function: Callable[..., Any]) -> bool:
-    """Tell whether `function` has a parameter named `signal`."""
+    """Tell whether `function` takes a `signal` by name, itself or for the function that it wraps."""
     code = getattr(function, "__code__", None)
     if isinstance(code, CodeType):
         known = _codes.get(id(code))
         if known is None:
-            known = _Code(code, "signal" in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])
+            by_name = code.co_varnames[code.co_posonlyargcount : code.co_argcount + code.co_kwonlyargcount]
+            known = _Code(code, "signal" in by_name, bool(code.co_flags & inspect.CO_VARKEYWORDS))
             _remember(_codes, known)
-        return known.takes_signal
+        if known.takes_signal or not known.takes_any_keyword:
+            return known.takes_signal
+        wrapped = getattr(function, "__wrapped__", None)
+        return wrapped is not None and takes_signal(wrapped)
+    if isinstance(function, partial) and "signal" in function.keywords:
+        return False
     try:
-        return "signal" in inspect.signature(function).parameters
+        parameter = inspect.signature(function).parameters.get("signal")
     except (TypeError, ValueError):
         return False
+    return parameter is not None and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+
+
+def _takes_as_signal(function: Callable[..., Any], args: tuple[Any, ...]) -> bool:
+    try:
+        return "signal" in inspect.signature(function).bind_partial(*args).arguments
+    except TypeError:
+        # The call itself will say what is wrong with them.
+        return True
 
 
 def _codec_of_annotation(function: Callable[..., Any]) -> Codec[Any] | None:

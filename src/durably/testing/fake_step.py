@@ -20,7 +20,7 @@ from durably.engine.abort import AbortController, AbortSignal
 from durably.engine.execution import Execution, describe
 from durably.engine.progress import progress_of
 from durably.engine.step_context import StepContext, SyncStepContext
-from durably.engine.step_types import result_codec, takes_signal
+from durably.engine.step_types import result_codec, with_signal
 
 _current_step: Final[ContextVar[str | None]] = ContextVar("durably_fake_step", default=None)
 
@@ -101,10 +101,6 @@ class _Recorder:
         self._completed[name] = value
         self.calls.append(FakeStepCall(name, "completed", output=value))
         return value
-
-    def arguments(self, fn: Callable[..., Any], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Return what a step function is called with: the signal too, if it wants it."""
-        return {**kwargs, "signal": self.signal} if takes_signal(fn) else kwargs
 
 
 class _FakeContext:
@@ -208,7 +204,7 @@ class FakeStep(_FakeContext, StepContext):
         if recorder.is_known(name):
             return recorder.known_result(name, codec)
         with recorder.performing(name):
-            value = await _call(fn, args, recorder.arguments(fn, kwargs))
+            value = await _call(fn, args, with_signal(fn, args, kwargs, recorder.signal))
         return recorder.complete(name, codec, value)
 
 
@@ -240,7 +236,7 @@ class FakeSyncStep(_FakeContext, SyncStepContext):
         if recorder.is_known(name):
             return recorder.known_result(name, codec)
         with recorder.performing(name):
-            value = fn(*args, **recorder.arguments(fn, kwargs))
+            value = fn(*args, **with_signal(fn, args, kwargs, recorder.signal))
             if inspect.isawaitable(value):
                 value = _await_apart(value)
         return recorder.complete(name, codec, value)

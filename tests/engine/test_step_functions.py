@@ -1,0 +1,115 @@
+"""What `step.run` makes of the function it is given: its signal and the type of its result."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from durably import AbortSignal, StepContext, SyncStepContext, define_job
+from durably.testing import FakeStep, FakeSyncStep, crash_everywhere, in_memory, run_until_idle
+
+
+class Row(BaseModel):
+    n: int
+
+
+class Fetch:
+    def __call__(self) -> Row:
+        return Row(n=1)
+
+
+class FetchSlowly:
+    async def __call__(self) -> Row:
+        return Row(n=1)
+
+
+def patiently(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Stand for any decorator that hands on what it is called with."""
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+class TestResults:
+    @pytest.mark.parametrize(
+        "fetch", [Fetch(), FetchSlowly(), functools.partial(Fetch())], ids=["plain", "async", "partial"]
+    )
+    async def test_the_result_of_an_object_has_the_type_of_its_call(self, fetch: Callable[[], Row]) -> None:
+        """S2: after a crash too."""
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: None) -> str:
+            return type(await step.run("fetch", fetch)).__name__
+
+        assert (await crash_everywhere(job, None, moments=["after-commit"])).differences == []
+        async with in_memory({"job": job}) as durably:
+            assert (await run_until_idle(durably, job, None)).output == "Row"
+
+
+class TestSignal:
+    async def test_it_reaches_a_function_behind_a_decorator(self) -> None:
+        """`fn` gets the signal, also if it is `functools.wraps` that tells of the parameter."""
+
+        def fetch(url: str, *, signal: AbortSignal) -> str:
+            return f"{url} {signal.aborted}"
+
+        @define_job(name="async")
+        async def async_job(step: StepContext, input: None) -> str:
+            return await step.run("fetch", patiently(patiently(fetch)), "/")
+
+        @define_job(name="plain")
+        def plain_job(step: SyncStepContext, input: None) -> str:
+            return step.run("fetch", patiently(fetch), "/")
+
+        async with in_memory({"async": async_job, "plain": plain_job}) as durably:
+            for job in (async_job, plain_job):
+                assert (await run_until_idle(durably, job, None)).output == "/ False"
+
+    async def test_it_is_not_forced_on_a_function_that_does_not_take_it_by_name(self) -> None:
+        """By position only, or a decorator that takes less than what it wraps."""
+
+        def by_position(signal: str = "none", /) -> str:
+            return signal
+
+        def collected(**signal: str) -> dict[str, str]:
+            return signal
+
+        def wide(signal: Any = None) -> str:
+            return f"wide {signal}"
+
+        @functools.wraps(wide)
+        def narrow() -> str:
+            return wide()
+
+        step = FakeStep()
+        assert await step.run("by position", by_position) == "none"
+        assert await step.run("collected", functools.partial(collected, a="b")) == {"a": "b"}
+        assert await step.run("narrow", narrow) == "wide None"
+
+    async def test_one_that_the_caller_gives_is_kept(self) -> None:
+        """By name, by position, in a partial."""
+
+        def show(signal: Any, end: str = ".") -> str:
+            return f"{signal}{end}"
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: None) -> list[str]:
+            return [
+                await step.run("by name", show, signal=1),
+                await step.run("by position", show, 2, "!"),
+                await step.run("partial", functools.partial(show, signal=3)),
+                await step.run("partial by position", functools.partial(show, 4)),
+            ]
+
+        async with in_memory({"job": job}) as durably:
+            assert (await run_until_idle(durably, job, None)).output == ["1.", "2!", "3.", "4."]
+        assert FakeSyncStep().run("by name", show, signal=1) == "1."
+        with pytest.raises(TypeError, match="takes from 1 to 2 positional arguments but 3 were given"):
+            await FakeStep().run("too many", show, 1, 2, 3)
