@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from durably import AbortSignal, StepContext, SyncStepContext, define_job
+from durably import AbortSignal, StepContext, SyncStepContext, ValidationError, define_job
 from durably.testing import FakeStep, FakeSyncStep, crash_everywhere, in_memory, run_until_idle
 
 
@@ -51,6 +51,39 @@ class TestResults:
         assert (await crash_everywhere(job, None, moments=["after-commit"])).differences == []
         async with in_memory({"job": job}) as durably:
             assert (await run_until_idle(durably, job, None)).output == "Row"
+
+    async def test_a_result_of_none_is_one_of_the_type_or_refused(self) -> None:
+        """S3: as any other value that the annotation or `returns` does not allow."""
+
+        def find(n: int) -> int:
+            return None  # type: ignore[return-value] # the mistake
+
+        def look(n: int) -> int | None:
+            return None
+
+        def store(n: int) -> None: ...
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: None) -> list[None]:
+            return [
+                await step.run("look", look, 1),
+                await step.run("store", store, 1),
+                await step.run("anything", lambda: None),
+                await step.run("find", find, 1),
+            ]
+
+        async with in_memory({"job": job}, preserve_steps=True) as durably:
+            run = await run_until_idle(durably, job, None)
+            assert "result of step 'find': Input should be a valid integer" in (run.error or "")
+            outputs = {step.name: (step.status, step.output) for step in await durably.get_steps(run.id)}
+        assert outputs == {
+            "look": ("completed", None),
+            "store": ("completed", None),
+            "anything": ("completed", None),
+            "find": ("failed", None),
+        }
+        with pytest.raises(ValidationError, match="result of step 'find'"):
+            await FakeStep().run("find", lambda: None, returns=int)
 
 
 class TestSignal:

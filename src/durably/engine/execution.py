@@ -189,7 +189,7 @@ class Execution:
         if self.signal.aborted:
             raise self._cancelled(step)
         try:
-            value, output_json = _encoded(step, value)
+            value, output_json = encoded_result(step.name, step.codec, value)
         except DurablyError as error:
             await self.fail_step(step, error)
             raise
@@ -452,14 +452,14 @@ def refused_result(what: str, text: str | None, refusal: ValueRefusedError) -> V
     )
 
 
-def _encoded(step: StartedStep, value: Any) -> tuple[Any, str | None]:
+def encoded_result(name: str, codec: Codec[Any] | None, value: Any) -> tuple[Any, str | None]:
     """Return the result of a step as the job sees it, now and after a resume, and as it is stored."""
+    what = f"result of step {name!r}"
+    if codec is not None:
+        value = codec.validate(value, what)
     if value is None:
         return None, None
-    what = f"result of step {step.name!r}"
-    if step.codec is None:
-        return value, encode_json(value, what)
-    return step.codec.round_trip(step.codec.validate(value, what), what)
+    return (value, encode_json(value, what)) if codec is None else codec.round_trip(value, what)
 
 
 def _decoded(name: str, text: str | None, codec: Codec[Any] | None) -> Any:

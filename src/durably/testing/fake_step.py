@@ -17,7 +17,7 @@ from durably.core.logs import LogData, LogLevel
 from durably.core.names import checked_name
 from durably.core.runs import ProgressData
 from durably.engine.abort import AbortController, AbortSignal
-from durably.engine.execution import Execution, describe
+from durably.engine.execution import Execution, describe, encoded_result
 from durably.engine.progress import progress_of
 from durably.engine.step_context import StepContext, SyncStepContext
 from durably.engine.step_types import result_codec, with_signal
@@ -92,12 +92,8 @@ class _Recorder:
 
     def complete(self, name: str, codec: Codec[Any] | None, value: Any) -> Any:
         """Record a result as a real step returns it; what could not be stored is refused as in production."""
-        what = f"result of step {name!r}"
         with self.performing(name):
-            if codec is None:
-                encode_json(value, what)
-            elif value is not None:
-                value, _ = codec.round_trip(codec.validate(value, what), what)
+            value, _ = encoded_result(name, codec, value)
         self._completed[name] = value
         self.calls.append(FakeStepCall(name, "completed", output=value))
         return value
