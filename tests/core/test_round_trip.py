@@ -243,6 +243,31 @@ async def test_a_step_gives_the_same_to_every_execution(annotation: Any, value: 
     assert (await crash_everywhere(job, None, moments=["after-commit"])).differences == []
 
 
+class Login(BaseModel):
+    name: str
+    password: str = Field(default="", exclude=True)
+
+
+@standard_dataclass
+class Session:
+    logins: list[Login]
+
+
+async def test_a_field_that_would_not_be_stored_is_refused() -> None:
+    """R3, S2: the job would see the default in place of what was given."""
+
+    async def work(step: StepContext, input: Any) -> Any: ...
+
+    message = r"cannot be stored: Login\.password is excluded from what is stored"
+    with pytest.raises(ValidationError, match=f"Job 'job': the input type {message}") as refused:
+        define_job(name="job", input=Login, run=work)
+    with pytest.raises(ValidationError, match=f"Job 'job': the output type {message}"):
+        define_job(name="job", output=Session, run=work)
+    with pytest.raises(ValidationError, match=f"result of step 'login' {message}"):
+        await FakeStep().run("login", lambda: Login(name="ada", password="secret"), returns=Login | None)
+    assert "leave exclude=True out" in str(refused.value)
+
+
 class Within(BaseModel):
     type: str
     metadata: ReadsElse | None = None
@@ -278,7 +303,6 @@ class Chosen(BaseModel):
     one: int
     two: int = Field(alias="zwei")
     three: int = Field(validation_alias=AliasChoices("tres", "drei"), serialization_alias="drei")
-    four: int = Field(exclude=True, validation_alias="vier", default=4)
 
 
 class ByName(BaseModel):

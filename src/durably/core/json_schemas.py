@@ -28,7 +28,7 @@ class JsonSchemas(GenerateJsonSchema):
     ) -> bool:
         """Require of a stored value every field of a model, those with defaults too."""
         if self.mode == "serialization" and field["type"] != "typed-dict-field":
-            return not field.get("serialization_exclude", False)
+            return True
         return super().field_is_required(field, total)
 
     def named_tuple_schema(self, schema: core_schema.NamedTupleSchema) -> JsonSchemaValue:

@@ -56,9 +56,15 @@ def check_round_trip(core_schema: Any) -> None:
 
 
 def _check_field(field: Mapping[str, Any], owner: str, name: str, config: Mapping[str, Any]) -> None:
+    if field.get("serialization_exclude"):
+        raise ValidationError(
+            f"{owner}.{name} is excluded from what is stored, so that its value would be lost: leave exclude=True out, "
+            "or the field",
+            field=f"{owner}.{name}",
+        )
     written = str(field.get("serialization_alias") or name)
     read = _read_as(name, field, config)
-    if [written] not in read and not field.get("serialization_exclude"):
+    if [written] not in read:
         raise ValidationError(
             f"{owner}.{name} would be stored as {written!r} and not be found again, for it is read as "
             f"{' or '.join(repr('.'.join(map(str, path))) for path in read)}: give it one alias for both, "
