@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from durably import AbortSignal, StepContext, SyncStepContext, ValidationError, define_job
+from durably import AbortSignal, RunFailEvent, StepContext, SyncStepContext, ValidationError, define_job
 from durably.testing import FakeStep, FakeSyncStep, crash_everywhere, in_memory, run_until_idle
 
 
@@ -146,3 +146,22 @@ class TestSignal:
         assert FakeSyncStep().run("by name", show, signal=1) == "1."
         with pytest.raises(TypeError, match="takes from 1 to 2 positional arguments but 3 were given"):
             await FakeStep().run("too many", show, 1, 2, 3)
+
+
+class TestErrors:
+    async def test_a_step_that_fails_with_a_group_of_one_says_what_is_in_it(self) -> None:
+        """S3: also in groups within groups; the step that failed is still known."""
+
+        def fail() -> None:
+            raise ExceptionGroup("rows", [ExceptionGroup("row", [KeyError("n")])])
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: None) -> None:
+            await step.run("import", fail)
+
+        async with in_memory({"job": job}) as durably:
+            failed: list[RunFailEvent] = []
+            durably.on("run:fail", failed.append)
+            run = await run_until_idle(durably, job, None)
+        assert run.error == "KeyError: 'n'"
+        assert [event.failed_step_name for event in failed] == ["import"]

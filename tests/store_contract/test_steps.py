@@ -779,7 +779,7 @@ class TestStepsSideBySide:
         assert (run.current_step_index, run.completed_step_count) == (2, 2)
 
     async def test_one_that_fails_does_not_undo_the_others(self, open_durably: OpenDurably) -> None:
-        """S3: with a task group the job fails with what the group raised; finished siblings stay on record."""
+        """S3: with a task group the job fails with the error in the group; finished siblings stay on record."""
 
         async def fail() -> None:
             raise ValueError("broken")
@@ -791,12 +791,39 @@ class TestStepsSideBySide:
                 group.create_task(step.run("bad", fail))
 
         durably = await open_durably(job, start=True, preserve_steps=True)
+        events = Events(durably)
+        with pytest.raises(RunFailedError, match=r"^broken$") as failed:
+            await durably.jobs.job.trigger_and_wait(None, timeout=PATIENCE_SECONDS)
+
+        assert (await events.until("run:fail")).failed_step_name == "bad"
+        steps = await durably.get_steps(failed.value.run.id)
+        assert [(step.name, step.status) for step in steps] == [("before", "completed"), ("bad", "failed")]
+
+    async def test_several_that_fail_are_all_named(self, open_durably: OpenDurably) -> None:
+        """S3: each with its type and the beginning of its message."""
+        both_run = asyncio.Barrier(2)
+
+        async def fail(error: Exception) -> None:
+            await both_run.wait()
+            raise error
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> Any:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(step.run("row", fail, ValueError("no such row" + "!" * 1000)))
+                group.create_task(step.run("key", fail, ExceptionGroup("rows", [KeyError("n"), RuntimeError()])))
+
+        durably = await open_durably(job, start=True)
+        events = Events(durably)
         with pytest.raises(RunFailedError) as failed:
             await durably.jobs.job.trigger_and_wait(None, timeout=PATIENCE_SECONDS)
 
-        assert "unhandled errors in a TaskGroup" in str(failed.value)
-        steps = await durably.get_steps(failed.value.run.id)
-        assert [(step.name, step.status) for step in steps] == [("before", "completed"), ("bad", "failed")]
+        message = str(failed.value)
+        assert message.startswith("unhandled errors in a TaskGroup: ")
+        assert "ValueError: no such row!!!" in message
+        assert "KeyError: 'n'; RuntimeError" in message
+        assert len(message) < 300
+        assert (await events.until("run:fail")).failed_step_name == ""
 
     async def test_a_timeout_around_a_step_is_the_jobs_to_handle(self, open_durably: OpenDurably) -> None:
         """S3: a step that was interrupted by the job itself is recorded as nothing and can run again."""

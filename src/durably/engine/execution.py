@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
@@ -59,6 +59,8 @@ from durably.engine.step_types import result_codec, with_signal
 from durably.engine.threads import Threads
 
 _current_step: ContextVar[tuple[Execution, str] | None] = ContextVar("durably_current_step", default=None)
+
+_MOST_SHOWN_OF_SEVERAL: Final = 200
 
 log = logging.getLogger("durably")
 
@@ -233,7 +235,7 @@ class Execution:
         if isinstance(error, asyncio.CancelledError) and is_being_cancelled():
             self._tell_given_up(step)
             return
-        self.failed_step = (error, step.name)
+        self.failed_step = (sole_error(error), step.name)
         now, message = self._clock.now(), describe(error)
         event = self._fail_event(step, now, message)
         try:
@@ -434,6 +436,9 @@ def describe(error: BaseException) -> str:
     >>> describe(ValueError("no such row"))
     'no such row'
     """
+    error = sole_error(error)
+    if isinstance(error, BaseExceptionGroup):
+        return shortened(storable(f"{error.message}: {'; '.join(_named(each) for each in _errors_in(error))}"))
     try:
         message = str(error)
     except Exception:  # noqa: BLE001 - an error that cannot even say what it is has failed the run all the same
@@ -442,6 +447,26 @@ def describe(error: BaseException) -> str:
         # A KeyError's message is nothing but the missing key, that of SystemExit a number.
         message = f"{type(error).__name__}: {message}" if message else type(error).__name__
     return shortened(storable(message))
+
+
+def sole_error(error: BaseException) -> BaseException:
+    """Return the one error that a group holds, as that of a `TaskGroup` mostly does; else the error itself."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+def _errors_in(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from _errors_in(each)
+    else:
+        yield error
+
+
+def _named(error: BaseException) -> str:
+    name, message = type(error).__name__, describe(error)[:_MOST_SHOWN_OF_SEVERAL]
+    return message if message.startswith(name) else f"{name}: {message}"
 
 
 def refused_result(what: str, text: str | None, refusal: ValueRefusedError) -> ValueRefusedError:

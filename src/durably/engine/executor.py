@@ -17,7 +17,7 @@ from durably.core.runs import Run
 from durably.core.store import Claimed, Store
 from durably.engine.abort import AbortSignal
 from durably.engine.event_hub import EventHub
-from durably.engine.execution import Execution, describe, is_being_cancelled, refused_result
+from durably.engine.execution import Execution, describe, is_being_cancelled, refused_result, sole_error
 from durably.engine.leases import HeldLease, LeaseKeeper
 from durably.engine.retrying import while_allowed
 from durably.engine.step_context import context_for
@@ -195,5 +195,5 @@ def _completed(job: JobDefinition[Any, Any], output: Any) -> Outcome:
 
 def _failed(execution: Execution, error: BaseException) -> Failed:
     failed = execution.failed_step
-    step_name = failed[1] if failed is not None and failed[0] is error else ""
+    step_name = failed[1] if failed is not None and failed[0] is sole_error(error) else ""
     return Failed(describe(error), step_name)
