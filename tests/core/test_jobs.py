@@ -199,6 +199,23 @@ class TestFunctions:
             with pytest.raises(ValidationError, match=r"Job 'job'.*must take \(step, input\)"):
                 define_job(name="job", run=function)
 
+    def test_functions_that_yield_are_refused(self) -> None:
+        """Nothing would call for what they yield."""
+
+        def generator(step: Any, input: int) -> Any:
+            yield input
+
+        async def async_generator(step: Any, input: int) -> Any:
+            yield input
+
+        class Yielding:
+            def __call__(self, step: Any, input: int) -> Any:
+                yield input
+
+        for function in (generator, async_generator, functools.partial(generator), Yielding()):
+            with pytest.raises(ValidationError, match=r"Job 'job': .* yields, and a job must return.*a list"):
+                define_job(name="job", run=function)
+
     def test_what_is_no_function_is_refused(self) -> None:
         """By its value."""
         with pytest.raises(ValidationError, match=r"run must be a function, got 5"):

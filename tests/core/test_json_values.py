@@ -265,6 +265,15 @@ class TestRefusals:
         assert refused.value.field == "input[0]"
         assert str(refused.value).count("input[") == 5
 
+    def test_a_place_is_named_once(self) -> None:
+        """R3, R4: the value itself, or what within it."""
+        with pytest.raises(ValidationError, match=r"^Invalid output: Input should be a valid list$"):
+            Codec(list[int]).validate(None, "output")
+        with pytest.raises(
+            ValidationError, match=r"^Invalid output\[1\]: Input should be a valid integer; output\[2\]: "
+        ):
+            Codec(list[int]).validate([1, None, None], "output")
+
     def test_a_type_describes_itself_as_a_schema(self) -> None:
         """For those who show forms: the JSON Schema, by the names that are stored."""
         assert "theText" in Codec(Everything).json_schema("validation")["$defs"]["Everything"]["properties"]

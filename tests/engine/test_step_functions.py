@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import gc
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -149,6 +151,26 @@ class TestSignal:
 
 
 class TestErrors:
+    @pytest.mark.filterwarnings("error")
+    async def test_a_result_in_place_of_a_function_is_refused(self) -> None:
+        """S3: by the name of the step and with what to do; a coroutine leaves no warning behind."""
+
+        async def fetch() -> int:
+            return 1
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: None) -> int:
+            return await step.run("fetch", fetch())  # type: ignore[call-overload] # the mistake
+
+        message = r"step 'fetch' needs a function.*type 'coroutine': pass the function, not its result"
+        async with in_memory({"job": job}) as durably:
+            assert re.match(message, (await run_until_idle(durably, job, None)).error or "")
+        with pytest.raises(ValidationError, match=message):
+            await job(FakeStep(), None)
+        with pytest.raises(ValidationError, match="type 'int'"):
+            FakeSyncStep().run("sum", sum([1, 2]), returns=int)  # type: ignore[call-overload] # the same
+        gc.collect()
+
     async def test_a_step_that_fails_with_a_group_of_one_says_what_is_in_it(self) -> None:
         """S3: also in groups within groups; the step that failed is still known."""
 

@@ -121,7 +121,8 @@ def define_job(
     `name` is what the runs are stored under: renaming the function does not orphan them. `input` and
     `output` are types that Pydantic can validate and default to the function's annotations; without an
     output type any JSON value is stored unchecked. Raises `ValidationError` for a name that is empty or has more
-    than 1,024 bytes, a function that does not take `(step, input)`, or a type that Pydantic cannot validate.
+    than 1,024 bytes, a function that does not take `(step, input)` or that yields, or a type that Pydantic cannot
+    validate.
 
     >>> @define_job(name="greet")
     ... async def greet(step: StepContext, input: str) -> str:
@@ -157,6 +158,12 @@ def _define(
 ) -> JobDefinition[Any, Any]:
     if not callable(function):
         raise ValidationError(f"Job {name!r}: run must be a function, got {function!r}", field="run", value=function)
+    if inspect.isgeneratorfunction(innermost(function)) or inspect.isasyncgenfunction(innermost(function)):
+        raise ValidationError(
+            f"Job {name!r}: {_described(function)} yields, and a job must return: collect what it yields in a list",
+            field="run",
+            value=function,
+        )
     parameters = _parameters(name, function)
     annotation = _resolve(name, parameters[1].annotation, function, caller) if input is None else input
     returned = _resolve(name, _return_annotation(function), function, caller) if output is None else output
@@ -181,10 +188,15 @@ def _parameters(name: str, function: Callable[..., Any]) -> list[inspect.Paramet
 
 
 def _wrong_parameters(name: str, function: Callable[..., Any], why: str) -> ValidationError:
-    described = getattr(function, "__name__", repr(function))
     return ValidationError(
-        f"Job {name!r}: the function must take (step, input), {described} does not: {why}", field="run", value=function
+        f"Job {name!r}: the function must take (step, input), {_described(function)} does not: {why}",
+        field="run",
+        value=function,
     )
+
+
+def _described(function: Callable[..., Any]) -> str:
+    return str(getattr(function, "__name__", repr(function)))
 
 
 def _return_annotation(function: Callable[..., Any]) -> Any:

@@ -26,7 +26,7 @@ def refusal(error: PydanticValidationError, what: str, value: object) -> Validat
     if len(found) > _SHOWN_ERRORS:
         lines.append(f"and {len(found) - _SHOWN_ERRORS} more")
     first = place(what, found[0]["loc"]) if found else what
-    return ValidationError(f"Invalid {what}: " + "; ".join(lines), field=first, value=value)
+    return ValidationError(f"Invalid {'; '.join(lines)}", field=first, value=value)
 
 
 def place(what: str, path: tuple[int | str, ...]) -> str:

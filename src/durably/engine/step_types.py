@@ -40,8 +40,10 @@ _results: dict[int, _Result] = {}
 def result_codec(name: str, function: Callable[..., Any], returns: Any) -> Codec[Any] | None:
     """Return the codec for a step's result: of `returns`, else of the function's annotation, if there is one.
 
-    Raises `ValidationError` for a type that cannot be stored; `name` is that of the step.
+    Raises `ValidationError` for what is no function, and for a type that cannot be stored; `name` is that of the step.
     """
+    if not callable(function):
+        raise _no_function(name, function)
     if returns is None:
         known = _results.get(id(getattr(function, "__code__", None)))
         if known is not None and known.annotation == function.__annotations__.get("return"):
@@ -52,6 +54,18 @@ def result_codec(name: str, function: Callable[..., Any], returns: Any) -> Codec
         raise ValidationError(
             f"the type of the result of step {name!r} cannot be stored: {error}", field=f"result of step {name!r}"
         ) from error
+
+
+def _no_function(name: str, given: object) -> ValidationError:
+    if inspect.iscoroutine(given):
+        # Nobody will await it, and Python would warn of that too.
+        given.close()
+    return ValidationError(
+        f"step {name!r} needs a function, and was given an object of type {type(given).__name__!r}: pass the function, "
+        f"not its result, as in step.run({name!r}, function, argument)",
+        field="fn",
+        value=given,
+    )
 
 
 def with_signal(
