@@ -7,8 +7,17 @@ from typing import Any
 
 import pytest
 
-from durably import Durably, JobDefinition, Run, RunStatus, StepContext, SyncStepContext, define_job
-from tests.conftest import Events, OpenDurably
+from durably import (
+    Durably,
+    JobDefinition,
+    Run,
+    RunStatus,
+    StepContext,
+    SyncStepContext,
+    ValidationError,
+    define_job,
+)
+from tests.conftest import Events, Gate, OpenDurably
 
 
 class OddError(BaseException):
@@ -30,7 +39,7 @@ async def executed(durably: Durably, job: JobDefinition[Any, Any]) -> Run[Any]:
         (SystemExit(3), "SystemExit: 3"),
         (GeneratorExit(), "GeneratorExit"),
         (OddError("odd"), "OddError: odd"),
-        (BaseExceptionGroup("odd ones", [OddError()]), "BaseExceptionGroup: odd ones (1 sub-exception)"),
+        (BaseExceptionGroup("odd ones", [OddError()]), "OddError"),
     ],
     ids=repr,
 )
@@ -100,3 +109,95 @@ async def test_an_await_on_something_cancelled(open_durably: OpenDurably) -> Non
     run = await executed(await open_durably(job), job)
 
     assert (run.status, run.error) == (RunStatus.FAILED, "CancelledError")
+
+
+@pytest.mark.parametrize("where", ["job", "step"])
+async def test_a_job_that_cancels_itself(open_durably: OpenDurably, where: str) -> None:
+    """R1: the run fails; it is not executed again after each lease."""
+
+    async def give_up() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(0)
+
+    @define_job(name="job")
+    async def job(step: StepContext, input: Any) -> None:
+        await (step.run("one", give_up) if where == "step" else give_up())
+
+    run = await executed(await open_durably(job), job)
+
+    assert (run.status, run.error) == (RunStatus.FAILED, "CancelledError")
+
+
+async def test_a_program_that_cancels_everything(open_durably: OpenDurably, caplog: pytest.LogCaptureFixture) -> None:
+    """R1, W4: as many do to end. The run has not failed, another process resumes it; that the worker ended is said."""
+    gate = Gate()
+
+    @define_job(name="job")
+    async def job(step: StepContext, input: Any) -> None:
+        await gate.pass_through()
+
+    durably = await open_durably(job, start=True)
+    run = await durably.jobs.job.trigger(None)
+    await gate.reached()
+
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for other in others:
+        other.cancel()
+    await asyncio.wait(others)
+
+    found = await durably.get_run(run.id)
+    assert found is not None
+    assert found.status == RunStatus.LEASED
+    assert "the worker was cancelled from outside: nothing is claimed here" in caplog.text
+
+
+class TestStepsNobodyWaitsFor:
+    """S3, E1: what a job leaves running when it returns comes too late for its run."""
+
+    async def test_one_that_begins_after_the_end(self, open_durably: OpenDurably) -> None:
+        """It is not performed, and its error says what to do."""
+        performed: list[str] = []
+        left: list[asyncio.Task[Any]] = []
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> None:
+            left.append(asyncio.create_task(begin_late(step)))
+
+        async def begin_late(step: StepContext) -> None:
+            await ended.wait()
+            await step.run("late", lambda: performed.append("late"))
+
+        ended = asyncio.Event()
+        durably = await open_durably(job)
+        events = Events(durably)
+        run = await executed(durably, job)
+        ended.set()
+
+        with pytest.raises(ValidationError, match=r"step 'late' comes too late: job 'job' has ended run .*Await every"):
+            await left[0]
+        assert run.status == RunStatus.COMPLETED
+        assert performed == []
+        assert events.of("step:start", "worker:error") == []
+
+    async def test_one_that_was_under_way(self, open_durably: OpenDurably) -> None:
+        """Its result is not stored; nobody is told that the lease was lost."""
+        gate = Gate()
+        left: list[asyncio.Task[Any]] = []
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> None:
+            left.append(asyncio.create_task(step.run("late", gate.pass_through)))
+            await gate.reached()
+
+        durably = await open_durably(job, preserve_steps=True)
+        events = Events(durably)
+        run = await executed(durably, job)
+        gate.open()
+
+        with pytest.raises(ValidationError, match="step 'late' comes too late"):
+            await left[0]
+        assert run.status == RunStatus.COMPLETED
+        assert await durably.storage.get_steps(run.id) == []
+        assert events.of("worker:error") == []

@@ -167,6 +167,17 @@ asyncio.run(main())
         assert "cannot be opened" in done.stdout
         assert "this user may write there" in done.stdout
 
+    async def test_a_database_that_cannot_be_written_to_any_more(self, database: str, path: Path) -> None:
+        """As on a file system that was mounted read-only: SQLite needs to make its files beside the database."""
+        async with create_durably(database=database, jobs={"job": job}):
+            pass
+        path.with_name(f"{path.name}-wal").mkdir()
+        durably = create_durably(database=database, jobs={"job": job})
+
+        with pytest.raises(StoreError, match=r"jobs\.db cannot be opened.*file system is not read-only"):
+            await durably.migrate()
+        await durably.close()
+
 
 class TestWhileInUse:
     @pytest.mark.parametrize("fate", ["removed", "replaced"])
@@ -187,6 +198,16 @@ class TestWhileInUse:
         assert (await durably.jobs.job.trigger(3)).input == 3
         assert [run.input for run in await durably.get_runs()] == [3, 1]
         assert kept.id
+
+    async def test_a_write_ahead_log_that_goes_away(self, open_durably: OpenDurably, path: Path) -> None:
+        """S1: what would be committed to it now, nobody would find after the process has died."""
+        durably = await open_durably(job)
+        await durably.jobs.job.trigger(1)
+        await durably.jobs.job.trigger(2)
+        path.with_name(f"{path.name}-wal").unlink()
+
+        with pytest.raises(StoreError, match=r"jobs\.db lost the file -wal beside it.*start them again"):
+            await durably.jobs.job.trigger(3)
 
     async def test_a_running_job_stops_when_its_file_is_gone(self, open_durably: OpenDurably, path: Path) -> None:
         """S1: a step that cannot be stored does not return; the run is not lost with the file put back."""

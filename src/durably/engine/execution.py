@@ -23,6 +23,7 @@ from durably.core.errors import (
     LeaseLostError,
     StoreError,
     StoreUnavailableError,
+    ValidationError,
     ValueRefusedError,
 )
 from durably.core.events import (
@@ -112,6 +113,7 @@ class Execution:
         self._in_doubt: set[str] = set()
         self._running = RunningSteps(self.loop)
         self._next_index = 0
+        self._has_returned = False
         self._interruption = Interruption(self.signal, self.loop, lease.tasks)
         self.progress: Final = ProgressKeeper(lease, self._about, store, hub, clock)
         self._forget_abort: Callable[[], None] | None = self.signal.on_abort(self._abort_arrived)
@@ -163,7 +165,7 @@ class Execution:
 
     async def begin_step(self, name: str, function: Callable[..., Any], returns: Any) -> Replayed | StartedStep:
         """Return the stored result of a step, or note that it starts."""
-        self._check_held()
+        self._check_open(name)
         checked_name("step name", name, field="name")
         codec = result_codec(name, function, returns)
         current = _current_step.get()
@@ -173,7 +175,7 @@ class Execution:
                 await self._running.wait_for(name, outer)
             else:
                 await self._clear_doubt(name, outer)
-            self._check_held()
+            self._check_open(name)
         if name in self._used:
             return await self._replay_again(name, codec)
         index = self._next_index
@@ -190,6 +192,9 @@ class Execution:
         """Commit the result of a step and return it."""
         if self.signal.aborted:
             raise self._cancelled(step)
+        if self._has_returned:
+            self._running.end(step.name)
+            raise self._too_late(step.name)
         try:
             value, output_json = encoded_result(step.name, step.codec, value)
         except DurablyError as error:
@@ -228,8 +233,8 @@ class Execution:
         """Note that a step raised; raises instead when it did so because its run is being ended."""
         if self.signal.aborted:
             raise self._cancelled(step) from error
-        if isinstance(error, KeyboardInterrupt):
-            # The process is being ended; the step did not fail, it will be run again.
+        if self._has_returned or isinstance(error, KeyboardInterrupt):
+            # Nobody waits for it any more; or the process is being ended: the step did not fail, it will be run again.
             self._running.end(step.name)
             return
         if isinstance(error, asyncio.CancelledError) and is_being_cancelled():
@@ -299,6 +304,23 @@ class Execution:
             self.lease.controller.abort("cancelled")
         else:
             self.lease.lose("another worker holds the run")
+
+    def has_returned(self) -> None:
+        """Take no more steps: the job has returned or raised, and what it left running comes too late."""
+        self._has_returned = True
+
+    def _check_open(self, name: str) -> None:
+        if self._has_returned and not self.signal.aborted:
+            raise self._too_late(name)
+        self._check_held()
+
+    def _too_late(self, name: str) -> ValidationError:
+        message = (
+            f"step {name!r} comes too late: job {self.run.job_name!r} has ended run {self.run.id} without waiting for "
+            "it. Await every step before the job returns or raises"
+        )
+        log.warning(message)
+        return ValidationError(message, field="step")
 
     def _check_held(self) -> None:
         if self.store_error is not None:

@@ -68,6 +68,7 @@ class Executor:
         execution = Execution(lease, checkpoints, self._store, self._hub, self._clock, self._threads)
         try:
             outcome = await self._perform(execution)
+            execution.has_returned()
             is_ending()
             return await self._record(execution, outcome)
         finally:
@@ -89,9 +90,9 @@ class Executor:
         try:
             output = await execution.perform(self._call(job, execution), in_thread=not job.is_async)
         except asyncio.CancelledError as cancelled:
-            if not execution.signal.aborted and is_being_cancelled():
+            if not execution.signal.aborted and _is_program_ending(execution):
                 raise
-            # The job awaited something that was cancelled: an error like any other.
+            # The job awaited something that was cancelled, or cancelled itself: an error like any other.
             outcome = _failed(execution, cancelled)
         except KeyboardInterrupt:
             raise
@@ -163,6 +164,12 @@ class Executor:
         self._hub.announce(
             WorkerErrorEvent(timestamp=self._clock.now(), error=message, context="execution", run_id=run.id)
         )
+
+
+def _is_program_ending(execution: Execution) -> bool:
+    """Tell whether this task is cancelled with others, as at the end of `asyncio.run`: the run did not fail."""
+    others = asyncio.all_tasks(execution.loop) - {asyncio.current_task(), *execution.lease.tasks}
+    return is_being_cancelled() and any(other.cancelling() for other in others)
 
 
 def _ended_from_outside(execution: Execution) -> Outcome | None:

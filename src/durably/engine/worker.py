@@ -84,6 +84,7 @@ class Worker:
 
     def _serve_soon(self) -> None:
         self._loop_task = asyncio.create_task(self._serve(), name="durably-worker")
+        self._loop_task.add_done_callback(_warn_if_cancelled)
 
     def _go_on(self) -> None:
         """Work on a new event loop if the one before ended without a stop, as that of an `asyncio.run`."""
@@ -291,6 +292,14 @@ class Worker:
         log.warning(message)
         self._hub.announce(
             WorkerErrorEvent(timestamp=self._clock.now(), error=message, context="worker", run_id=run_id)
+        )
+
+
+def _warn_if_cancelled(loop_task: asyncio.Task[None]) -> None:
+    if loop_task.cancelled():
+        log.warning(
+            "the worker was cancelled from outside: nothing is claimed here until it is started again, and what it "
+            "executed is resumed when its leases have ended. End a worker with stop()"
         )
 
 

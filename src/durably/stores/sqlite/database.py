@@ -35,8 +35,8 @@ _UNUSABLE: Final = {
     sqlite3.SQLITE_NOTADB: "is not a SQLite database: it belongs to another application; use another file",
     sqlite3.SQLITE_CORRUPT: "is damaged; run `PRAGMA integrity_check` on a copy and restore a backup",
     sqlite3.SQLITE_READONLY: "cannot be written: the file or its directory is read-only for this user",
-    sqlite3.SQLITE_CANTOPEN: "cannot be opened: see that its directory exists and this user may write there "
-    "(SQLite keeps the files -wal and -shm beside it)",
+    sqlite3.SQLITE_CANTOPEN: "cannot be opened: see that its directory exists, this user may write there, and the "
+    "file system is not read-only (SQLite keeps the files -wal and -shm beside it)",
     sqlite3.SQLITE_PERM: "cannot be opened: this user may not",
 }
 
@@ -77,6 +77,7 @@ class Database:
         self.path = path if self.in_memory else str(Path(path).absolute())
         self.options = options
         self._identity: tuple[int, int] | None = None
+        self._wal_identity: tuple[int, int] | None = None
 
     @property
     def name(self) -> str:
@@ -105,8 +106,8 @@ class Database:
     def remember_file(self) -> None:
         """Note which file the writer has just opened, for `check_file`."""
         if not self.in_memory:
-            found = Path(self.path).stat()
-            self._identity = (found.st_dev, found.st_ino)
+            self._identity = _identity(self.path)
+            self._wal_identity = None
 
     def check_file(self) -> None:
         """Raise `StoreError` when the file is no longer the one that was opened.
@@ -115,17 +116,25 @@ class Database:
         """
         if self._identity is None:
             return
-        try:
-            found = os.stat(self.path)  # noqa: PTH116 - before every commit; a Path takes five times as long
-        except OSError as error:
+        found = _identity(self.path)
+        if found is None:
             raise StoreError(
                 f"{self.name} was removed while it was in use; nothing more is written to it. "
                 "Put the file back or start the process again with a new one"
-            ) from error
-        if (found.st_dev, found.st_ino) != self._identity:
+            )
+        if found != self._identity:
             raise StoreError(
                 f"{self.name} was replaced by another file while it was in use; nothing more is written to it. "
                 "Start the process again to use the new file"
+            )
+        wal = _identity(f"{self.path}-wal")
+        if self._wal_identity is None:
+            # SQLite makes it at the first write, and keeps it as long as a connection is open.
+            self._wal_identity = wal
+        elif wal != self._wal_identity:
+            raise StoreError(
+                f"{self.name} lost the file -wal beside it while it was in use, and with it what was committed lately; "
+                "nothing more is written to it. Stop every process that uses the database, and start them again"
             )
 
     @contextmanager
@@ -153,6 +162,8 @@ class Database:
             connection.execute(_NEEDED)
         except sqlite3.OperationalError as error:
             # Asked for in place of the number: before 3.38 the JSON functions could be left out.
+            if (error.sqlite_errorcode & 0xFF) != sqlite3.SQLITE_ERROR:
+                raise
             raise StoreError(
                 f"{self.name} cannot be used: this Python has SQLite {sqlite3.sqlite_version}, and durably needs "
                 f"{_OLDEST} or newer with JSON functions; use a Python that has one ({error})"
@@ -170,3 +181,11 @@ class Database:
             connection.execute("PRAGMA busy_timeout = 0")
         else:
             connection.execute("PRAGMA query_only = ON")
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)  # noqa: PTH116 - before every commit; a Path takes five times as long
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
