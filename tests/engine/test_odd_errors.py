@@ -15,6 +15,7 @@ from durably import (
     StepContext,
     SyncStepContext,
     ValidationError,
+    create_durably,
     define_job,
 )
 from tests.conftest import Events, Gate, OpenDurably
@@ -201,3 +202,32 @@ class TestStepsNobodyWaitsFor:
         assert run.status == RunStatus.COMPLETED
         assert await durably.storage.get_steps(run.id) == []
         assert events.of("worker:error") == []
+
+
+@pytest.mark.parametrize("in_step", [True, False], ids=["step", "job"])
+def test_an_interrupt_from_the_keyboard(database: str, *, in_step: bool) -> None:
+    """S3: it ends the process and is no failure; the run goes on in the next one."""
+
+    async def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    @define_job(name="job")
+    async def job(step: StepContext, input: Any) -> None:
+        await (step.run("one", interrupt) if in_step else interrupt())
+
+    durably = create_durably(database=database, jobs={"job": job}, preserve_steps=True)
+
+    async def begin() -> None:
+        await durably.migrate()
+        await durably.jobs.job.trigger(None)
+        await durably.process_one()
+
+    async def look() -> None:
+        (run,) = await durably.get_runs()
+        assert (run.status, run.error) == (RunStatus.LEASED, None)
+        assert await durably.get_steps(run.id) == []
+        await durably.close()
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(begin())
+    asyncio.run(look())

@@ -14,6 +14,7 @@ from durably import (
     StepContext,
     StoreError,
     StoreUnavailableError,
+    ValueRefusedError,
     create_durably,
     define_job,
     with_log_persistence,
@@ -340,6 +341,37 @@ class TestTrouble:
         clock.advance(minutes=1)
         assert await durably.process_one()
         assert (await durably.wait_for_run(run.id, timeout=PATIENCE_SECONDS)).output == 1
+
+    @pytest.mark.parametrize("input", ["works", "fails", "fails in a step", "works in a step"])
+    async def test_a_store_that_refuses_even_a_failure_gives_the_run_up(
+        self, open_durably: OpenDurably, monkeypatch: pytest.MonkeyPatch, input: str
+    ) -> None:
+        """S1: as a server that takes nothing at all; it is told once, and the run goes on when the lease ends."""
+
+        @define_job(name="refused")
+        async def refused(step: StepContext, input: str) -> None:
+            if "step" in input:
+                await step.run("one", lambda: 1 / (input == "works in a step"))
+            elif input == "fails":
+                raise ValueError(input)
+
+        durably = await open_durably(refused)
+        events = Events(durably)
+        run = await durably.jobs.refused.trigger(input)
+
+        async def refuse(*args: Any, **kwargs: Any) -> Any:
+            raise ValueRefusedError("takes nothing")
+
+        monkeypatch.setattr(durably.storage, "record_step", refuse)
+        monkeypatch.setattr(durably.storage, "finish", refuse)
+        await durably.process_one()
+
+        found = await durably.get_run(run.id)
+        assert found is not None
+        assert found.status == "leased"
+        assert events.of("run:fail", "run:complete", "step:fail", "step:complete") == []
+        (told,) = events.of("worker:error")
+        assert "is executed again when its lease has ended, because it cannot be written: takes nothing" in told.error
 
     async def test_logs_wait_while_the_database_is_away(
         self, open_durably: OpenDurably, monkeypatch: pytest.MonkeyPatch
