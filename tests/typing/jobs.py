@@ -7,9 +7,10 @@ that is not needed.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, assert_type
+from typing import Annotated, Any, Literal, assert_type
+from unittest.mock import Mock
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from typing_extensions import Unpack
 
 from durably import (
@@ -26,6 +27,7 @@ from durably import (
     create_durably,
     define_job,
 )
+from durably.testing import FakeStep, FakeSyncStep
 
 
 class ImportCsv(BaseModel):
@@ -56,6 +58,20 @@ async def _function(step: StepContext, input: str) -> list[int]:
     return [len(input)]
 
 
+def _plain_function(step: SyncStepContext, input: str) -> list[int]:
+    return [len(input)]
+
+
+async def _forms(step: StepContext, input: int | None) -> Literal["a", "b"]:
+    return "a" if input is None else "b"
+
+
+async def _annotated(step: StepContext, input: Annotated[int, Field(gt=0)]) -> Annotated[str, Field(min_length=1)]:
+    return str(input)
+
+
+Forms = JobDefinition[int | None, Literal["a", "b"]]
+
 given = define_job(name="given", run=_function)
 
 
@@ -64,9 +80,44 @@ def definitions_know_their_types() -> None:
     assert_type(plain, JobDefinition[int, str])
     assert_type(typed, JobDefinition[int, Imported])
     assert_type(given, JobDefinition[str, list[int]])
+    assert_type(define_job(name="both", input=int, output=Imported, run=_function), JobDefinition[int, Imported])
     define_job()  # type: ignore[call-overload] # pyright: ignore[reportCallIssue]
     define_job(name=5)  # type: ignore[call-overload] # pyright: ignore[reportArgumentType]
     define_job(nam="x")  # type: ignore[call-overload] # pyright: ignore[reportCallIssue]
+
+
+def one_type_is_given_and_the_function_tells_the_other() -> None:
+    assert_type(define_job(name="input", input=str, run=_function), JobDefinition[str, list[int]])
+    assert_type(define_job(name="input", input=str, run=_plain_function), JobDefinition[str, list[int]])
+    assert_type(define_job(name="output", output=Imported, run=_function), JobDefinition[str, Imported])
+    assert_type(define_job(name="output", output=None, run=_plain_function), JobDefinition[str, list[int]])
+    assert_type(define_job(name="input", input=str)(_function), JobDefinition[str, list[int]])
+    assert_type(define_job(name="input", input=str, output=None)(_plain_function), JobDefinition[str, list[int]])
+    assert_type(define_job(name="output", output=Imported)(_function), JobDefinition[str, Imported])
+    define_job(name="input", input=int)(_function)  # type: ignore[arg-type] # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
+def what_is_no_class_is_a_type_too() -> None:
+    assert_type(define_job(name="forms", input=int | None, output=Literal["a", "b"], run=_forms), Forms)
+    assert_type(define_job(name="forms", input=int | None, output=Literal["a", "b"])(_forms), Forms)
+    annotated = define_job(
+        name="annotated",
+        input=Annotated[int, Field(gt=0)],
+        output=Annotated[str, Field(min_length=1)],
+        run=_annotated,
+    )
+    assert_type(annotated, JobDefinition[int, str])
+
+
+async def a_definition_is_called_with_a_fake_step(mock: Mock) -> None:
+    assert_type(await import_csv(FakeStep(), ImportCsv(filename="a")), Imported)
+    assert_type(plain(FakeSyncStep(), input=5), str)
+    assert_type(plain(mock, 5), Any)
+
+
+async def a_definition_is_called_with_a_real_step(step: StepContext, sync_step: SyncStepContext) -> None:
+    assert_type(await import_csv(step, ImportCsv(filename="a")), Imported)
+    assert_type(plain(sync_step, 5), str)
 
 
 async def handles_know_their_types(durably: Durably) -> None:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from functools import partial
 from types import FrameType, FunctionType
-from typing import Any, Final, Generic, TypeVar, overload
+from typing import Any, Final, Generic, Protocol, TypeVar, overload
 
 from durably.core.errors import ValidationError
 from durably.core.json_refusals import not_json
@@ -17,9 +17,24 @@ from durably.core.runs import Run
 
 InputT = TypeVar("InputT")
 OutputT = TypeVar("OutputT")
-StepT = TypeVar("StepT")
 
 _STEP_AND_INPUT: Final = ("step", "input")
+
+
+class _Mock:
+    """Nobody's class. A mock derives from Any, so it is one, and it may stand for the step of either kind of job."""
+
+
+class _PlainStep(Protocol):
+    """The step context of a plain job; this one and the next are told apart by what `run` gives."""
+
+    def run(self, name: str, fn: Callable[[], int], /) -> int: ...
+
+
+class _AsyncStep(Protocol):
+    """The step context of an `async def` job."""
+
+    def run(self, name: str, fn: Callable[[], int], /) -> Coroutine[Any, Any, int]: ...
 
 
 class JobDefinition(Generic[InputT, OutputT]):
@@ -47,6 +62,14 @@ class JobDefinition(Generic[InputT, OutputT]):
         self.__module__ = getattr(function, "__module__", __name__)
         self.__wrapped__ = function
 
+    @overload
+    def __call__(self, step: _Mock, input: InputT, *args: Any, **kwargs: Any) -> Any: ...
+    @overload
+    def __call__(self, step: _PlainStep, input: InputT, *args: Any, **kwargs: Any) -> OutputT: ...
+    @overload
+    def __call__(self, step: _AsyncStep, input: InputT, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, OutputT]: ...
+    @overload
+    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the job's function as it was written."""
         return self.function(*args, **kwargs)
@@ -61,53 +84,85 @@ class JobDefinition(Generic[InputT, OutputT]):
         return self.input.read(run.input, "input")
 
 
-class _Decorator(Generic[InputT, OutputT]):
-    """What `define_job` returns when it was told both types: it only needs the function."""
+class _Decorator(Protocol[InputT, OutputT]):
+    """Makes a job of a function, of the two types that were given."""
 
-    def __init__(self, define: Callable[[Callable[..., Any]], JobDefinition[Any, Any]]) -> None:
-        self._define = define
-
-    def __call__(self, function: Callable[[Any, InputT], Any]) -> JobDefinition[InputT, OutputT]:
-        return self._define(function)
+    def __call__(self, function: Callable[[Any, InputT], Any], /) -> JobDefinition[InputT, OutputT]: ...
 
 
-class _AnyDecorator:
-    """What `define_job` returns when the types are those of the function's annotations."""
-
-    def __init__(self, define: Callable[[Callable[..., Any]], JobDefinition[Any, Any]]) -> None:
-        self._define = define
+class _InputDecorator(Protocol[InputT]):
+    """The same, where the output type is that of the function's annotation."""
 
     @overload
     def __call__(
-        self, function: Callable[[StepT, InputT], Coroutine[Any, Any, OutputT]]
+        self, function: Callable[[Any, InputT], Coroutine[Any, Any, OutputT]], /
     ) -> JobDefinition[InputT, OutputT]: ...
     @overload
-    def __call__(self, function: Callable[[StepT, InputT], OutputT]) -> JobDefinition[InputT, OutputT]: ...
-    def __call__(self, function: Callable[[Any, Any], Any]) -> JobDefinition[Any, Any]:
-        return self._define(function)
+    def __call__(self, function: Callable[[Any, InputT], OutputT], /) -> JobDefinition[InputT, OutputT]: ...
 
 
+class _OutputDecorator(Protocol[OutputT]):
+    """The same, where the input type is that of the function's annotation."""
+
+    def __call__(self, function: Callable[[Any, InputT], Any], /) -> JobDefinition[InputT, OutputT]: ...
+
+
+class _AnyDecorator(Protocol):
+    """The same, where both types are those of the function's annotations."""
+
+    @overload
+    def __call__(
+        self, function: Callable[[Any, InputT], Coroutine[Any, Any, OutputT]], /
+    ) -> JobDefinition[InputT, OutputT]: ...
+    @overload
+    def __call__(self, function: Callable[[Any, InputT], OutputT], /) -> JobDefinition[InputT, OutputT]: ...
+
+
+# To a type checker `int | str`, `Literal["a"]` and the like are no `type[T]`. They are Any here, as None is: then the
+# function tells.
 @overload
-def define_job(*, name: str) -> _AnyDecorator: ...
+def define_job(  # pyright: ignore[reportOverlappingOverload] # the first one that fits counts
+    *, name: str, input: type[InputT], output: type[OutputT], run: None = None
+) -> _Decorator[InputT, OutputT]: ...
 @overload
-def define_job(*, name: str, input: type[InputT]) -> _Decorator[InputT, Any]: ...
-@overload
-def define_job(*, name: str, output: type[OutputT]) -> _Decorator[Any, OutputT]: ...
-@overload
-def define_job(*, name: str, input: type[InputT], output: type[OutputT]) -> _Decorator[InputT, OutputT]: ...
+def define_job(*, name: str, input: type[InputT], output: Any = None, run: None = None) -> _InputDecorator[InputT]: ...
 @overload
 def define_job(
-    *, name: str, run: Callable[[StepT, InputT], Coroutine[Any, Any, OutputT]]
-) -> JobDefinition[InputT, OutputT]: ...
+    *, name: str, input: Any = None, output: type[OutputT], run: None = None
+) -> _OutputDecorator[OutputT]: ...
 @overload
-def define_job(*, name: str, run: Callable[[StepT, InputT], OutputT]) -> JobDefinition[InputT, OutputT]: ...
+def define_job(*, name: str, input: Any = None, output: Any = None, run: None = None) -> _AnyDecorator: ...
+@overload
+def define_job(
+    *, name: str, input: type[InputT], output: type[OutputT], run: Callable[[Any, Any], Any]
+) -> JobDefinition[InputT, OutputT]: ...
 @overload
 def define_job(
     *,
     name: str,
     input: type[InputT],
-    output: type[OutputT],
-    run: Callable[[Any, Any], Any],
+    output: Any = None,
+    run: Callable[[Any, Any], Coroutine[Any, Any, OutputT]],
+) -> JobDefinition[InputT, OutputT]: ...
+@overload
+def define_job(
+    *, name: str, input: type[InputT], output: Any = None, run: Callable[[Any, Any], OutputT]
+) -> JobDefinition[InputT, OutputT]: ...
+@overload
+def define_job(
+    *, name: str, input: Any = None, output: type[OutputT], run: Callable[[Any, InputT], Any]
+) -> JobDefinition[InputT, OutputT]: ...
+@overload
+def define_job(
+    *,
+    name: str,
+    input: Any = None,
+    output: Any = None,
+    run: Callable[[Any, InputT], Coroutine[Any, Any, OutputT]],
+) -> JobDefinition[InputT, OutputT]: ...
+@overload
+def define_job(
+    *, name: str, input: Any = None, output: Any = None, run: Callable[[Any, InputT], OutputT]
 ) -> JobDefinition[InputT, OutputT]: ...
 def define_job(
     *,
@@ -134,7 +189,7 @@ def define_job(
     def define(function: Callable[..., Any]) -> JobDefinition[Any, Any]:
         return _define(name, function, input, output, caller)
 
-    return _AnyDecorator(define) if run is None else define(run)
+    return define if run is None else define(run)
 
 
 def is_async_callable(function: Callable[..., Any]) -> bool:
