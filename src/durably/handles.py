@@ -105,7 +105,7 @@ class JobHandle(Generic[InputT, OutputT]):
         return TriggerAndWaitResult(run.id, cast("OutputT", self._typed(run).output), triggered.disposition)
 
     async def batch_trigger(
-        self, items: Iterable[InputT | dict[str, Any] | BatchItem[Any]]
+        self, items: Iterable[InputT | dict[str, Any] | BatchItem[InputT | dict[str, Any]]]
     ) -> list[TriggerResult[OutputT]]:
         """Store a run for every item in one transaction, all or none; an item is an input or a `BatchItem`.
 

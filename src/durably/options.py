@@ -17,7 +17,7 @@ from durably.core.runs import Disposition, ProgressData
 from durably.core.store import Store
 from durably.settings import Seconds
 
-InputT = TypeVar("InputT", default=Any)
+InputT_co = TypeVar("InputT_co", default=Any, covariant=True)
 
 
 class DurablyOptions(TypedDict, total=False):
@@ -77,13 +77,13 @@ class TriggerResponse(TypedDict):
 
 
 @dataclass(frozen=True, slots=True)
-class BatchItem(Generic[InputT]):
+class BatchItem(Generic[InputT_co]):
     """One trigger of `JobHandle.batch_trigger` that has options.
 
     >>> await handle.batch_trigger([BatchItem({"n": 1}, idempotency_key="n-1"), {"n": 2}])
     """
 
-    input: InputT
+    input: InputT_co
     idempotency_key: str | None = None
     concurrency_key: str | None = None
     coalesce: Literal["skip"] | None = None

@@ -143,6 +143,10 @@ async def handles_know_their_types(durably: Durably) -> None:
 
     runs = await handle.batch_trigger([ImportCsv(filename="a"), BatchItem(ImportCsv(filename="b"), labels={"a": "b"})])
     assert_type(runs, list[TriggerResult[Imported]])
+    items = [BatchItem(ImportCsv(filename="a"))]
+    await handle.batch_trigger(items)
+    await handle.batch_trigger([{"filename": "a"}, BatchItem({"filename": "b"}, idempotency_key="b")])
+    await handle.batch_trigger([BatchItem(5)])  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     await handle.batch_trigger([5])  # type: ignore[list-item] # pyright: ignore[reportArgumentType]
 
     assert_type(await handle.get_run("id"), Run[Imported] | None)
