@@ -15,6 +15,7 @@ from durably.core.events import DurablyEvent, Event, EventType
 from durably.core.jobs import InputT, JobDefinition, OutputT
 from durably.core.json_values import Codec, reason_of
 from durably.core.logs import Log, LogData
+from durably.core.names import Labels
 from durably.core.runs import ProgressData, Run, RunStatus, TriggerResult
 from durably.core.steps import Step
 from durably.core.store import Store
@@ -255,7 +256,7 @@ class Durably:
         *,
         status: RunStatus | str | Sequence[RunStatus | str] | None = None,
         job_name: str | Sequence[str] | None = None,
-        labels: Mapping[str, str] | None = None,
+        labels: Labels | None = None,
         limit: int | None = None,
         offset: int | None = None,
     ) -> list[Run[Any]]:

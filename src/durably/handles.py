@@ -9,6 +9,7 @@ from typing import Any, Generic, Literal, TypeVar, cast
 from durably.core.errors import ValidationError
 from durably.core.jobs import InputT, JobDefinition, OutputT
 from durably.core.logs import LogData
+from durably.core.names import Labels
 from durably.core.runs import Disposition, ProgressData, Run, RunStatus, TriggerResult
 from durably.engine.enqueue import TriggerOrder
 from durably.engine.queries import run_query
@@ -47,13 +48,13 @@ class JobHandle(Generic[InputT, OutputT]):
         idempotency_key: str | None = None,
         concurrency_key: str | None = None,
         coalesce: Literal["skip"] | None = None,
-        labels: Mapping[str, str] | None = None,
+        labels: Labels | None = None,
     ) -> TriggerResult[OutputT]:
         """Store a run of this job and return it; a worker will execute it.
 
         The same `idempotency_key` gives the same run. Of a `concurrency_key` one run executes at a time and
         one per job waits; with `coalesce="skip"` a second one becomes the waiting one. `labels` are text by
-        text, to find runs by.
+        text, as a mapping or a model, to find runs by.
 
         Raises `ValidationError` when the input or an option is refused, `ConflictError` when a run of that
         concurrency key waits already. Nothing is stored then.
@@ -74,7 +75,7 @@ class JobHandle(Generic[InputT, OutputT]):
         idempotency_key: str | None = None,
         concurrency_key: str | None = None,
         coalesce: Literal["skip"] | None = None,
-        labels: Mapping[str, str] | None = None,
+        labels: Labels | None = None,
     ) -> TriggerAndWaitResult[OutputT]:
         """Trigger a run and return its output once it has completed.
 
@@ -132,7 +133,7 @@ class JobHandle(Generic[InputT, OutputT]):
         self,
         *,
         status: RunStatus | str | Sequence[RunStatus | str] | None = None,
-        labels: Mapping[str, str] | None = None,
+        labels: Labels | None = None,
         limit: int | None = None,
         offset: int | None = None,
     ) -> list[Run[OutputT]]:

@@ -13,6 +13,7 @@ from typing_extensions import TypedDict, TypeVar
 from durably.core.clock import Clock
 from durably.core.jobs import JobDefinition
 from durably.core.logs import LogData
+from durably.core.names import Labels
 from durably.core.runs import Disposition, ProgressData
 from durably.core.store import Store
 from durably.settings import Seconds
@@ -42,7 +43,7 @@ class TriggerOptions(TypedDict, total=False):
     idempotency_key: str | None
     concurrency_key: str | None
     coalesce: Literal["skip"] | None
-    labels: Mapping[str, str] | None
+    labels: Labels | None
 
 
 class WaitForRunOptions(TypedDict, total=False):
@@ -87,4 +88,4 @@ class BatchItem(Generic[InputT_co]):
     idempotency_key: str | None = None
     concurrency_key: str | None = None
     coalesce: Literal["skip"] | None = None
-    labels: Mapping[str, str] | None = None
+    labels: Labels | None = None

@@ -372,6 +372,23 @@ class TestTypedLabels:
         assert run.labels == {"org/id": "a", "stage": "dev"}
         assert [found.id for found in await durably.get_runs(labels={"stage": "dev"})] == [run.id]
 
+    async def test_labels_may_be_given_as_a_model(self, open_durably: OpenDurably) -> None:
+        """R5: to trigger and to find, whether or not the instance has a type for them."""
+
+        class Tag(BaseModel):
+            org: str = Field(alias="org/id")
+            team: str | None = None
+
+        tag = Tag.model_validate({"org/id": "a"})
+        for labels in (None, Tag):
+            durably = await open_durably(echo, labels=labels)
+
+            run = await durably.jobs.echo.trigger(1, labels=tag)
+
+            assert run.labels == {"org/id": "a"}
+            assert run.id in [found.id for found in await durably.get_runs(labels=tag)]
+            assert await durably.jobs.echo.get_runs(labels=Tag.model_validate({"org/id": "b"})) == []
+
 
 class TestIdempotencyKeys:
     async def test_a_second_trigger_returns_the_first_run_untouched(self, open_durably: OpenDurably) -> None:

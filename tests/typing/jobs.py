@@ -7,7 +7,7 @@ that is not needed.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, assert_type
+from typing import Annotated, Any, Literal, TypedDict, assert_type
 from unittest.mock import Mock
 
 from pydantic import BaseModel, Field
@@ -37,6 +37,14 @@ class ImportCsv(BaseModel):
 @dataclass
 class Imported:
     count: int
+
+
+class Tenant(TypedDict):
+    org: str
+
+
+class Tag(BaseModel):
+    org: str
 
 
 @define_job(name="import-csv")
@@ -153,6 +161,18 @@ async def handles_know_their_types(durably: Durably) -> None:
     assert_type(await handle.get_runs(status="failed", limit=1), list[Run[Imported]])
     await handle.get_runs(job_name="other")  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
     assert_type(durably.get_job("by-name"), JobHandle[Any, Any] | None)
+
+
+async def labels_may_have_a_type_of_their_own(durably: Durably, handle: JobHandle[ImportCsv, Imported]) -> None:
+    tenant: Tenant = {"org": "a"}
+    for labels in (tenant, Tag(org="a")):
+        options: TriggerOptions = {"labels": labels}
+        await handle.trigger(ImportCsv(filename="a"), labels=labels)
+        await handle.trigger_and_wait(ImportCsv(filename="a"), **options)
+        await handle.batch_trigger([BatchItem(ImportCsv(filename="a"), labels=labels)])
+        await handle.get_runs(labels=labels)
+        await durably.get_runs(labels=labels)
+    await handle.trigger(ImportCsv(filename="a"), labels=Tenant)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
 
 
 async def wrappers_pass_options_on(handle: JobHandle[ImportCsv, Imported], **options: Unpack[TriggerOptions]) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Final
+from typing import ClassVar, Final, Protocol
+
+from pydantic import BaseModel
 
 from durably.core.errors import ValidationError
 from durably.core.json_values import is_storable
@@ -16,6 +18,15 @@ _SURELY_SHORT: Final = LONGEST_NAME // 4
 _SHOWN: Final = 40
 
 _LABEL_KEY: Final = re.compile(r"[A-Za-z0-9._/-]+\Z")
+
+
+class _TypedDict(Protocol):
+    """Any TypedDict. To type checkers it maps text to objects, whatever its fields are, so it is no mapping to text."""
+
+    __required_keys__: ClassVar[frozenset[str]]
+
+
+Labels = Mapping[str, str] | _TypedDict | BaseModel
 
 
 def checked_name(what: str, value: object, *, field: str) -> str:
@@ -38,6 +49,8 @@ def checked_labels(labels: object) -> dict[str, str]:
     """Return labels as a dict. Raises `ValidationError` for a bad key or a value that is not text."""
     if labels is None:
         return {}
+    if isinstance(labels, BaseModel):
+        labels = labels.model_dump(mode="json", by_alias=True, exclude_none=True)
     if not isinstance(labels, Mapping):
         raise ValidationError(f"Invalid labels {labels!r}: must map text to text", field="labels", value=labels)
     for key, value in labels.items():

@@ -10,7 +10,7 @@ from durably.core.clock import Clock
 from durably.core.errors import ConflictError, NotFoundError, ValidationError
 from durably.core.jobs import JobDefinition
 from durably.core.json_values import Codec
-from durably.core.names import checked_labels, checked_name
+from durably.core.names import Labels, checked_labels, checked_name
 from durably.core.runs import ALLOWED_FROM, Run, TriggerResult
 from durably.core.store import NewRun, Store
 from durably.core.ulid import new_ulid
@@ -24,7 +24,7 @@ class TriggerOrder(NamedTuple):
     idempotency_key: str | None = None
     concurrency_key: str | None = None
     coalesce: str | None = None
-    labels: Mapping[str, str] | None = None
+    labels: Labels | None = None
     only_into: str | None = None
 
 
@@ -119,7 +119,7 @@ class Enqueuer:
             order.only_into,
         )
 
-    def _labels(self, labels: Mapping[str, str] | None) -> dict[str, str]:
+    def _labels(self, labels: Labels | None) -> dict[str, str]:
         if self._label_codec is not None:
             validated = self._label_codec.validate(labels if labels is not None else {}, "labels")
             labels = self._label_codec.to_mapping(validated)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final, TypeVar
 
 from durably.core.errors import ValidationError
-from durably.core.names import checked_labels
+from durably.core.names import Labels, checked_labels
 from durably.core.runs import RunStatus
 from durably.core.store import RunQuery
 
@@ -20,7 +20,7 @@ def run_query(
     *,
     status: RunStatus | str | Sequence[RunStatus | str] | None = None,
     job_name: str | Sequence[str] | None = None,
-    labels: Mapping[str, str] | None = None,
+    labels: Labels | None = None,
     limit: int | None = None,
     offset: int | None = None,
 ) -> RunQuery:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 from durably.app import create_durably
 from durably.core.errors import ValidationError
 from durably.core.jobs import InputT, JobDefinition
+from durably.core.names import Labels
 from durably.settings import Seconds, positive_seconds
 from durably.stores import open_store
 from durably.testing.clock import FakeClock
@@ -35,7 +36,7 @@ async def crash_everywhere(
     observe: Callable[[], object] | None = None,
     reset: Callable[[], object] | None = None,
     moments: Collection[CrashMoment] = CRASH_MOMENTS,
-    labels: Mapping[str, str] | None = None,
+    labels: Labels | None = None,
     timeout: Seconds = 10,
 ) -> CrashReport:
     """Lose the process of a run at every checkpoint boundary, resume it on another, and compare.
@@ -85,7 +86,7 @@ class _Trial:
     input: object
     observe: Callable[[], object] | None
     reset: Callable[[], object] | None
-    labels: Mapping[str, str] | None
+    labels: Labels | None
     timeout: float
 
     async def run(self, crash_at: CrashPoint | None) -> _Witness:
