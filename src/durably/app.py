@@ -225,10 +225,10 @@ class Durably:
         return self
 
     @overload
-    def get_job(self, job: JobDefinition[InputT, OutputT]) -> JobHandle[InputT, OutputT]: ...
+    def get_job(self, definition: JobDefinition[InputT, OutputT], /) -> JobHandle[InputT, OutputT]: ...
     @overload
-    def get_job(self, job: str) -> JobHandle[Any, Any] | None: ...
-    def get_job(self, job: str | JobDefinition[Any, Any]) -> JobHandle[Any, Any] | None:
+    def get_job(self, name: str) -> JobHandle[Any, Any] | None: ...
+    def get_job(self, name: str | JobDefinition[Any, Any]) -> JobHandle[Any, Any] | None:
         """Return the handle of a job name, None when it is not registered; or, typed, of a definition.
 
         A definition that is not registered yet is registered under its name with `_` for `-`.
@@ -236,20 +236,21 @@ class Durably:
         >>> durably.get_job("import-csv")
         >>> durably.get_job(import_csv).trigger
         """
-        if isinstance(job, str):
-            return self._registry.find(job)
-        if not isinstance(job, JobDefinition):
-            raise refuse("job", job, "the name of a job or its definition")
-        handle = self._registry.find(job.name)
-        if handle is None or handle.definition is not job:
-            self.register({attribute_of(job.name): job})
-        return self._registry.find(job.name)
+        if isinstance(name, str):
+            return self._registry.find(name)
+        if not isinstance(name, JobDefinition):
+            raise refuse("name", name, "the name of a job or its definition")
+        definition = name
+        handle = self._registry.find(definition.name)
+        if handle is None or handle.definition is not definition:
+            self.register({attribute_of(definition.name): definition})
+        return self._registry.find(definition.name)
 
     # --- runs --------------------------------------------------------------------------------------
 
-    async def get_run(self, run_id: str) -> Run[Any] | None:
+    async def get_run(self, id: str) -> Run[Any] | None:
         """Return a run, None when there is none of that id."""
-        return await self._runs.get(checked_run_id(run_id))
+        return await self._runs.get(checked_run_id(id))
 
     async def get_runs(
         self,
@@ -272,20 +273,20 @@ class Durably:
 
     async def get_steps(self, run_id: str) -> list[Step]:
         """Return the stored steps of a run by index; none when it ended, unless steps are preserved."""
-        return await self.storage.get_steps(checked_run_id(run_id))
+        return await self.storage.get_steps(checked_run_id(run_id, "run_id"))
 
     async def get_logs(self, run_id: str) -> list[Log]:
         """Return the stored log lines of a run, oldest first; see `with_log_persistence`.
 
         Raises `StoreUnavailableError` while the database is away.
         """
-        checked_run_id(run_id)
+        checked_run_id(run_id, "run_id")
         await self._plugins.flush()
         return await self.storage.get_logs(run_id)
 
     async def wait_for_run(
         self,
-        run_id: str,
+        id: str,
         *,
         timeout: Seconds | None = None,
         polling_interval: Seconds | None = None,
@@ -306,7 +307,7 @@ class Durably:
         """
         seconds, polling_seconds = check_waiting(timeout, polling_interval, on_progress, on_log)
         return await self._runs.wait(
-            checked_run_id(run_id),
+            checked_run_id(id),
             since=None,
             timeout=seconds,
             polling_seconds=polling_seconds,
@@ -314,21 +315,21 @@ class Durably:
             on_log=on_log,
         )
 
-    async def retrigger(self, run_id: str) -> Run[Any]:
+    async def retrigger(self, id: str) -> Run[Any]:
         """Make a fresh run from a terminal one: same input, labels and concurrency key.
 
         Raises `NotFoundError` (run or job), `ConflictError` when it has not ended or its key is taken,
         `ValidationError` when today's schema refuses its input.
         """
-        return await self._runs.retrigger(checked_run_id(run_id))
+        return await self._runs.retrigger(checked_run_id(id))
 
-    async def cancel(self, run_id: str) -> None:
+    async def cancel(self, id: str) -> None:
         """Cancel a pending or leased run, at once. Raises `NotFoundError`, `ConflictError` when it has ended."""
-        await self._runs.cancel(checked_run_id(run_id))
+        await self._runs.cancel(checked_run_id(id))
 
-    async def delete_run(self, run_id: str) -> None:
+    async def delete_run(self, id: str) -> None:
         """Delete a terminal run with its steps, logs and labels. Raises `NotFoundError`, `ConflictError`."""
-        await self._runs.delete(checked_run_id(run_id))
+        await self._runs.delete(checked_run_id(id))
 
     async def purge_runs(self, *, older_than: str | timedelta | datetime, limit: int = _PURGE_LIMIT) -> int:
         """Delete up to `limit` terminal runs that ended at least `older_than` ago, oldest first.
@@ -402,7 +403,7 @@ class Durably:
         >>> async for event in durably.subscribe(run_id):
         ...     print(event.type)
         """
-        async for _, event in follow_run(self._hub, self.storage, self._clock, checked_run_id(run_id)):
+        async for _, event in follow_run(self._hub, self.storage, self._clock, checked_run_id(run_id, "run_id")):
             yield event
 
     def use(self, plugin: DurablyPlugin) -> Self:

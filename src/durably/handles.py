@@ -119,32 +119,37 @@ class JobHandle(Generic[InputT, OutputT]):
             raise refuse("items", items, "a sequence of inputs or BatchItems")
         return await self._trigger([_order(item) for item in items])
 
-    async def get_run(self, run_id: str) -> Run[OutputT] | None:
+    async def get_run(self, id: str) -> Run[OutputT] | None:
         """Return a run of this job, its output as the output type; None when there is none of this job.
 
         An old output that today's type refuses is handed over as the plain JSON value that is stored.
 
         >>> run = await durably.jobs.import_csv.get_run(run_id)
         """
-        run = await self._runs.get(checked_run_id(run_id))
+        run = await self._runs.get(checked_run_id(id))
         return None if run is None or run.job_name != self.name else self._typed_if_it_fits(run)
 
     async def get_runs(
         self,
         *,
         status: RunStatus | str | Sequence[RunStatus | str] | None = None,
+        job_name: str | Sequence[str] | None = None,
         labels: Labels | None = None,
         limit: int | None = None,
         offset: int | None = None,
     ) -> list[Run[OutputT]]:
         """Return runs of this job, newest first, outputs as the output type.
 
-        An old output that today's type refuses is handed over as the plain JSON value that is stored.
+        All given filters must match, so with other jobs as `job_name` there are none. An old output that today's
+        type refuses is handed over as the plain JSON value that is stored.
 
         >>> failed = await durably.jobs.import_csv.get_runs(status="failed", limit=20)
         """
-        query = run_query(status=status, job_name=self.name, labels=labels, limit=limit, offset=offset)
-        return [self._typed_if_it_fits(run) for run in await self._runs.find(query)]
+        query = run_query(status=status, job_name=job_name, labels=labels, limit=limit, offset=offset)
+        if query.job_names and self.name not in query.job_names:
+            return []
+        runs = await self._runs.find(replace(query, job_names=(self.name,)))
+        return [self._typed_if_it_fits(run) for run in runs]
 
     async def _trigger(self, orders: Sequence[TriggerOrder]) -> list[TriggerResult[OutputT]]:
         return [self._typed_if_it_fits(run) for run in await self._runs.enqueue(self.definition, orders)]

@@ -134,10 +134,10 @@ def whole_number(name: str, value: Any) -> int:
     return min(value, _LARGEST)
 
 
-def checked_run_id(value: Any) -> str:
+def checked_run_id(value: Any, name: str = "id") -> str:
     """Return the id of a run. Raises `ValidationError` for what cannot be one, as the run itself."""
     if not isinstance(value, str) or not is_storable(value):
-        raise refuse("run_id", value, "text (without NUL), the id of a run")
+        raise refuse(name, value, "text (without NUL), the id of a run")
     return value
 
 

@@ -199,7 +199,7 @@ class TestRegistering:
         """Anything else, as the function itself, is named."""
         durably = create_durably(database="sqlite://:memory:")
 
-        with pytest.raises(ValidationError, match=r"Invalid job .*its definition"):
+        with pytest.raises(ValidationError, match=r"Invalid name .*its definition"):
             durably.get_job(job.function)  # type: ignore[call-overload]
 
     def test_get_job_makes_an_attribute_name(self) -> None:

@@ -69,6 +69,9 @@ class TestFilters:
         assert {run.job_name for run in await durably.jobs.red.get_runs()} == {"red"}
         assert len(await durably.jobs.red.get_runs(status="pending", labels={"org": "a"}, limit=1, offset=1)) == 1
         foreign = next(run for run in runs if run.job_name == "green")
+        for of_red in ("red", ["green", "red"], []):
+            assert await durably.jobs.red.get_runs(job_name=of_red) == await durably.get_runs(job_name="red")
+        assert await durably.jobs.red.get_runs(job_name="green") == []
         assert await durably.jobs.red.get_run(foreign.id) is None
         assert await durably.jobs.green.get_run(foreign.id) == foreign
 
@@ -145,7 +148,7 @@ class TestFilters:
         ]
         for call in takes_id:
             for wrong in (run, None, "a\x00b", "\ud800"):
-                with pytest.raises(ValidationError, match=r"Invalid run_id .*the id of a run"):
+                with pytest.raises(ValidationError, match=r"Invalid (run_)?id .*the id of a run"):
                     await call(wrong)
 
 

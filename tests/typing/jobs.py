@@ -19,6 +19,7 @@ from durably import (
     JobDefinition,
     JobHandle,
     Run,
+    RunFilter,
     StepContext,
     SyncStepContext,
     TriggerAndWaitResult,
@@ -159,7 +160,9 @@ async def handles_know_their_types(durably: Durably) -> None:
 
     assert_type(await handle.get_run("id"), Run[Imported] | None)
     assert_type(await handle.get_runs(status="failed", limit=1), list[Run[Imported]])
-    await handle.get_runs(job_name="other")  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+    some: RunFilter = {"status": "failed", "limit": 1}
+    await handle.get_runs(**some)
+    await handle.get_runs(job="other")  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
     assert_type(durably.get_job("by-name"), JobHandle[Any, Any] | None)
 
 
@@ -191,5 +194,9 @@ def an_instance_knows_its_arguments() -> None:
 async def runs_can_be_asked_for(durably: Durably) -> None:
     assert_type(await durably.get_run("id"), Run[Any] | None)
     await durably.get_runs(status=["failed"], labels={"a": "b"}, limit=1)
+    assert_type(durably.get_job(name="import-csv"), JobHandle[Any, Any] | None)
+    assert_type(await durably.get_run(id="id"), Run[Any] | None)
+    assert_type(await durably.wait_for_run(id="id", timeout=1), Run[Any])
+    await durably.cancel(id="id")
     await durably.get_runs(state="failed")  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
     await durably.purge_runs(older_than=5)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
