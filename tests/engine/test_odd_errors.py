@@ -131,6 +131,40 @@ async def test_a_job_that_cancels_itself(open_durably: OpenDurably, where: str) 
     assert (run.status, run.error) == (RunStatus.FAILED, "CancelledError")
 
 
+@pytest.mark.parametrize("claims", ["worker", "process_one"])
+def test_a_program_that_just_ends(database: str, claims: str) -> None:
+    """R1, W4: `asyncio.run` cancels what is left. The run has not failed, another process resumes it."""
+    gate = Gate()
+
+    @define_job(name="job")
+    async def job(step: StepContext, input: Any) -> None:
+        await gate.pass_through()
+
+    async def begin_and_leave() -> str:
+        durably = create_durably(database=database, jobs={"job": job})
+        await durably.migrate()
+        run = await durably.jobs.job.trigger(None)
+        if claims == "worker":
+            await durably.start()
+        else:
+            kept.append(asyncio.create_task(durably.process_one()))
+        await gate.reached()
+        return run.id
+
+    async def found_afterwards(run_id: str) -> Run[Any] | None:
+        durably = create_durably(database=database)
+        try:
+            return await durably.get_run(run_id)
+        finally:
+            await durably.close()
+
+    kept: list[asyncio.Task[Any]] = []
+    run = asyncio.run(found_afterwards(asyncio.run(begin_and_leave())))
+
+    assert run is not None
+    assert (run.status, run.error) == (RunStatus.LEASED, None)
+
+
 async def test_a_program_that_cancels_everything(open_durably: OpenDurably, caplog: pytest.LogCaptureFixture) -> None:
     """R1, W4: as many do to end. The run has not failed, another process resumes it; that the worker ended is said."""
     gate = Gate()

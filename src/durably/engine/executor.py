@@ -45,18 +45,31 @@ class Executor:
         self._clock = clock
         self._threads = threads
 
-    async def execute(self, claimed: Claimed, claimed_at: float, is_ending: Callable[[], None]) -> Outcome:
+    async def execute(
+        self,
+        claimed: Claimed,
+        claimed_at: float,
+        is_ending: Callable[[], None],
+        is_worker_cancelled: Callable[[], bool],
+    ) -> Outcome:
         """Execute a run under its lease and record how it ended.
 
-        Calls `is_ending` when its job has returned and only the record of that is left to be written.
+        Calls `is_ending` when its job has returned and only the record of that is left to be written. Where this task
+        is cancelled, `is_worker_cancelled` tells whether the program is ending: then the run has not failed.
         """
         lease = self._leases.keep(claimed.claim, claimed.run, claimed_at)
         try:
-            return await self._execute_under(lease, claimed, is_ending)
+            return await self._execute_under(lease, claimed, is_ending, is_worker_cancelled)
         finally:
             self._leases.let_go(lease)
 
-    async def _execute_under(self, lease: HeldLease, claimed: Claimed, is_ending: Callable[[], None]) -> Outcome:
+    async def _execute_under(
+        self,
+        lease: HeldLease,
+        claimed: Claimed,
+        is_ending: Callable[[], None],
+        is_worker_cancelled: Callable[[], bool],
+    ) -> Outcome:
         try:
             checkpoints = await self._checkpoints_of(lease, claimed.run)
         except StoreError as error:
@@ -67,7 +80,7 @@ class Executor:
             return ended
         execution = Execution(lease, checkpoints, self._store, self._hub, self._clock, self._threads)
         try:
-            outcome = await self._perform(execution)
+            outcome = await self._perform(execution, is_worker_cancelled)
             execution.has_returned()
             is_ending()
             return await self._record(execution, outcome)
@@ -84,13 +97,13 @@ class Executor:
             lambda error: self._tell(run, f"the checkpoints of run {run.id} could not be read, trying again: {error}"),
         )
 
-    async def _perform(self, execution: Execution) -> Outcome:
+    async def _perform(self, execution: Execution, is_worker_cancelled: Callable[[], bool]) -> Outcome:
         job = self._jobs[execution.run.job_name]
         outcome: Outcome
         try:
             output = await execution.perform(self._call(job, execution), in_thread=not job.is_async)
         except asyncio.CancelledError as cancelled:
-            if not execution.signal.aborted and _is_program_ending(execution):
+            if not execution.signal.aborted and is_being_cancelled() and is_worker_cancelled():
                 raise
             # The job awaited something that was cancelled, or cancelled itself: an error like any other.
             outcome = _failed(execution, cancelled)
@@ -164,12 +177,6 @@ class Executor:
         self._hub.announce(
             WorkerErrorEvent(timestamp=self._clock.now(), error=message, context="execution", run_id=run.id)
         )
-
-
-def _is_program_ending(execution: Execution) -> bool:
-    """Tell whether this task is cancelled with others, as at the end of `asyncio.run`: the run did not fail."""
-    others = asyncio.all_tasks(execution.loop) - {asyncio.current_task(), *execution.lease.tasks}
-    return is_being_cancelled() and any(other.cancelling() for other in others)
 
 
 def _ended_from_outside(execution: Execution) -> Outcome | None:

@@ -8,6 +8,7 @@ import random
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
+from weakref import WeakSet
 
 from durably.core.clock import Clock
 from durably.core.errors import StoreError, StoreUnavailableError
@@ -60,6 +61,8 @@ class Worker:
         self._active: dict[asyncio.Task[Any], Claimed] = {}
         self._ending: set[asyncio.Task[Any]] = set()
         """Those whose job has returned: only the record of their end is still to be written."""
+        self._claimers: WeakSet[asyncio.Task[Any]] = WeakSet()
+        """Those that claimed what executes here: the loop, and whoever processes without it."""
         self._may_be_more = False
         """Whether the last claim got all that it asked for."""
         self._wakes: set[asyncio.Event] = set()
@@ -228,6 +231,8 @@ class Worker:
     async def _claim(self, worker_id: str, limit: int) -> list[asyncio.Task[Any]]:
         if not self._jobs:
             return []
+        if (claimer := asyncio.current_task()) is not None:
+            self._claimers.add(claimer)
         claimed_at = self._clock.monotonic()
         claiming = asyncio.ensure_future(self._store.claim(worker_id, list(self._jobs), limit, self._lease_seconds))
         try:
@@ -248,7 +253,7 @@ class Worker:
 
     async def _execute(self, claimed: Claimed, claimed_at: float) -> None:
         try:
-            await self._executor.execute(claimed, claimed_at, self._is_ending)
+            await self._executor.execute(claimed, claimed_at, self._is_ending, self._is_cancelled)
         except Exception as error:
             log.exception("run %s ended by an error of the worker itself", claimed.run.id)
             self._tell(f"run {claimed.run.id} ended by an error of the worker itself: {error!r}", claimed.run.id)
@@ -259,6 +264,11 @@ class Worker:
             # The next run is claimed in the transaction that ends this one: one flush to the disk less between them.
             self._ending.add(task)
             self.wake()
+
+    def _is_cancelled(self) -> bool:
+        """Tell whether what claimed here is being cancelled, as at the end of `asyncio.run`, or is gone."""
+        is_left = any(not claimer.done() for claimer in self._claimers)
+        return not is_left or any(claimer.cancelling() for claimer in self._claimers)
 
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self._active.pop(task, None)
