@@ -145,6 +145,19 @@ class TestExpiry:
         assert (alive.claim.run_id, alive.claim.generation) == (run.id, dead.claim.generation + 1)
         assert (alive.run.lease_owner, alive.run.started_at) == ("alive", dead.run.started_at)
 
+    async def test_an_expired_run_does_not_wait_behind_a_backlog(self, open_durably: OpenDurably) -> None:
+        """L4, R2: it is the oldest, also while more runs wait than there are slots."""
+        durably = await open_durably(job, max_concurrent_runs=2)
+        expired = await durably.jobs.job.trigger("old")
+        await claim_one(durably.storage, "dead", SHORT)
+        await durably.jobs.job.batch_trigger(list(range(50)))
+
+        await durably.process_until_idle(max_runs=20)
+
+        found = await durably.get_run(expired.id)
+        assert found is not None
+        assert found.status is RunStatus.COMPLETED
+
     async def test_a_lease_in_force_cannot_be_claimed(self, open_durably: OpenDurably) -> None:
         """L1: nor recovered."""
         durably = await open_durably(job)

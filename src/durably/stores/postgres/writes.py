@@ -45,6 +45,8 @@ class Writes:
         self._events = events
         self._clock = clock
         self._doubtful_claims: list[Mark] = []
+        self._has_expired = False
+        """Whether the last claim saw leases that were over."""
 
     # --- trigger -----------------------------------------------------------------------------------
 
@@ -84,16 +86,19 @@ class Writes:
         """Lease the oldest claimable runs, after returning to the queue what others have lost."""
         await self._settle_claims(preserve_steps=preserve_steps)
         for _ in range(_CLAIM_TRIES):
+            if self._has_expired:
+                # Before a claim: after it an error here would leave runs leased that nobody executes.
+                await self.recover_expired(preserve_steps=preserve_steps)
+                self._has_expired = False
             rows = await self._claim_once(owner, job_names, limit, lease_seconds)
             if rows[0]["id"] is not None:
                 return [_claimed(row) for row in rows]
-            if rows[0]["has_expired"]:
-                await self.recover_expired(preserve_steps=preserve_steps)
-            elif rows[0]["is_contended"]:
-                # Another claimer is looking at the same runs and may leave some of them.
-                await asyncio.sleep(_CLAIM_PAUSE_SECONDS)
-            else:
+            if self._has_expired:
+                continue
+            if not rows[0]["is_contended"]:
                 break
+            # Another claimer is looking at the same runs and may leave some of them.
+            await asyncio.sleep(_CLAIM_PAUSE_SECONDS)
         return []
 
     async def _claim_once(
@@ -103,6 +108,7 @@ class Writes:
             rows = await self._server.fetch(
                 connection, sql.CLAIM_RUNS, mark.origin, mark.number, list(job_names), limit, owner, lease_seconds
             )
+            self._has_expired = rows[0]["has_expired"]
             if rows[0]["id"] is not None:
                 self._events.committed(rows[0]["position"], [], [_leased_event(row) for row in rows])
             return rows
@@ -112,7 +118,7 @@ class Writes:
             ids = [event.run_id for event in found.events if isinstance(event, RunLeasedEvent)]
             rows = await self._pool.fetch(sql.RUNS_BY_ID, ids)
             held = [row for row in rows if row["status"] == "leased" and row["lease_owner"] == owner]
-            return held or [{"id": None, "has_expired": False, "is_contended": True}]
+            return held or [{"id": None, "is_contended": True}]
 
         try:
             return await self._marks.write(attempt, recover)
