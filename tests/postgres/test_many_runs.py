@@ -1,6 +1,8 @@
-"""Lists stay quick when many runs are stored."""
+"""What is read does not grow with what is stored."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import asyncpg
 
@@ -16,30 +18,56 @@ SELECT id, 'tenant', CASE WHEN id = 'run-000007' THEN 'rare' ELSE 't' || hashtex
 INSERT INTO durably_run_labels (run_id, key, value) SELECT id, 'region', 'eu' FROM durably_runs;
 ANALYZE;
 """
-ROWS_READ = "SELECT idx_tup_fetch + seq_tup_read FROM pg_stat_user_tables WHERE relname = 'durably_runs'"
-SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'lists'"
+FILL_LOG = """
+INSERT INTO durably_events (origin, number, events, created_at)
+SELECT 'other', n, '[]', '2999-01-01T00:00:00.000Z' FROM generate_series(1, 20000) AS n;
+ANALYZE;
+"""
+ROWS_READ = "SELECT idx_tup_fetch + seq_tup_read FROM pg_stat_user_tables WHERE relname = $1"
+SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'counted'"
+
+
+async def until_counted(connection: Any) -> None:
+    """Return when the sessions of a store are gone: each says what it has read when it ends, at the latest."""
+
+    async def are_gone() -> bool:
+        return await connection.fetchval(SESSIONS) == 0
+
+    await until(are_gone)
 
 
 async def test_a_rare_label_is_found_without_walking_through_the_others(
     database: str, open_durably: OpenDurably
 ) -> None:
     """R5: the planner takes labels to be spread evenly, and would look at every run for one that is not."""
-    durably = await open_durably(database=f"{database}?application_name=lists")
+    durably = await open_durably(database=f"{database}?application_name=counted")
     connection = await asyncpg.connect(database)
     await connection.execute(FILL)
     await connection.execute("SELECT pg_stat_force_next_flush()")
-    before = await connection.fetchval(ROWS_READ)
+    before = await connection.fetchval(ROWS_READ, "durably_runs")
 
     rare = await durably.get_runs(labels={"tenant": "rare"}, limit=20)
     common = await durably.get_runs(labels={"region": "eu"}, limit=20)
     await durably.close()
 
-    async def is_gone() -> bool:
-        return await connection.fetchval(SESSIONS) == 0
-
-    # A session says what it has read when it ends, at the latest.
-    await until(is_gone)
+    await until_counted(connection)
     assert [run.id for run in rare] == ["run-000007"]
     assert [run.id for run in common][:2] == ["run-020000", "run-019999"]
-    assert await connection.fetchval(ROWS_READ) - before < 1_000
+    assert await connection.fetchval(ROWS_READ, "durably_runs") - before < 1_000
+    await connection.close()
+
+
+async def test_cleaning_the_event_log_does_not_read_all_of_it(database: str, open_durably: OpenDurably) -> None:
+    """W3: what is to go are the oldest rows, and no others are looked at."""
+    durably = await open_durably(database=f"{database}?application_name=counted")
+    connection = await asyncpg.connect(database)
+    await connection.execute(FILL_LOG)
+    await connection.execute("SELECT pg_stat_force_next_flush()")
+    before = await connection.fetchval(ROWS_READ, "durably_events")
+
+    await durably.storage.maintain(idle=False)
+    await durably.close()
+
+    await until_counted(connection)
+    assert await connection.fetchval(ROWS_READ, "durably_events") - before < 5_000
     await connection.close()

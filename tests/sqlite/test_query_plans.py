@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
@@ -62,6 +64,12 @@ async def fill(durably: Durably) -> None:
     await durably.process_until_idle(max_runs=100)
     for run in await durably.get_runs(status="pending", limit=20):
         await durably.cancel(run.id)
+
+
+EVENTS = """
+INSERT INTO durably_events (origin, events, created_at)
+SELECT 'other', '[]', '2999-01-01T00:00:00.000Z' FROM json_each(?)
+"""
 
 
 VERBS: dict[str, Verb] = {
@@ -129,3 +137,19 @@ class TestPlans:
             for line in plan  # type: ignore[attr-defined]
         )
         assert "idx_durably_runs_job_idempotency (job_name=? AND idempotency_key=?)" in plans
+
+
+class TestUpkeep:
+    async def test_cleaning_the_event_log_does_not_read_all_of_it(self, open_durably: OpenDurably) -> None:
+        """W3, D3: a plan does not tell a look at the oldest rows from one at all of them; the work done does."""
+        durably = await open_durably(red)
+        await durably.jobs.red.trigger(1)
+        connection = durably.storage._write_connection  # type: ignore[attr-defined]
+        work = Counter[int]()
+        for rows in (10_000, 20_000):
+            connection.execute(EVENTS, (json.dumps([0] * 10_000),))
+            connection.set_progress_handler(lambda rows=rows: work.update([rows]), 100)
+            await durably.storage.maintain(idle=False)
+            connection.set_progress_handler(None, 0)
+
+        assert work[20_000] <= work[10_000] + 1

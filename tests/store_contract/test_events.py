@@ -18,7 +18,9 @@ from durably import (
     is_domain_event,
 )
 from durably.core.events import EVENT_CLASSES, RunEvent, StepEvent
+from durably.core.store import Position
 from tests.conftest import PATIENCE_SECONDS, Events, Gate, OpenDurably
+from tests.store_contract.foreign_writer import write
 
 STORY = [
     "run:trigger",
@@ -212,6 +214,22 @@ class TestTheEventsOfARun:
 
         assert [event.type for event in events.seen if is_domain_event(event)] == ["run:trigger", "run:complete"]
         assert sum(issubclass(event_class, StepEvent) for event_class in EVENT_CLASSES.values()) == 4
+
+    @pytest.mark.two_processes
+    async def test_old_events_are_cleaned_away(self, open_durably: OpenDurably, database: str) -> None:
+        """W3: but for the newest row, and whoever comes too late for them is told."""
+        durably = await open_durably(job)
+        start = Position.behind(0)
+        for number in range(5):
+            await durably.jobs.job.trigger(number)
+        assert (await durably.storage.events_after(start, 10)).is_gapless
+
+        await write(database, "UPDATE durably_events SET created_at = '2020-01-01T00:00:00.000Z'")
+        await durably.storage.maintain(idle=False)
+
+        page = await durably.storage.events_after(start, 10)
+        assert [getattr(each.event, "input", None) for each in page.events] == [4]
+        assert not page.is_gapless
 
     async def test_a_run_without_output_says_none(self, open_durably: OpenDurably) -> None:
         """E1: no output is None, not the text null."""

@@ -360,12 +360,15 @@ FROM (SELECT 1) LEFT JOIN durably_runs ON durably_runs.id = ?
 """
 
 TRIM_EVENTS: Final = f"""
--- Drop what is too old or too much; the newest row stays, so that positions never start again.
+-- Drop what is too old or too much. Only the oldest rows are looked at: those behind them are younger. The newest row
+-- stays, so that positions never start again.
 DELETE FROM durably_events WHERE position IN (
-  SELECT position FROM durably_events
-  WHERE position < (SELECT MAX(position) FROM durably_events)
-    AND (created_at < strftime({_FORMAT}, ?) OR position <= (SELECT MAX(position) FROM durably_events) - ?)
-  ORDER BY position LIMIT ?
+  SELECT position FROM (
+    SELECT position, created_at FROM durably_events
+    WHERE position < (SELECT MAX(position) FROM durably_events)
+    ORDER BY position LIMIT ?
+  )
+  WHERE created_at < strftime({_FORMAT}, ?) OR position <= (SELECT MAX(position) FROM durably_events) - ?
 )
 RETURNING position
 """

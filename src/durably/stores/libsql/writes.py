@@ -130,7 +130,7 @@ def append_logs(logs: Sequence[Log], data_json: Sequence[str | None]) -> Unit[No
 
 def trim_events(keep_seconds: float, keep_rows: int, limit: int) -> Unit[int]:
     """Drop old rows of the event log; return how many."""
-    arguments = (f"-{keep_seconds:.3f} seconds", keep_rows, limit)
+    arguments = (limit, f"-{keep_seconds:.3f} seconds", keep_rows)
     return Unit([Statement(sql.TRIM_EVENTS, arguments)], lambda rows: len(rows[0]))
 
 

@@ -347,14 +347,15 @@ ORDER BY position DESC LIMIT 20
 """
 
 TRIM_EVENTS: Final = f"""
--- Drop what is too old or too much; the newest row stays, as the witness of where the log stands.
+-- Drop what is too old or too much. Only the oldest rows are looked at: those behind them are younger. The newest row
+-- stays, as the witness of where the log stands.
 WITH newest AS MATERIALIZED (SELECT max(position) AS position FROM durably_events),
+oldest AS MATERIALIZED (SELECT position, created_at FROM durably_events ORDER BY position LIMIT $3),
 gone AS (
   DELETE FROM durably_events WHERE position IN (
-    SELECT old.position FROM durably_events AS old CROSS JOIN newest
-    WHERE old.position < newest.position
-      AND (old.created_at < {_later("-$1::float8")} OR old.position <= newest.position - $2::bigint)
-    ORDER BY old.position LIMIT $3)
+    SELECT oldest.position FROM oldest CROSS JOIN newest
+    WHERE oldest.position < newest.position
+      AND (oldest.created_at < {_later("-$1::float8")} OR oldest.position <= newest.position - $2::bigint))
   RETURNING 1
 )
 SELECT count(*) AS count FROM gone

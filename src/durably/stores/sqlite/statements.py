@@ -164,11 +164,14 @@ INSERT INTO durably_events (origin, events, created_at) VALUES (?, ?, ?)
 """
 
 TRIM_EVENTS: Final = """
--- Drop what is too old or too much; the newest row stays, so that positions never start again.
+-- Drop what is too old or too much. Only the oldest rows are looked at: those behind them are younger. The newest row
+-- stays, so that positions never start again.
 DELETE FROM durably_events WHERE position IN (
-  SELECT position FROM durably_events
-  WHERE position < (SELECT MAX(position) FROM durably_events)
-    AND (created_at < ? OR position <= (SELECT MAX(position) FROM durably_events) - ?)
-  ORDER BY position LIMIT ?
+  SELECT position FROM (
+    SELECT position, created_at FROM durably_events
+    WHERE position < (SELECT MAX(position) FROM durably_events)
+    ORDER BY position LIMIT :limit
+  )
+  WHERE created_at < :older_than OR position <= (SELECT MAX(position) FROM durably_events) - :keep_rows
 )
 """

@@ -299,7 +299,8 @@ def append_logs(transaction: Transaction, logs: Sequence[Log], data_json: Sequen
 
 def trim_events(transaction: Transaction, older_than: datetime, keep_rows: int, limit: int) -> int:
     """Drop old rows of the event log; return how many."""
-    return transaction.execute(sql.TRIM_EVENTS, (to_text(older_than), keep_rows, limit)).rowcount
+    values = {"older_than": to_text(older_than), "keep_rows": keep_rows, "limit": limit}
+    return transaction.execute(sql.TRIM_EVENTS, values).rowcount
 
 
 def _must_find(transaction: Transaction, run_id: str) -> Run[Any]:
