@@ -4,22 +4,43 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from durably import BatchItem, ConflictError, Durably, NotFoundError, StepContext, create_durably, define_job
+from durably import (
+    BatchItem,
+    ConflictError,
+    Durably,
+    NotFoundError,
+    StepContext,
+    create_durably,
+    define_job,
+    with_log_persistence,
+)
 from durably.stores.sqlite.group_commit import CommitPace
 from tests.conftest import PATIENCE_SECONDS, Events, Gate, OpenDurably
 
 
 @define_job(name="job")
 async def job(step: StepContext, input: Any) -> Any:
+    step.log.info("line")
     return await step.run("one", lambda: input)
 
 
 OPTIONS = ["", "?synchronous=normal", "?commit=in-place", "?commit=thread", "?synchronous=full&commit=auto"]
+
+
+LONG: dict[str, tuple[str, Callable[[Durably, str], Awaitable[Any]]]] = {
+    "delete": ("DELETE FROM durably_logs", lambda durably, run_id: durably.delete_run(run_id)),
+    "purge": ("DELETE FROM durably_logs", lambda durably, _: durably.purge_runs(older_than=timedelta(0))),
+    "store logs": ("INSERT INTO durably_logs", lambda durably, run_id: durably.get_logs(run_id)),
+    "clean the log of events": ("DELETE FROM durably_events", lambda durably, _: durably.storage.maintain(idle=False)),
+}
+"""What each is known by in SQL, and how it is asked for."""
 
 
 class TestOptions:
@@ -56,6 +77,28 @@ class TestOptions:
 
         assert (threading.get_ident() in committed) is in_loop
         assert len(committed) == 1
+
+    @pytest.mark.parametrize("verb", LONG)
+    async def test_what_may_take_long_is_kept_off_the_event_loop(self, database: str, verb: str) -> None:
+        """D3: however fast the disk is."""
+        part, call = LONG[verb]
+        threads: set[int] = set()
+
+        def note(statement: str) -> None:
+            if part in statement:
+                threads.add(threading.get_ident())
+
+        durably = create_durably(database=f"{database}?synchronous=normal", jobs={"job": job})
+        durably.use(with_log_persistence())
+        await durably.migrate()
+        run = await durably.jobs.job.trigger(1)
+        durably.storage._write_connection.set_trace_callback(note)  # type: ignore[attr-defined]
+        await durably.process_one()
+        await call(durably, run.id)
+        await durably.close()
+
+        assert threads
+        assert threading.get_ident() not in threads
 
     def test_a_slow_disk_moves_commits_to_a_thread_and_a_fast_one_back(self) -> None:
         """D3: measured, with two thresholds so that it does not change at every commit."""

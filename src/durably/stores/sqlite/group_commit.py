@@ -61,11 +61,12 @@ Unit = Callable[[Transaction], T]
 
 
 class _Waiting(Generic[T]):
-    __slots__ = ("future", "unit")
+    __slots__ = ("future", "may_take_long", "unit")
 
-    def __init__(self, unit: Unit[T], future: asyncio.Future[T]) -> None:
+    def __init__(self, unit: Unit[T], future: asyncio.Future[T], *, may_take_long: bool) -> None:
         self.unit = unit
         self.future = future
+        self.may_take_long = may_take_long
 
 
 class _Batch:
@@ -108,9 +109,9 @@ class CommitPace:
             # Two thresholds, so that a disk in between does not make it change at every commit.
             self._in_place = self._seconds < (_SLOW_COMMIT_SECONDS if self._in_place else _FAST_COMMIT_SECONDS)
 
-    def is_affordable_in_place(self) -> bool:
-        """Tell whether to commit on the event loop."""
-        return self._in_place
+    def is_affordable_in_place(self, *, may_take_long: bool = False) -> bool:
+        """Tell whether to commit on the event loop; what its statements take is not measured, only told."""
+        return self._in_place and not (may_take_long and self._mode == "auto")
 
 
 class _CheckpointSchedule:
@@ -181,11 +182,14 @@ class GroupCommit:
         self.lock = threading.Lock()
         """Held while the connection is in use; for those few who borrow it from another thread."""
 
-    def submit(self, unit: Unit[T]) -> asyncio.Future[T]:
-        """Run `unit` in the next shared transaction; the future has its result once that is committed."""
+    def submit(self, unit: Unit[T], *, may_take_long: bool = False) -> asyncio.Future[T]:
+        """Run `unit` in the next shared transaction; the future has its result once that is committed.
+
+        One that `may_take_long`, as its work has no bound, is kept off the event loop.
+        """
         loop = self._loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._waiting.append(_Waiting(unit, future))
+        self._waiting.append(_Waiting(unit, future, may_take_long=may_take_long))
         self._schedule(loop)
         return future
 
@@ -230,7 +234,9 @@ class GroupCommit:
             return
         batch = _Batch(self._waiting, self._announced)
         self._waiting, self._announced = [], []
-        if not self._pace.is_affordable_in_place() or not self.lock.acquire(blocking=False):
+        may_take_long = any(waiting.may_take_long for waiting in batch.waiting)
+        is_affordable = self._pace.is_affordable_in_place(may_take_long=may_take_long)
+        if not is_affordable or not self.lock.acquire(blocking=False):
             self._hand_over(batch)
             return
         try:

@@ -127,11 +127,11 @@ class SqliteStore:
 
     async def delete_run(self, run_id: str) -> None:
         """Delete a terminal run with its steps, logs and labels."""
-        await self._write(partial(writes.delete_run, run_id=run_id))
+        await self._write(partial(writes.delete_run, run_id=run_id), may_take_long=True)
 
     async def purge_runs(self, ended_by: datetime, limit: int) -> int:
         """Delete up to `limit` terminal runs that ended then or before, oldest first; return how many."""
-        return await self._write(partial(writes.purge_runs, ended_by=ended_by, limit=limit))
+        return await self._write(partial(writes.purge_runs, ended_by=ended_by, limit=limit), may_take_long=True)
 
     # --- execution -------------------------------------------------------------------------------
 
@@ -187,7 +187,7 @@ class SqliteStore:
 
     async def append_logs(self, logs: Sequence[Log], data_json: Sequence[str | None]) -> None:
         """Store log lines of runs that still exist."""
-        await self._write(lambda transaction: writes.append_logs(transaction, logs, data_json))
+        await self._write(lambda transaction: writes.append_logs(transaction, logs, data_json), may_take_long=True)
 
     # --- upkeep ----------------------------------------------------------------------------------
 
@@ -199,7 +199,7 @@ class SqliteStore:
         """Clean the event log; when idle also give the write-ahead log's space back."""
         older_than = self._clock.now() - _EVENTS_KEPT_FOR
         trim = partial(writes.trim_events, older_than=older_than, keep_rows=_EVENT_ROWS_KEPT, limit=_ROWS_PER_TRIM)
-        while await self._write(trim) == _ROWS_PER_TRIM:
+        while await self._write(trim, may_take_long=True) == _ROWS_PER_TRIM:
             await asyncio.sleep(0)
         if idle and not self._is_single:
             await self._in_thread(self._checkpoint)
@@ -289,8 +289,8 @@ class SqliteStore:
         self._write_connection.close()
         self._writer = None
 
-    def _write(self, unit: Unit[T]) -> asyncio.Future[T]:
-        return self._open().submit(unit)
+    def _write(self, unit: Unit[T], *, may_take_long: bool = False) -> asyncio.Future[T]:
+        return self._open().submit(unit, may_take_long=may_take_long)
 
     def _read_here(self, read: Callable[[sqlite3.Connection], T]) -> T:
         """Read something small: a few microseconds, less than a hop to a thread."""
