@@ -15,6 +15,8 @@ from durably.core.ulid import new_ulid
 _BATCH_SECONDS: Final = 0.05
 _RETRY_SECONDS: Final = 1.0
 _MOST_WAITING: Final = 100_000
+# Steps wait for the transaction that stores them, and a server may refuse a request of many megabytes.
+_MOST_AT_ONCE: Final = 1_000
 
 log = logging.getLogger("durably")
 
@@ -81,7 +83,8 @@ class _LogPersistence:
                 error = await self._store()
                 if error is not None:
                     log.warning("log lines could not be stored, trying again: %s", error)
-                pause = _BATCH_SECONDS if error is None else _RETRY_SECONDS
+                is_behind = len(self._waiting) >= _MOST_AT_ONCE
+                pause = _RETRY_SECONDS if error is not None else 0 if is_behind else _BATCH_SECONDS
         except asyncio.CancelledError:
             # The event loop ends without a `close`.
             self.close()
@@ -100,7 +103,7 @@ class _LogPersistence:
 
     async def _store_batch(self) -> StoreUnavailableError | None:
         # They wait until it is known that they are stored: whoever gives up then can say how many are not.
-        batch = tuple(self._waiting)
+        batch = tuple(self._waiting[:_MOST_AT_ONCE])
         if not batch:
             return None
         try:

@@ -309,6 +309,32 @@ class TestLogs:
 
         assert [len(await one.get_logs(run_id)) for run_id in ids] == [1] * 5
 
+    async def test_many_lines_are_stored_in_portions(
+        self, open_durably: OpenDurably, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """P1: a step does not wait for thousands of lines, and one refusal does not lose all of them."""
+
+        @define_job(name="noisy")
+        async def noisy(step: StepContext, input: Any) -> None:
+            for number in range(2_500):
+                step.log.info(f"{number}")
+
+        durably = await open_durably(noisy)
+        durably.use(with_log_persistence())
+        portions: list[int] = []
+        append_logs = durably.storage.append_logs
+
+        async def counted(logs: Sequence[Log], data_json: Sequence[str | None]) -> None:
+            portions.append(len(logs))
+            await append_logs(logs, data_json)
+
+        monkeypatch.setattr(durably.storage, "append_logs", counted)
+        run = await durably.jobs.noisy.trigger(None)
+        await durably.process_one()
+
+        assert [line.message for line in await durably.get_logs(run.id)] == [f"{number}" for number in range(2_500)]
+        assert portions == [1_000, 1_000, 500]
+
     async def test_lines_whose_answer_was_lost_are_stored_once(
         self, open_durably: OpenDurably, monkeypatch: pytest.MonkeyPatch
     ) -> None:
