@@ -362,6 +362,35 @@ class TestLogs:
         assert sent == [sent[0], sent[0]]
 
 
+class TestOverflow:
+    async def test_what_is_left_out_of_a_log_that_cannot_keep_up_is_counted(
+        self, open_durably: OpenDurably, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """S7, P1: who listens beside the job hears every line and stores it; who reads the log is told of the rest."""
+        monkeypatch.setattr("durably.stores.sql.overflow._MOST_WAITING", 10)
+
+        @define_job(name="noisy")
+        async def noisy(step: StepContext, input: Any) -> None:
+            for number in range(100):
+                step.log.info(f"{number}")
+
+        durably = await open_durably(noisy, start=True)
+        durably.use(with_log_persistence())
+        events = Events(durably)
+        read: list[str] = []
+        result = await durably.jobs.noisy.trigger_and_wait(
+            None, timeout=PATIENCE_SECONDS, on_log=lambda line: read.append(line.message)
+        )
+
+        lines = [f"{number}" for number in range(100)]
+        assert [event.message for event in events.of("log:write")] == lines
+        assert [line.message for line in await durably.get_logs(result.id)] == lines
+        assert read == lines[: len(read)]
+        assert len(read) <= 10
+        assert f"{100 - len(read)} events are missing in the log of events" in caplog.text
+        assert caplog.text.count("are missing") == 1
+
+
 class TestPlugins:
     async def test_use_installs_and_returns_the_instance(self, open_durably: OpenDurably) -> None:
         """P1: `use(plugin)` calls `plugin.install(durably)`; one with `flush` is awaited on stop."""

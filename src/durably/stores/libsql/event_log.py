@@ -15,18 +15,18 @@ from typing import Final
 
 from durably.core.errors import StoreError
 from durably.core.event_codec import decode_events
-from durably.core.events import DurablyEvent, LogWriteEvent, RunProgressEvent
+from durably.core.events import DurablyEvent
 from durably.core.store import Position, Recorded, Sink
 from durably.stores.libsql import statements as sql
 from durably.stores.libsql.group_commit import GroupCommit, Told
 from durably.stores.libsql.hrana import Rows, Statement
+from durably.stores.sql.overflow import Overflow
 
 _SHORTEST_LOOK_SECONDS: Final = 0.02
 _SLOWER: Final = 1.5
 _FLUSH_SECONDS: Final = 0.02
 _CHANGED_SECONDS: Final = 1.0
 _ROWS_PER_LOOK: Final = 1_000
-_MAX_ANNOUNCED: Final = 20_000
 _LONGEST_TROUBLE_SECONDS: Final = 5.0
 
 log = logging.getLogger("durably.libsql")
@@ -41,6 +41,7 @@ class EventLog:
         self._interval = min(_SHORTEST_LOOK_SECONDS, poll_seconds)
         self._sink: Sink | None = None
         self._changed: Callable[[], None] = lambda: None
+        self._overflow = Overflow(log)
         self._delivered = 0
         self._looked_at = 0.0
         self._own: deque[Told] = deque()
@@ -54,7 +55,7 @@ class EventLog:
 
     def announce(self, event: DurablyEvent) -> None:
         """Take an event that belongs to no write of its own; it goes with the next one, or soon by itself."""
-        if self._writer.announced >= _MAX_ANNOUNCED and isinstance(event, RunProgressEvent | LogWriteEvent):
+        if not self._overflow.admits(event, self._writer.announced):
             return
         self._writer.announce(event)
         if self._flush is None:
@@ -95,6 +96,8 @@ class EventLog:
 
     def arrived(self, told: Sequence[Told], others: Rows | None) -> None:
         """Deliver rows of our own and of others in the order of the log."""
+        if told:
+            self._overflow.tell()
         if self._sink is None:
             return
         if told or others:

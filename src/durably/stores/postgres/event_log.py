@@ -22,6 +22,7 @@ from durably.stores.postgres import statements as sql
 from durably.stores.postgres.connections import Connection, Pool, Server, quoted
 from durably.stores.postgres.hints import Hints, channel_of, read_payload
 from durably.stores.postgres.marks import Marks
+from durably.stores.sql.overflow import Overflow
 
 _ROWS_PER_READ: Final = 500
 _LISTENING_SECONDS: Final = 1.0
@@ -42,6 +43,7 @@ class EventLog:
     """Delivers every event of the database to one sink, in the order of the log."""
 
     def __init__(self, server: Server, pool: Pool, marks: Marks, hints: Hints) -> None:
+        self.overflow = Overflow(log)
         self._hints = hints
         self._server = server
         self._pool = pool
@@ -62,6 +64,7 @@ class EventLog:
         self, row: int, announced: Sequence[DurablyEvent], events: Sequence[DurablyEvent], *, is_told: bool = False
     ) -> None:
         """Deliver a row of our own, after those that stand before it, and wake the others unless they are told."""
+        self.overflow.tell()
         if not is_told:
             self._hints.give(events)
         if self._sink is None or row <= self._delivered:

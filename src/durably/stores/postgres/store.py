@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from durably.core.clock import Clock, to_text
 from durably.core.errors import StoreError
-from durably.core.events import DurablyEvent, LogWriteEvent, RunProgressEvent
+from durably.core.events import DurablyEvent
 from durably.core.leases import Claim
 from durably.core.logs import Log
 from durably.core.outcomes import Completed, Failed
@@ -42,7 +42,6 @@ from durably.stores.sql.rows import (
 
 _CONNECTIONS_OF_THEIR_OWN: Final = 3
 _FLUSH_SECONDS: Final = 0.01
-_MAX_ANNOUNCED: Final = 20_000
 _EVENTS_KEPT_SECONDS: Final = 600.0
 _EVENT_ROWS_KEPT: Final = 100_000
 _ROWS_PER_TRIM: Final = 2_000
@@ -225,7 +224,7 @@ class PostgresStore:
 
     def announce(self, event: DurablyEvent) -> None:
         """Add an event to the log soon, after those announced before it; never blocks, never fails."""
-        if self._writer.announced >= _MAX_ANNOUNCED and isinstance(event, RunProgressEvent | LogWriteEvent):
+        if not self._events.overflow.admits(event, self._writer.announced):
             return
         self._writer.announce(event)
         if self._flush is None and not self._is_closed:

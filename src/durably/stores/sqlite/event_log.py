@@ -15,9 +15,10 @@ from collections.abc import Callable
 from typing import Final
 
 from durably.core.event_codec import decode_own_row, decode_row, encode_events
-from durably.core.events import DurablyEvent, LogWriteEvent, RunProgressEvent
+from durably.core.events import DurablyEvent
 from durably.core.store import LogPage, Position, Recorded, Sink, recorded_here
 from durably.stores.sql import sqlite_queries as queries
+from durably.stores.sql.overflow import Overflow
 from durably.stores.sqlite import statements as sql
 from durably.stores.sqlite.group_commit import GroupCommit, Transaction
 
@@ -27,7 +28,6 @@ _ACTIVE_WATCH_SECONDS: Final = 0.01
 _ACTIVE_SECONDS: Final = 1.0
 _RETRY_SECONDS: Final = 1.0
 _ROWS_PER_READ: Final = 500
-_MAX_ANNOUNCED: Final = 20_000
 
 log = logging.getLogger("durably.sqlite")
 
@@ -40,6 +40,7 @@ class EventLog:
         self._sink: Sink | None = None
         self._changed: Callable[[], None] | None = None
         self._is_heard: Callable[[], bool] = lambda: True
+        self._overflow = Overflow(log)
         self._delivered = 0
         self._settled = 0
         self._flush: asyncio.TimerHandle | None = None
@@ -58,7 +59,7 @@ class EventLog:
 
     def announce(self, event: DurablyEvent) -> None:
         """Take an event that belongs to no write of its own; it goes with the next one, or soon by itself."""
-        if self._writer.announced >= _MAX_ANNOUNCED and isinstance(event, RunProgressEvent | LogWriteEvent):
+        if not self._overflow.admits(event, self._writer.announced):
             return
         self._writer.announce(event)
         if self._flush is None:
@@ -76,6 +77,7 @@ class EventLog:
 
     def committed(self, row: int, announced: list[DurablyEvent], events: list[DurablyEvent]) -> None:
         """Deliver a row of our own, after those of other processes that stand before it."""
+        self._overflow.tell()
         if self._sink is None:
             return
         self._settled = row
