@@ -125,6 +125,25 @@ class TestLeases:
         assert found is not None
         assert (found.status, found.lease_generation) == ("completed", dead.claim.generation + 1)
 
+    async def test_the_duration_of_a_resumed_run_counts_from_its_first_start(
+        self, open_durably: OpenDurably, clock: FakeClock
+    ) -> None:
+        """E1, L4: with all the time in which nobody executed it."""
+
+        @define_job(name="jumping")
+        async def jumping(step: StepContext, input: Any) -> None:
+            clock.advance(seconds=2)
+            clock.set_wall_clock(clock.now() - timedelta(hours=1))
+
+        durably = await open_durably(jumping, clock=clock)
+        events = Events(durably)
+        await durably.jobs.jumping.trigger(None)
+        await durably.storage.claim("dead", ["jumping"], 1, 30)
+        clock.advance(seconds=40)
+        await durably.process_one()
+
+        assert (await events.until("run:complete")).duration == 42
+
     async def test_the_holder_stops_by_itself_when_its_lease_runs_out(
         self, open_durably: OpenDurably, clock: FakeClock
     ) -> None:

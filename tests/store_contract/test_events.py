@@ -19,6 +19,7 @@ from durably import (
 )
 from durably.core.events import EVENT_CLASSES, RunEvent, StepEvent
 from durably.core.store import Position
+from durably.testing import FakeClock
 from tests.conftest import PATIENCE_SECONDS, Events, Gate, OpenDurably
 from tests.store_contract.foreign_writer import write
 
@@ -141,6 +142,22 @@ class TestTheEventsOfARun:
 
         assert [(event.step_name, event.error) for event in events.of("step:fail")] == [("one", "CancelledError")]
         assert [event.failed_step_name for event in events.of("run:fail")] == ["one"]
+
+    async def test_the_duration_of_a_run_is_no_matter_of_wall_clocks(self, open_durably: OpenDurably) -> None:
+        """E1: that of the worker may differ from the one that wrote the start of the run, and jump."""
+        clock = FakeClock()
+
+        @define_job(name="jumping")
+        async def jumping(step: StepContext, input: Any) -> None:
+            clock.advance(seconds=2)
+            clock.set_wall_clock(clock.now() - timedelta(hours=1))
+
+        durably = await open_durably(jumping, clock=clock)
+        events = Events(durably)
+        await durably.jobs.jumping.trigger(None)
+        await durably.process_one()
+
+        assert (await events.until("run:complete")).duration == 2
 
     async def test_every_event_has_a_time_and_a_rising_sequence(self, open_durably: OpenDurably) -> None:
         """E1: `sequence` increases per instance; timestamps are UTC."""

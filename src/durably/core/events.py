@@ -112,7 +112,7 @@ class RunProgressEvent(RunEvent):
 @quick_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunCompleteEvent(RunEvent):
-    """The run completed. `duration` is in seconds, from its start; `output_json` is None without output."""
+    """The run completed. `duration` is in seconds, from its first start; `output_json` is None without output."""
 
     type: ClassVar[Literal["run:complete"]] = "run:complete"
     output_json: str | None

@@ -146,7 +146,7 @@ class Executor:
     def _finish(
         self, execution: Execution, outcome: Completed | Failed, progress: str | None
     ) -> Coroutine[Any, Any, None]:
-        event = self._end_event(execution.run, outcome)
+        event = self._end_event(execution.lease, outcome)
         return execution.persist(
             lambda: self._store.finish(execution.lease.claim, outcome, progress, event),
             is_result=isinstance(outcome, Completed),
@@ -162,13 +162,16 @@ class Executor:
             log.warning("run %s could not be given back either; it is free when its lease ends", claimed.run.id)
         return Released()
 
-    def _end_event(self, run: Run[Any], outcome: Completed | Failed) -> RunCompleteEvent | RunFailEvent:
-        now = self._clock.now()
+    def _end_event(self, lease: HeldLease, outcome: Completed | Failed) -> RunCompleteEvent | RunFailEvent:
+        run, now = lease.run, self._clock.now()
         about: dict[str, Any] = {"timestamp": now, "run_id": run.id, "job_name": run.job_name, "labels": run.labels}
         match outcome:
             case Completed():
-                duration = (now - run.started_at).total_seconds() if run.started_at is not None else 0.0
-                return RunCompleteEvent(**about, output_json=outcome.output_json, duration=max(0.0, duration))
+                # Up to the claim by the clock of the database, which wrote both instants; since then by one that never
+                # jumps. This machine's wall clock may differ from the first.
+                before = (run.updated_at - (run.started_at or run.updated_at)).total_seconds()
+                duration = max(0.0, before) + self._clock.monotonic() - lease.claimed_at
+                return RunCompleteEvent(**about, output_json=outcome.output_json, duration=duration)
             case Failed():
                 return RunFailEvent(**about, error=outcome.error, failed_step_name=outcome.failed_step_name)
 

@@ -34,11 +34,18 @@ class HeldLease:
     """A lease that this process holds, and the tasks that work under it."""
 
     def __init__(
-        self, claim: Claim, run: Run[Any], deadline: float, clock: Clock, lost: Callable[[HeldLease, str], None]
+        self,
+        claim: Claim,
+        run: Run[Any],
+        claimed_at: float,
+        lease_seconds: float,
+        clock: Clock,
+        lost: Callable[[HeldLease, str], None],
     ) -> None:
         self.claim = claim
         self.run = run
-        self.deadline = deadline
+        self.claimed_at = claimed_at
+        self.deadline = claimed_at + lease_seconds
         self.controller = AbortController(claim.run_id)
         self.tasks: dict[asyncio.Task[Any], str | None] = {}
         """Which step each task is at; None for the job's own code between steps."""
@@ -88,7 +95,7 @@ class LeaseKeeper:
 
     def keep(self, claim: Claim, run: Run[Any], claimed_at: float) -> HeldLease:
         """Hold a lease until `let_go`; `claimed_at` is what the monotonic clock said before the claim."""
-        lease = HeldLease(claim, run, claimed_at + self._lease_seconds, self._clock, self._tell_lost)
+        lease = HeldLease(claim, run, claimed_at, self._lease_seconds, self._clock, self._tell_lost)
         with self._wake:
             self._start()
             if not self._held:
