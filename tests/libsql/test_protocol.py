@@ -14,7 +14,7 @@ from durably import BatchItem, Durably, StepContext, create_durably, define_job
 from durably.core.errors import StoreError, StoreUnavailableError
 from durably.core.events import WorkerErrorEvent
 from durably.core.leases import Claim
-from durably.core.store import RunQuery
+from durably.core.store import Position, RunQuery
 from durably.stores.libsql import group_commit
 from tests.conftest import OpenDurably
 from tests.libsql.middleman import Answer, Middleman
@@ -45,6 +45,7 @@ OPERATIONS = {
     "load_checkpoints": lambda durably: durably.storage.load_checkpoints("nobody"),
     "save_progress": lambda durably: durably.storage.save_progress(A_CLAIM, "{}"),
     "which_ended": lambda durably: durably.storage.which_ended(["a", "b"]),
+    "events_after": lambda durably: durably.storage.events_after(Position.behind(0), 10),
     "snapshot": lambda durably: durably.storage.snapshot("nobody"),
     "maintain": lambda durably: durably.storage.maintain(idle=True),
 }

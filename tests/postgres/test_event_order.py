@@ -12,6 +12,7 @@ import pytest
 from durably import StepContext, define_job
 from durably.core.event_codec import encode_events
 from durably.core.events import RunCancelEvent
+from durably.core.store import Position
 from tests.conftest import Events, OpenDurably
 
 INSERT = "INSERT INTO durably_events (origin, number, events, created_at) VALUES ('other', $1, $2, $3)"
@@ -173,3 +174,25 @@ async def test_a_lost_listening_connection_is_made_up_for(
 
     await events.until("run:cancel", 3)
     assert [event.run_id for event in events.seen] == ["foreign-1", "foreign-2", "foreign-3"]
+
+
+async def test_what_is_cleaned_away_while_a_page_is_read_is_no_silent_gap(
+    open_durably: OpenDurably, slow_writer: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """E4: a page either has every row or says that some are missing."""
+    durably = await open_durably(idle)
+    for number in range(1, 6):
+        await write(slow_writer, number)
+    pool = durably.storage._pool  # type: ignore[attr-defined]
+    fetch = pool.fetch
+
+    async def fetch_and_clean(statement: str, *values: object) -> object:
+        rows = await fetch(statement, *values)
+        if "FROM durably_events" in statement:
+            await slow_writer.execute("DELETE FROM durably_events WHERE position <= 3")
+        return rows
+
+    monkeypatch.setattr(pool, "fetch", fetch_and_clean)
+    page = await durably.storage.events_after(Position.behind(0), 10)
+
+    assert len(page.events) == 5 or not page.is_gapless

@@ -14,6 +14,7 @@ import pytest
 from durably import NotFoundError, RunCancelledError, StepContext, define_job
 from durably.core.event_codec import encode_events
 from durably.core.events import RunCancelEvent
+from durably.core.store import Position
 from durably.engine import event_hub
 from durably.stores.sql import sqlite_queries as queries
 from durably.stores.sqlite.statements import INSERT_EVENTS
@@ -221,3 +222,25 @@ async def test_two_expired_leases_of_one_key_do_not_stop_the_queue(open_durably:
     assert failed is not None
     assert (resumed.status, failed.status) == ("completed", "failed")
     assert failed.error == "Lease expired; pending run already exists"
+
+
+class TestCleaningTheLog:
+    async def test_what_is_cleaned_away_while_a_page_is_read_is_no_silent_gap(
+        self, open_durably: OpenDurably, program: Program
+    ) -> None:
+        """E4: a page either has every row or says that some are missing."""
+        durably = await open_durably(job)
+        for number in range(5):
+            await durably.jobs.job.trigger(number)
+        asked: list[str] = []
+
+        def clean(statement: str) -> None:
+            asked.append(statement)
+            if len(asked) == 2:
+                program.does("DELETE FROM durably_events WHERE position <= 3")
+
+        durably.storage._reader.set_trace_callback(clean)  # type: ignore[attr-defined]
+        page = await durably.storage.events_after(Position.behind(0), 10)
+
+        assert len(asked) == 2
+        assert len(page.events) == 5 or not page.is_gapless

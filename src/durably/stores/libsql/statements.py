@@ -359,6 +359,15 @@ SELECT (SELECT COALESCE(MAX(position), 0) FROM durably_events), {RUN_COLUMNS}
 FROM (SELECT 1) LEFT JOIN durably_runs ON durably_runs.id = ?
 """
 
+FIRST_ROW_AND_EVENTS_AFTER: Final = """
+-- What follows a row, and where the log begins: as one look at it, or what is cleaned away in between would be missing
+-- without a sign.
+SELECT first.position, later.position, later.events
+FROM (SELECT COALESCE(MIN(position), 0) AS position FROM durably_events) AS first
+LEFT JOIN (SELECT position, events FROM durably_events WHERE position > ? ORDER BY position LIMIT ?) AS later
+ORDER BY later.position
+"""
+
 TRIM_EVENTS: Final = f"""
 -- Drop what is too old or too much. Only the oldest rows are looked at: those behind them are younger. The newest row
 -- stays, so that positions never start again.

@@ -232,17 +232,15 @@ class LibsqlStore:
 
     async def events_after(self, position: Position, limit: int) -> LogPage:
         """Return up to `limit` events after `position`, oldest first."""
-        first, rows = await asyncio.gather(
-            self._read(queries.FIRST_EVENT_ROW),
-            self._read(queries.EVENTS_AFTER, position.row - 1, min(limit, _ROWS_PER_PAGE)),
-        )
+        rows = await self._read(sql.FIRST_ROW_AND_EVENTS_AFTER, position.row - 1, min(limit, _ROWS_PER_PAGE))
         events = [
             Recorded(Position(row, place), event, "elsewhere")
-            for row, _, text in rows
+            for _, row, text in rows
+            if row is not None
             for place, event in enumerate(decode_events(text))
             if Position(row, place) > position
         ]
-        return LogPage(events, is_gapless=first[0][0] <= position.row + 1)
+        return LogPage(events, is_gapless=rows[0][0] <= position.row + 1)
 
     async def snapshot(self, run_id: str) -> tuple[Run[Any] | None, Position]:
         """Return a run, its latest progress included, and the position up to which that is the truth."""

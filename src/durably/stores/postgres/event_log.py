@@ -106,13 +106,14 @@ class EventLog:
     async def after(self, position: Position, limit: int) -> LogPage:
         """Return events that follow `position`, whole rows, until there are `limit`."""
         end = await self.known_end()
-        (first,) = await self._pool.fetch(sql.FIRST_EVENT_ROW)
         events: list[Recorded] = []
         for row in await self._pool.fetch(sql.EVENTS_AFTER, position.row - 1, _ROWS_PER_READ):
             if row["position"] > end or len(events) >= limit:
                 break
             recorded = decode_row(row["position"], row["events"], "elsewhere")
             events += [each for each in recorded if each.position > position]
+        # Last: what is cleaned away in between is then taken for a gap, and not for nothing.
+        (first,) = await self._pool.fetch(sql.FIRST_EVENT_ROW)
         return LogPage(events, is_gapless=first["position"] <= position.row + 1)
 
     def _look_for_overdue(self) -> None:

@@ -115,12 +115,13 @@ class EventLog:
 
     def after(self, position: Position, limit: int) -> LogPage:
         """Return events that follow `position`, whole rows, until there are `limit`."""
-        (first,) = self._reader.execute(queries.FIRST_EVENT_ROW).fetchone()
         events: list[Recorded] = []
         for row, _, text in self._reader.execute(queries.EVENTS_AFTER, (position.row - 1, _ROWS_PER_READ)):
             events += [recorded for recorded in decode_row(row, text, "elsewhere") if recorded.position > position]
             if len(events) >= limit:
                 break
+        # Last: what is cleaned away in between is then taken for a gap, and not for nothing.
+        (first,) = self._reader.execute(queries.FIRST_EVENT_ROW).fetchone()
         return LogPage(events, is_gapless=first <= position.row + 1)
 
     def _flush_announced(self) -> None:
