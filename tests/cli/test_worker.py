@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from durably import Durably, create_durably
+from tests.libsql.server import running_server
 
 from . import worker_app
 
@@ -163,6 +164,16 @@ async def test_until_idle_is_told_to_stop_like_any_other(client: Durably, databa
 
     assert process.returncode == 0
     assert (await client.wait_for_run(run.id, timeout=PATIENCE_SECONDS)).status == "completed"
+
+
+async def test_what_the_worker_says_is_not_lost_among_http_requests(tmp_path: Path) -> None:
+    """D5: each operation on libSQL is one, and an idle worker looks several times a second."""
+    with running_server(tmp_path) as server:
+        async with worker(server.url, "--until-idle") as process:
+            said = await said_by(process)
+
+    assert "executed 0 runs" in said
+    assert "HTTP" not in said
 
 
 async def test_a_database_that_cannot_be_used_is_named(tmp_path: Path) -> None:

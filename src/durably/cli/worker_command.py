@@ -39,6 +39,8 @@ def perform(options: argparse.Namespace) -> int:
     durably = load_instance(options.target)
     spare_the_collector()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    # It tells of every request, and a libSQL server is asked several times a second.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         asyncio.run(_work(durably, until_idle=options.until_idle))
     except DurablyError as error:
