@@ -168,12 +168,29 @@ def test_what_cannot_be_done_is_told_without_a_traceback(durably_command: Run, a
 
 
 def test_an_application_that_is_broken_shows_where(durably_command: Run, project: Path) -> None:
-    """An error of the user's own module is the user's to see, whole."""
+    """An error of the user's own module is the user's to see, whole; it is not the answer of a check."""
     (project / "broken.py").write_text("import no_such_dependency\n")
 
     finished = durably_command("types", "broken:durably")
 
+    assert finished.returncode == 2
     assert "ModuleNotFoundError: No module named 'no_such_dependency'" in finished.stderr
+    assert finished.stderr.endswith("durably: broken cannot be imported: the traceback above says why\n")
+
+
+def test_an_application_with_a_wrong_database_says_what_is_wrong(durably_command: Run, project: Path) -> None:
+    """What durably refuses while the module is imported is explained by its message, without a traceback."""
+    (project / "wrong.py").write_text(
+        "from durably import create_durably\ndurably = create_durably(database='mysql://x')\n"
+    )
+
+    finished = durably_command("types", "wrong:durably")
+
+    assert finished.returncode == 2
+    assert finished.stderr.startswith(
+        "durably: wrong cannot be imported: Invalid database 'mysql://x': expected one of"
+    )
+    assert "Traceback" not in finished.stderr
 
 
 def test_two_attributes_that_would_be_one_property(durably_command: Run, project: Path) -> None:

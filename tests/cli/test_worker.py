@@ -184,3 +184,13 @@ async def test_a_database_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     assert process.returncode == 2
     assert "there is no directory" in said
     assert "Traceback" not in said
+
+
+async def test_a_database_url_of_no_known_form_is_named() -> None:
+    """The same where it is wrong before anybody connects: while the application is imported."""
+    async with worker("mysql://localhost/jobs") as process:
+        said = await said_by(process)
+
+    assert process.returncode == 2
+    assert "Invalid database 'mysql://localhost/jobs': expected one of" in said
+    assert "Traceback" not in said

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib
 import sys
+import traceback
 from pathlib import Path
+from types import ModuleType
 
 from durably.app import Durably
 from durably.cli.errors import CommandError
+from durably.core.errors import DurablyError
 
 
 def load_instance(target: str) -> Durably:
@@ -22,12 +25,7 @@ def load_instance(target: str) -> Durably:
         raise CommandError(f"{target!r} names no instance: expected module:attribute, like app:durably")
     # For good: a job may import what it needs while it executes.
     sys.path.insert(0, str(Path.cwd()))
-    try:
-        found: object = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise
-        raise CommandError(f"there is no module {module_name!r} to import from {Path.cwd()}") from error
+    found: object = _imported(module_name)
     for name in attribute.split("."):
         if not hasattr(found, name):
             raise CommandError(f"{module_name} has no attribute {attribute!r}")
@@ -35,3 +33,16 @@ def load_instance(target: str) -> Durably:
     if not isinstance(found, Durably):
         raise CommandError(f"{target} is a {type(found).__name__}, not an instance made by create_durably")
     return found
+
+
+def _imported(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except DurablyError as error:
+        # Of a wrong database URL or a driver that is not installed the message says all there is to know.
+        raise CommandError(f"{name} cannot be imported: {error}") from error
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
+            raise CommandError(f"there is no module {name!r} to import from {Path.cwd()}") from error
+        traceback.print_exc()
+        raise CommandError(f"{name} cannot be imported: the traceback above says why") from error
