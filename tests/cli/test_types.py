@@ -155,7 +155,11 @@ def test_check_tells_whether_the_file_is_current_and_writes_nothing(durably_comm
         (("shop:nothing",), "shop has no attribute 'nothing'"),
         (("shop:not_one",), "shop:not_one is a int, not an instance made by create_durably"),
         (("shop:durably", "--check"), "--check needs -o FILE"),
-        (("shop:durably", "-o", "no/such/folder/durably.gen.ts"), "cannot be written"),
+        (
+            ("shop:durably", "-o", "no/such/folder/durably.gen.ts"),
+            "durably.gen.ts cannot be written: there is no directory no/such/folder, create it first",
+        ),
+        (("shop:durably", "-o", "."), ". cannot be written: it is a directory, name a file in it"),
         (("shop:durably", "-o", ".", "--check"), "cannot be read"),
     ],
 )

@@ -55,6 +55,10 @@ def _check(file: Path, text: str, target: str) -> int:
 
 
 def _write(file: Path, text: str) -> None:
+    if file.is_dir():
+        raise CommandError(f"{file} cannot be written: it is a directory, name a file in it")
+    if not file.parent.is_dir():
+        raise CommandError(f"{file} cannot be written: there is no directory {file.parent}, create it first")
     # Renamed into place, so that a watching bundler never reads half a file.
     unfinished = file.with_name(f".{file.name}.{os.getpid()}")
     try:
@@ -62,4 +66,4 @@ def _write(file: Path, text: str) -> None:
         unfinished.replace(file)
     except OSError as error:
         unfinished.unlink(missing_ok=True)
-        raise CommandError(f"{file} cannot be written: {error}") from error
+        raise CommandError(f"{file} cannot be written: {error.strerror}") from error
