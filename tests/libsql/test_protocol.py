@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from durably import BatchItem, Durably, StepContext, create_durably, define_job
+from durably import BatchItem, StepContext, define_job
 from durably.core.errors import StoreError, StoreUnavailableError
 from durably.core.events import WorkerErrorEvent
 from durably.core.leases import Claim
@@ -340,25 +339,3 @@ class TestErrors:
         await durably.close()
 
         assert "the last events could not be written" in caplog.text
-
-
-# The end of the first loop may meet a look at the log in the midst of connecting.
-@pytest.mark.filterwarnings("ignore:coroutine .*connect_tcp:RuntimeWarning")
-@pytest.mark.filterwarnings("ignore:.*coroutine object connect_tcp:pytest.PytestUnraisableExceptionWarning")
-def test_one_instance_serves_one_event_loop_after_the_other(server: LibsqlServer) -> None:
-    """As a script does that calls `asyncio.run` twice."""
-    durably: Durably = create_durably(database=server.url, jobs={"echo": echo})
-
-    async def first() -> str:
-        await durably.migrate()
-        return (await durably.jobs.echo.trigger(1)).id
-
-    async def second(run_id: str) -> Any:
-        assert await durably.process_until_idle() == 1
-        run = await durably.get_run(run_id)
-        await durably.close()
-        return run
-
-    run_id = asyncio.run(first())
-    gc.collect()
-    assert asyncio.run(second(run_id)).output == 1

@@ -214,7 +214,7 @@ async def test_a_setting_holds_in_the_sessions_of_the_server(
 ) -> None:
     durably = create_durably(database=secured.url(parameter))
     storage: Any = durably.storage
-    (row,) = await storage._pool.fetch(f"SELECT current_setting('{setting}') AS value")
+    (row,) = await storage._open().pool.fetch(f"SELECT current_setting('{setting}') AS value")
     await durably.close()
 
     assert row["value"] == value

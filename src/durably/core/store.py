@@ -134,7 +134,10 @@ class LeaseRenewer(Protocol):
 
 @runtime_checkable
 class Store(Protocol):
-    """A database that holds runs. Made by `open_store`; methods may be called from one event loop."""
+    """A database that holds runs. Made by `open_store`; methods are called from one event loop at a time.
+
+    On another one they raise `StoreError` until the first is closed.
+    """
 
     preserve_steps: bool
     """Whether the steps of runs that end are kept; set before the first use."""

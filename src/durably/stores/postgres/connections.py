@@ -117,6 +117,7 @@ class Pool:
         self._plans: Plans = plans
         self._free = asyncio.Semaphore(size)
         self._idle: list[Connection] = []
+        self._keeps_idle = True
         self._is_closed = False
 
     async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
@@ -131,7 +132,7 @@ class Pool:
                 connection.terminate()
                 raise
             finally:
-                if self._is_closed:
+                if not self._keeps_idle:
                     connection.terminate()
                 elif not connection.is_closed():
                     self._idle.append(connection)
@@ -146,8 +147,14 @@ class Pool:
         except Exception as error:
             raise self._server.explain(error) from error
 
+    def leave(self) -> None:
+        """End what is idle now without a word to the server, and the others when they come back."""
+        self._keeps_idle = False
+        self._drop_idle()
+
     async def close(self) -> None:
-        """Close what is idle now, and the others when they come back."""
+        """Close what is idle now, and the others when they come back; give none any more."""
+        self._keeps_idle = False
         self._is_closed = True
         idle, self._idle = self._idle, []
         for connection in idle:

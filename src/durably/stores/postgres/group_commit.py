@@ -67,6 +67,11 @@ class GroupCommit:
         """Return how many events wait for a batch."""
         return len(self._announced)
 
+    def take_announced(self) -> list[DurablyEvent]:
+        """Return the events that wait for a batch, and wait with them no more."""
+        announced, self._announced = self._announced, []
+        return announced
+
     def flush_soon(self) -> None:
         """Begin to write in the next turn of the loop, unless that is under way."""
         if self._task is None:
@@ -83,8 +88,7 @@ class GroupCommit:
         try:
             while self._waiting or self._announced:
                 waiting = self._take_waiting(together=take_turns)
-                announced, self._announced = self._announced, []
-                await self._write(waiting, announced)
+                await self._write(waiting, self.take_announced())
                 # Two groups that take turns keep both sides busy: one goes on while the other is written.
                 take_turns = len(self._waiting) >= _SMALLEST_GROUP
                 if not take_turns:

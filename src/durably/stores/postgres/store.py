@@ -21,16 +21,13 @@ from durably.core.store import Claimed, LogPage, NewRun, Position, RunQuery, Sin
 from durably.stores.postgres import schema
 from durably.stores.postgres import statements as sql
 from durably.stores.postgres.batch import Batch
-from durably.stores.postgres.connections import Pool, Server, close
+from durably.stores.postgres.connections import Server, close
 from durably.stores.postgres.enqueueing import is_keyed
-from durably.stores.postgres.event_log import EventLog
-from durably.stores.postgres.group_commit import GroupCommit, is_duplicate
-from durably.stores.postgres.hints import Hints
+from durably.stores.postgres.group_commit import is_duplicate
 from durably.stores.postgres.listing import RARE, label_counts, list_by_label, list_statement
-from durably.stores.postgres.marks import Marks
+from durably.stores.postgres.loop_bound import LoopBound
 from durably.stores.postgres.options import PostgresOptions
 from durably.stores.postgres.renewer import PostgresLeaseRenewer
-from durably.stores.postgres.writes import Writes
 from durably.stores.sql.rows import (
     latest_progress,
     log_from_row,
@@ -40,8 +37,6 @@ from durably.stores.sql.rows import (
     trigger_event,
 )
 
-_CONNECTIONS_OF_THEIR_OWN: Final = 3
-_FLUSH_SECONDS: Final = 0.01
 _EVENTS_KEPT_SECONDS: Final = 600.0
 _EVENT_ROWS_KEPT: Final = 100_000
 _ROWS_PER_TRIM: Final = 2_000
@@ -58,16 +53,7 @@ class PostgresStore:
         self.preserve_steps = False
         self._clock = clock
         self._server = Server(options)
-        # The watch over the event log, the renewal of leases and the lists have a connection each.
-        self._pool = Pool(self._server, options.pool_size - _CONNECTIONS_OF_THEIR_OWN)
-        # Which index serves a list best depends on the labels and the limit that are asked for.
-        self._lists = Pool(self._server, 1, plans="custom")
-        self._marks = Marks(self._server, self._pool)
-        self._hints = Hints(self._pool, self._marks.origin, options.schema)
-        self._events = EventLog(self._server, self._pool, self._marks, self._hints)
-        self._writer = GroupCommit(self._server, self._marks, self._events, self._hints, lambda: self.preserve_steps)
-        self._writes = Writes(self._server, self._pool, self._marks, self._events, clock)
-        self._flush: asyncio.TimerHandle | None = None
+        self._bound: LoopBound | None = None
         self._is_closed = False
 
     @property
@@ -77,8 +63,7 @@ class PostgresStore:
 
     async def migrate(self) -> None:
         """Bring the schema up to date; idempotent, safe from many processes at once."""
-        if self._is_closed:
-            raise StoreError(f"{self.name} was closed: make a new instance to use it again")
+        self._open()
         try:
             connection = await self._server.connect(direct=True)
             try:
@@ -92,76 +77,75 @@ class PostgresStore:
         """Write what is still buffered and close every connection."""
         if self._is_closed:
             return
+        bound = self._open()
         self._is_closed = True
-        self._cancel_flush()
-        self._marks.hurry()
         try:
-            await self._writer.drain()
-            await self._hints.close()
+            await bound.close()
         finally:
-            self._events.unfollow()
-            await self._pool.close()
-            await self._lists.close()
+            self._bound = None
 
     # --- runs ------------------------------------------------------------------------------------
 
     async def enqueue(self, runs: Sequence[NewRun]) -> list[TriggerResult[Any]]:
         """Store all `runs` or none, by the rules of idempotency and concurrency keys."""
         if any(is_keyed(new) for new in runs):
-            return await self._writes.enqueue(runs)
+            return await self._open().writes.enqueue(runs)
         now = self._clock.now()
 
         def unit(batch: Batch) -> None:
             for new in runs:
                 batch.add_run(new, trigger_event(new, now))
 
-        await self._writer.run(unit)
+        await self._open().writer.run(unit)
         return [run_from_new(new) for new in runs]
 
     async def get_run(self, run_id: str) -> Run[Any] | None:
         """Return a run, or None."""
-        rows = await self._pool.fetch(sql.RUN_BY_ID, run_id)
+        rows = await self._open().pool.fetch(sql.RUN_BY_ID, run_id)
         return run_from_row(rows[0]) if rows else None
 
     async def get_runs(self, query: RunQuery) -> list[Run[Any]]:
         """Return runs, newest first."""
+        lists = self._open().lists
         statement, values = list_statement(query)
         if query.labels:
             counts, arguments = label_counts(query)
-            numbers = list((await self._lists.fetch(counts, *arguments))[0])
+            numbers = list((await lists.fetch(counts, *arguments))[0])
             if min(numbers) <= RARE:
                 statement, values = list_by_label(query, numbers.index(min(numbers)))
-        return [run_from_row(row) for row in await self._lists.fetch(statement, *values)]
+        return [run_from_row(row) for row in await lists.fetch(statement, *values)]
 
     async def get_steps(self, run_id: str) -> list[Step]:
         """Return the stored steps of a run by index."""
-        return [step_from_row(row) for row in await self._pool.fetch(sql.STEPS_OF_RUN, run_id)]
+        return [step_from_row(row) for row in await self._open().pool.fetch(sql.STEPS_OF_RUN, run_id)]
 
     async def get_logs(self, run_id: str) -> list[Log]:
         """Return the stored log lines of a run, oldest first."""
-        return [log_from_row(row) for row in await self._pool.fetch(sql.LOGS_OF_RUN, run_id)]
+        return [log_from_row(row) for row in await self._open().pool.fetch(sql.LOGS_OF_RUN, run_id)]
 
     async def which_ended(self, run_ids: Collection[str]) -> list[str]:
         """Return those of `run_ids` whose run has ended or is gone, in one read."""
-        return [row["id"] for row in await self._pool.fetch(sql.WHICH_ENDED, list(run_ids))]
+        return [row["id"] for row in await self._open().pool.fetch(sql.WHICH_ENDED, list(run_ids))]
 
     async def cancel(self, run_id: str) -> Run[Any]:
         """Cancel a pending or leased run and return it as it is now."""
-        return await self._writes.cancel(run_id, preserve_steps=self.preserve_steps)
+        return await self._open().writes.cancel(run_id, preserve_steps=self.preserve_steps)
 
     async def delete_run(self, run_id: str) -> None:
         """Delete a terminal run with its steps, logs and labels."""
-        await self._writes.delete_run(run_id)
+        await self._open().writes.delete_run(run_id)
 
     async def purge_runs(self, ended_by: datetime, limit: int) -> int:
         """Delete up to `limit` terminal runs that ended then or before, oldest first; return how many."""
-        return await self._writes.purge_runs(to_text(ended_by), limit)
+        return await self._open().writes.purge_runs(to_text(ended_by), limit)
 
     # --- execution -------------------------------------------------------------------------------
 
     async def claim(self, owner: str, job_names: Sequence[str], limit: int, lease_seconds: float) -> list[Claimed]:
         """Claim up to `limit` runs of these jobs, oldest first; expired leases count as pending."""
-        return await self._writes.claim(owner, job_names, limit, lease_seconds, preserve_steps=self.preserve_steps)
+        return await self._open().writes.claim(
+            owner, job_names, limit, lease_seconds, preserve_steps=self.preserve_steps
+        )
 
     def lease_renewer(self) -> PostgresLeaseRenewer:
         """Return what renews leases; it is used and closed by one thread of the caller's."""
@@ -170,18 +154,18 @@ class PostgresStore:
     async def release(self, claims: Sequence[Claim]) -> None:
         """Give runs that are still held back to pending."""
         if claims:
-            await self._writes.release(claims, preserve_steps=self.preserve_steps)
+            await self._open().writes.release(claims, preserve_steps=self.preserve_steps)
 
     async def load_checkpoints(self, run_id: str) -> dict[str, str | None]:
         """Return the JSON text of every completed step of a run by name, in one read."""
-        return dict(await self._pool.fetch(sql.CHECKPOINTS_OF_RUN, run_id))
+        return dict(await self._open().pool.fetch(sql.CHECKPOINTS_OF_RUN, run_id))
 
     async def record_step(self, claim: Claim, step: StepRecord, progress_json: str | None, event: DurablyEvent) -> bool:
         """Fenced: store a finished step, and the latest progress where it is not stored yet."""
         try:
-            return await self._writer.run(lambda batch: batch.add_step(claim, step, progress_json, event))
+            return await self._open().writer.run(lambda batch: batch.add_step(claim, step, progress_json, event))
         except StoreError as error:
-            if is_duplicate(error) and await self._pool.fetch(sql.STEPS_BY_ID, [step.id]):
+            if is_duplicate(error) and await self._open().pool.fetch(sql.STEPS_BY_ID, [step.id]):
                 # An earlier call, reported as in doubt when the database went away, was committed after all.
                 run = await self.get_run(claim.run_id)
                 return run is not None and (run.status, run.lease_generation) == (RunStatus.LEASED, claim.generation)
@@ -189,14 +173,14 @@ class PostgresStore:
 
     async def save_progress(self, claim: Claim, progress_json: str | None) -> bool:
         """Fenced: store the latest progress, after every write that was asked for before."""
-        return await self._writer.run(lambda batch: batch.add_progress(claim, progress_json))
+        return await self._open().writer.run(lambda batch: batch.add_progress(claim, progress_json))
 
     async def finish(
         self, claim: Claim, outcome: Completed | Failed, progress_json: str | None, event: DurablyEvent
     ) -> bool:
         """Fenced: end the run, and delete its steps unless they are preserved."""
-        is_held = await self._writer.run(lambda batch: batch.add_end(claim, outcome, progress_json, event))
-        return is_held or await self._writes.has_finished(claim, outcome)
+        is_held = await self._open().writer.run(lambda batch: batch.add_end(claim, outcome, progress_json, event))
+        return is_held or await self._open().writes.has_finished(claim, outcome)
 
     async def append_logs(self, logs: Sequence[Log], data_json: Sequence[str | None]) -> None:
         """Store log lines of runs that still exist."""
@@ -205,18 +189,19 @@ class PostgresStore:
             for log, data in zip(logs, data_json, strict=True):
                 batch.add_log(log, data)
 
-        await self._writer.run(unit)
+        await self._open().writer.run(unit)
 
     # --- upkeep ----------------------------------------------------------------------------------
 
     async def recover_expired(self) -> int:
         """Put runs whose lease has expired back to pending, or fail them; return how many were touched."""
-        return await self._writes.recover_expired(preserve_steps=self.preserve_steps)
+        return await self._open().writes.recover_expired(preserve_steps=self.preserve_steps)
 
     async def maintain(self, *, idle: bool) -> None:
         """Clean the event log."""
+        pool = self._open().pool
         while True:
-            (row,) = await self._pool.fetch(sql.TRIM_EVENTS, _EVENTS_KEPT_SECONDS, _EVENT_ROWS_KEPT, _ROWS_PER_TRIM)
+            (row,) = await pool.fetch(sql.TRIM_EVENTS, _EVENTS_KEPT_SECONDS, _EVENT_ROWS_KEPT, _ROWS_PER_TRIM)
             if row["count"] < _ROWS_PER_TRIM:
                 return
 
@@ -224,28 +209,26 @@ class PostgresStore:
 
     def announce(self, event: DurablyEvent) -> None:
         """Add an event to the log soon, after those announced before it; never blocks, never fails."""
-        if not self._events.overflow.admits(event, self._writer.announced):
-            return
-        self._writer.announce(event)
-        if self._flush is None and not self._is_closed:
-            self._flush = asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self._flush_announced)
+        if not self._is_closed:
+            self._open().announce([event])
 
     @property
     def is_behind(self) -> bool:
         """Tell whether the sink is still to be given what this process has committed."""
-        return self._events.is_behind
+        return self._bound is not None and self._bound.events.is_behind
 
     async def follow(self, sink: Sink, changed: Callable[[], None], is_heard: Callable[[], bool]) -> Position:
         """Call `sink` with every event after the returned position, once it is in the log, in its order."""
-        return Position.behind(await self._events.follow(sink, changed, is_heard))
+        return Position.behind(await self._open().events.follow(sink, changed, is_heard))
 
     def unfollow(self) -> None:
         """Stop calling the sink."""
-        self._events.unfollow()
+        if self._bound is not None and not self._bound.loop.is_closed():
+            self._bound.events.unfollow()
 
     async def events_after(self, position: Position, limit: int) -> LogPage:
         """Return up to `limit` events after `position`, oldest first."""
-        return await self._events.after(position, limit)
+        return await self._open().events.after(position, limit)
 
     async def snapshot(self, run_id: str) -> tuple[Run[Any] | None, Position]:
         """Return a run, its latest progress included, and the position up to which that is the truth."""
@@ -256,10 +239,11 @@ class PostgresStore:
         return run, Position.behind(row)
 
     async def _exact_snapshot(self, run_id: str) -> tuple[Run[Any] | None, int]:
+        bound = self._open()
         deadline = time.monotonic() + _SNAPSHOT_SECONDS
         while True:
-            end = await self._events.known_end()
-            (row,) = await self._pool.fetch(sql.SNAPSHOT, run_id, end)
+            end = await bound.events.known_end()
+            (row,) = await bound.pool.fetch(sql.SNAPSHOT, run_id, end)
             for position in row["later"]:
                 if position != end + 1:
                     break
@@ -268,19 +252,24 @@ class PostgresStore:
             if is_exact or time.monotonic() >= deadline:
                 return (None if row["id"] is None else run_from_row(row)), end
             # The run has changed behind a position that is still missing: say nothing until that is clear.
-            self._events.look_soon()
+            bound.events.look_soon()
             await asyncio.sleep(_SNAPSHOT_PAUSE_SECONDS)
 
     async def _latest_progress(self, run_id: str, row: int) -> ProgressData | None:
-        recent = await self._pool.fetch(sql.RECENT_EVENTS_OF_RUN, run_id, row)
+        recent = await self._open().pool.fetch(sql.RECENT_EVENTS_OF_RUN, run_id, row)
         return latest_progress((each["events"] for each in recent), run_id)
 
-    def _flush_announced(self) -> None:
-        self._flush = None
-        if self._writer.announced:
-            self._writer.flush_soon()
-
-    def _cancel_flush(self) -> None:
-        if self._flush is not None:
-            self._flush.cancel()
-            self._flush = None
+    def _open(self) -> LoopBound:
+        loop, bound = asyncio.get_running_loop(), self._bound
+        if bound is not None and bound.loop is loop:
+            return bound
+        if self._is_closed:
+            raise StoreError(f"{self.name} was closed: make a new instance to use it again")
+        if bound is not None and not bound.loop.is_closed():
+            raise StoreError(
+                f"{self.name} is in use on another event loop: an instance belongs to one loop, make one for each"
+            )
+        self._bound = LoopBound(self._server, self._clock, lambda: self.preserve_steps)
+        if bound is not None:
+            self._bound.announce(bound.writer.take_announced())
+        return self._bound
