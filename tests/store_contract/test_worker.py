@@ -228,6 +228,21 @@ class TestStopping:
             assert await processing == 1
         assert await durably.process_until_idle() == 2
 
+    async def test_stop_waits_for_what_process_one_is_just_claiming(self, open_durably: OpenDurably) -> None:
+        """W4, W5: however far the claim has come, the run has ended when stop returns, or was never begun."""
+        durably = await open_durably(job)
+        for turns in range(20):
+            run = await durably.jobs.job.trigger(turns)
+            processing = asyncio.create_task(durably.process_one())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await durably.stop()
+            found = await durably.get_run(run.id)
+            assert found is not None
+            assert (found.status, found.lease_generation) in [("pending", 0), ("completed", 1)]
+            await processing
+            await durably.process_until_idle()
+
     async def test_a_stopped_worker_can_start_again(self, open_durably: OpenDurably) -> None:
         """W4: stopping twice is stopping."""
         durably = await open_durably(job, start=True, polling_interval=NEVER)

@@ -63,6 +63,8 @@ class Worker:
         """Those whose job has returned: only the record of their end is still to be written."""
         self._claimers: WeakSet[asyncio.Task[Any]] = WeakSet()
         """Those that claimed what executes here: the loop, and whoever processes without it."""
+        self._looks: set[asyncio.Future[None]] = set()
+        """One for each claim that is under way: what it finds is not active yet."""
         self._may_be_more = False
         """Whether the last claim got all that it asked for."""
         self._wakes: set[asyncio.Event] = set()
@@ -94,7 +96,7 @@ class Worker:
         if self._loop_task is None:
             return
         # A loop that was closed with all its tasks has left everything as it was.
-        for left in (self._active, self._ending, self._wakes, self._stops):
+        for left in (self._active, self._ending, self._looks, self._claimers, self._wakes, self._stops):
             left.clear()
         for lease in self._leases.held():
             self._leases.let_go(lease)
@@ -117,9 +119,8 @@ class Worker:
         try:
             async with asyncio.timeout(timeout):
                 await _until_done(self._loop_task)
-                # Only now is it known what runs: the loop may have been claiming.
-                while self._active:
-                    await asyncio.wait(self._active)
+                while under_way := {*self._looks, *self._active}:
+                    await asyncio.wait(under_way)
                 await _until_done(self._upkeep)
         except TimeoutError:
             log.info("stopping without waiting any longer for %d runs", len(self._active))
@@ -127,7 +128,9 @@ class Worker:
         await self._give_up(given_up)
         await _until_done(self._loop_task)
         self._loop_task = None
-        # What the loop was just claiming.
+        while self._looks:
+            await asyncio.wait(self._looks)
+        # What was just being claimed.
         await self._give_up({task: claimed for task, claimed in self._active.items() if task not in given_up})
         # Looked at again: the loop may have begun it in its last turn. What it does is done whole or not at all.
         if self._upkeep is not None:
@@ -233,6 +236,15 @@ class Worker:
             return []
         if (claimer := asyncio.current_task()) is not None:
             self._claimers.add(claimer)
+        look = asyncio.get_running_loop().create_future()
+        self._looks.add(look)
+        try:
+            return await self._claim_and_begin(worker_id, limit)
+        finally:
+            self._looks.discard(look)
+            look.set_result(None)
+
+    async def _claim_and_begin(self, worker_id: str, limit: int) -> list[asyncio.Task[Any]]:
         claimed_at = self._clock.monotonic()
         claiming = asyncio.ensure_future(self._store.claim(worker_id, list(self._jobs), limit, self._lease_seconds))
         try:
