@@ -120,7 +120,7 @@ class Durably:
             store, self._hub, clock, lease_seconds=settings.lease_seconds, renew_seconds=settings.renew_seconds
         )
         enqueuer = Enqueuer(store, self._hub, self._registry.definitions, clock, label_codec)
-        self._runs = RunService(store, self._hub, clock, enqueuer, settings.polling_seconds)
+        self._runs = RunService(store, self._hub, self._leases, clock, enqueuer, settings.polling_seconds)
         self._worker = Worker(
             store,
             self._registry.definitions,
@@ -165,8 +165,11 @@ class Durably:
         With `timeout` (seconds) it gives up waiting then, interrupts what is left and releases its leases,
         so that another worker can resume it at once. What plugins hold back is stored in what is left of
         that time, one second at least, and ten without `timeout`: a database that is away holds up no stop.
+
+        Raises `ConflictError` in a job of this instance: it would wait for itself.
         """
         seconds = waiting_seconds("timeout", timeout)
+        self._leases.refuse_within("stop")
         began = self._clock.monotonic()
         await self._worker.stop(seconds)
         await self._plugins.flush_within(None if seconds is None else seconds - (self._clock.monotonic() - began))
@@ -175,7 +178,9 @@ class Durably:
         """End every stream and close the database; the instance cannot be used again.
 
         What still executes is interrupted and its leases are released: `stop()` first to let it end.
+        Raises `ConflictError` in a job of this instance.
         """
+        self._leases.refuse_within("close")
         try:
             await self.stop(timeout=0)
         finally:
@@ -301,7 +306,8 @@ class Durably:
         ended. `timeout` bounds them too; with 0 this looks once and reports nothing. What a callback raises
         is raised here at once. The run itself goes on in any case.
 
-        Raises `RunFailedError`, `CancelledError` (as `RunCancelledError`), `NotFoundError`, `TimeoutError`.
+        Raises `RunFailedError`, `CancelledError` (as `RunCancelledError`), `NotFoundError`, `TimeoutError`, and
+        `ConflictError` within that very run.
 
         >>> run = await durably.wait_for_run(run_id, timeout=60)
         """

@@ -10,6 +10,7 @@ import pytest
 
 from durably import (
     CancelledError,
+    ConflictError,
     DurablyError,
     NotFoundError,
     RunCancelledError,
@@ -101,6 +102,26 @@ class TestOutcomes:
 
         with pytest.raises(NotFoundError):
             await durably.wait_for_run(run.id)
+
+    async def test_a_run_cannot_wait_for_its_own_end(self, open_durably: OpenDurably) -> None:
+        """R11: it would wait for ever; to look once and to wait for another run is fine."""
+
+        @define_job(name="parent")
+        async def parent(step: StepContext, input: str) -> list[str]:
+            with pytest.raises(ConflictError) as by_id:
+                await durably.wait_for_run(step.run_id)
+            with pytest.raises(ConflictError) as by_key:
+                await durably.jobs.parent.trigger_and_wait(input, idempotency_key=input)
+            with pytest.raises(TimeoutError):
+                await durably.wait_for_run(step.run_id, timeout=0)
+            child = await durably.jobs.job.trigger_and_wait("child", timeout=PATIENCE_SECONDS)
+            return [str(by_id.value), str(by_key.value), child.output]
+
+        durably = await open_durably(job, parent, start=True)
+        run = await durably.jobs.parent.trigger_and_wait("once", idempotency_key="once", timeout=PATIENCE_SECONDS)
+
+        refusal = f"Cannot wait within run {run.id} of job 'parent'"
+        assert [text.partition(":")[0] for text in run.output] == [refusal, refusal, "child"]
 
     async def test_a_timeout_is_the_builtin_one_and_harms_nothing(self, open_durably: OpenDurably) -> None:
         """R11: the run goes on."""

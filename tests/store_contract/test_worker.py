@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from durably import (
+    ConflictError,
     LeaseLostError,
     RunFailedError,
     RunStatus,
     StepContext,
+    SyncStepContext,
     ValidationError,
     define_job,
     with_log_persistence,
@@ -227,6 +229,51 @@ class TestStopping:
             await stopping
             assert await processing == 1
         assert await durably.process_until_idle() == 2
+
+    async def test_a_job_cannot_stop_the_instance_that_executes_it(self, open_durably: OpenDurably) -> None:
+        """W4: each would wait for the other; the error says so, and a task that the job does not await may."""
+        stopping: list[asyncio.Task[None]] = []
+
+        @define_job(name="itself")
+        async def itself(step: StepContext, input: None) -> str:
+            with pytest.raises(ConflictError) as in_job:
+                await durably.stop()
+            with pytest.raises(ConflictError) as in_step:
+                await step.run("close", durably.close)
+            stopping.append(asyncio.create_task(durably.stop()))
+            return f"{in_job.value}; {in_step.value}"
+
+        durably = await open_durably(itself, start=True)
+        run = await durably.jobs.itself.trigger_and_wait(None, timeout=PATIENCE_SECONDS)
+
+        assert f"Cannot stop within run {run.id} of job 'itself'" in run.output
+        assert f"Cannot close within run {run.id} of job 'itself'" in run.output
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await stopping[0]
+
+    async def test_a_plain_job_cannot_stop_the_instance_either(self, open_durably: OpenDurably) -> None:
+        """W4: neither on the event loop of the instance nor on one of its own; nor can a plain step."""
+        loop = asyncio.get_running_loop()
+
+        def stop() -> str:
+            with pytest.raises(ConflictError) as there:
+                asyncio.run_coroutine_threadsafe(durably.stop(), loop).result(PATIENCE_SECONDS)
+            with pytest.raises(ConflictError) as here:
+                asyncio.run(durably.stop())
+            return f"{there.value}; {here.value}"
+
+        @define_job(name="plain")
+        def plain(step: SyncStepContext, input: None) -> str:
+            return stop()
+
+        @define_job(name="steps")
+        async def steps(step: StepContext, input: None) -> str:
+            return await step.run("stop", stop)
+
+        durably = await open_durably(plain, steps, start=True)
+        for handle in (durably.jobs.plain, durably.jobs.steps):
+            run = await handle.trigger_and_wait(None, timeout=PATIENCE_SECONDS)
+            assert run.output.count(f"Cannot stop within run {run.id} of job '{handle.name}'") == 2
 
     async def test_stop_waits_for_what_process_one_is_just_claiming(self, open_durably: OpenDurably) -> None:
         """W4, W5: however far the claim has come, the run has ended when stop returns, or was never begun."""

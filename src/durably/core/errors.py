@@ -44,7 +44,8 @@ class ConflictError(DurablyError, Exception):
     """What was asked for does not go together with the state of things.
 
     `run_id` is the run that stands in the way, where there is one; `operation` is what was tried:
-    `"trigger"`, `"cancel"`, `"delete"`, `"retrigger"` or `"register"`.
+    `"trigger"`, `"cancel"`, `"delete"`, `"retrigger"` or `"register"`; or, within the very run that it would wait
+    for, `"stop"`, `"close"` or `"wait"`.
     """
 
     def __init__(

@@ -16,13 +16,14 @@ from functools import partial
 from typing import Any, Final
 
 from durably.core.clock import Clock
-from durably.core.errors import StoreError
+from durably.core.errors import ConflictError, StoreError
 from durably.core.events import RunLeaseRenewedEvent, WorkerErrorEvent
 from durably.core.leases import Claim
 from durably.core.runs import Run, RunStatus
 from durably.core.store import LeaseRenewer, Store
 from durably.engine.abort import AbortController
 from durably.engine.event_hub import EventHub
+from durably.engine.threads import tasks_of_this_code
 
 _LONGEST_TICK_SECONDS: Final = 1.0
 _BLOCKED_SECONDS: Final = 1.0
@@ -125,6 +126,20 @@ class LeaseKeeper:
     def running(self) -> list[Run[Any]]:
         """Return the runs that execute here and have not been told to end."""
         return [lease.run for lease in self.held() if not lease.controller.signal.aborted]
+
+    def refuse_within(self, operation: str, run_id: str | None = None) -> None:
+        """Raise `ConflictError` in the code of a run, or of this run: the caller would wait for its own end."""
+        tasks = tasks_of_this_code()
+        for lease in self.held():
+            run = lease.run
+            if run_id in (None, run.id) and any(task in lease.tasks for task in tasks):
+                raise ConflictError(
+                    f"Cannot {operation} within run {run.id} of job {run.job_name!r}: both would wait for each other "
+                    "for ever. Do it outside of the run",
+                    operation=operation,
+                    run_id=run.id,
+                    job_name=run.job_name,
+                )
 
     async def stop(self) -> None:
         """End the thread; leases still held are not renewed any more."""

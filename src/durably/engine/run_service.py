@@ -13,15 +13,25 @@ from durably.core.runs import Run, TriggerResult
 from durably.core.store import Position, RunQuery, Store
 from durably.engine.enqueue import Enqueuer, TriggerOrder
 from durably.engine.event_hub import EventHub
+from durably.engine.leases import LeaseKeeper
 from durably.engine.run_feed import OnLog, OnProgress, completed, report_run, report_to_end, wait_for_end
 
 
 class RunService:
     """Triggers, finds, waits for and ends runs. Whatever it writes, listeners of this process hear of."""
 
-    def __init__(self, store: Store, hub: EventHub, clock: Clock, enqueuer: Enqueuer, polling_seconds: float) -> None:
+    def __init__(
+        self,
+        store: Store,
+        hub: EventHub,
+        leases: LeaseKeeper,
+        clock: Clock,
+        enqueuer: Enqueuer,
+        polling_seconds: float,
+    ) -> None:
         self._store = store
         self._hub = hub
+        self._leases = leases
         self._clock = clock
         self._enqueuer = enqueuer
         self._polling_seconds = polling_seconds
@@ -78,9 +88,12 @@ class RunService:
     ) -> Run[Any]:
         """Return the completed run, and report what it tells: all since a position, or its state and what follows.
 
-        Raises `NotFoundError`, `RunFailedError`, `RunCancelledError`, `TimeoutError`, and what a callback raises.
+        Raises `NotFoundError`, `RunFailedError`, `RunCancelledError`, `TimeoutError`, `ConflictError` within that run,
+        and what a callback raises.
         """
         looks_once = timeout == 0
+        if not looks_once:
+            self._leases.refuse_within("wait", run_id)
         ending = wait_for_end(
             self._hub, self._store, run_id, polling_seconds or self._polling_seconds, looks_once=looks_once
         )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import inspect
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar, copy_context
 from functools import partial
 from typing import Any, Final
 
@@ -16,10 +16,17 @@ from durably.core.jobs import is_async_callable
 _THREADS_PER_RUN: Final = 4
 _FEWEST_THREADS: Final = 32
 
+_awaiting_task: ContextVar[asyncio.Task[Any] | None] = ContextVar("durably_awaiting_task", default=None)
+
 
 def has_threads() -> bool:
     """Tell whether this Python can start threads; in a browser it cannot."""
     return sys.platform != "emscripten"
+
+
+def tasks_of_this_code() -> tuple[asyncio.Task[Any] | None, asyncio.Task[Any] | None]:
+    """Return the task that this code is in, and the one that awaits the thread which it is in or was begun by."""
+    return asyncio.current_task(), _awaiting_task.get()
 
 
 class Threads:
@@ -43,7 +50,8 @@ class Threads:
             return function()
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self._limit, thread_name_prefix="durably-job")
-        context = contextvars.copy_context()
+        context = copy_context()
+        context.run(_awaiting_task.set, asyncio.current_task())
         return await asyncio.get_running_loop().run_in_executor(
             self._pool, lambda: context.run(_handing_over, function)
         )
