@@ -60,7 +60,7 @@ def create_durably(
     polling_interval: Seconds = 1.0,
     max_concurrent_runs: int = 10,
     lease_duration: Seconds = 30,
-    lease_renew_interval: Seconds = 5,
+    lease_renew_interval: Seconds | None = None,
     preserve_steps: bool = False,
     retain_runs: str | timedelta | None = None,
     labels: Any = None,
@@ -72,7 +72,8 @@ def create_durably(
     `database`: a URL (`sqlite:///file.db`, `sqlite://:memory:`, `postgresql://...`, `libsql://...`), a path or
     a `Store`; default `$DURABLY_DATABASE_URL`, else `sqlite:///durably.db`. `jobs`: definitions by the name
     that `durably.jobs.<name>` has. `polling_interval`: seconds between two looks for work when nothing wakes
-    the worker. `max_concurrent_runs`: 1 to 1000. `lease_duration`, `lease_renew_interval`: seconds.
+    the worker. `max_concurrent_runs`: 1 to 1000. `lease_duration`: seconds. `lease_renew_interval`: seconds,
+    shorter than that; 5 by default, a sixth of a lease of less than 30 seconds.
     `preserve_steps`: keep the step rows of ended runs. `retain_runs`: `"30d"`, `"24h"`, `"60m"` or a
     timedelta, after which ended runs are purged. `labels`: a type that labels are validated into.
     `worker_id`: shows as `lease_owner`. `clock`: for tests.

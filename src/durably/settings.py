@@ -19,6 +19,8 @@ Seconds = float | int | timedelta
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([dhms])\Z")
 _UNITS: Final = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0}
 _MOST_CONCURRENT_RUNS: Final = 1_000
+_LONGEST_RENEWAL_SECONDS: Final = 5.0
+_RENEWALS_PER_LEASE: Final = 6
 # Further than that from now there is no date, and no timer.
 _LONGEST: Final = timedelta(days=36_500)
 # Where the integers of databases end, with room for a sum of two.
@@ -45,14 +47,17 @@ class Settings:
         polling_interval: Seconds,
         max_concurrent_runs: int,
         lease_duration: Seconds,
-        lease_renew_interval: Seconds,
+        lease_renew_interval: Seconds | None,
         preserve_steps: bool,
         retain_runs: str | timedelta | None,
         worker_id: str | None,
     ) -> Settings:
         """Return checked settings. Raises `ValidationError` naming the argument, its value and what is allowed."""
         lease = positive_seconds("lease_duration", lease_duration)
-        renew = positive_seconds("lease_renew_interval", lease_renew_interval)
+        if lease_renew_interval is None:
+            renew = min(_LONGEST_RENEWAL_SECONDS, lease / _RENEWALS_PER_LEASE)
+        else:
+            renew = positive_seconds("lease_renew_interval", lease_renew_interval)
         if renew >= lease:
             raise refuse(
                 "lease_renew_interval", lease_renew_interval, f"shorter than lease_duration ({lease_duration})"

@@ -86,6 +86,8 @@ class TestArguments:
         "options",
         [
             {"polling_interval": 1, "lease_duration": timedelta(minutes=2), "lease_renew_interval": 0.5},
+            {"lease_duration": 3},
+            {"lease_duration": 3600, "lease_renew_interval": None},
             {"retain_runs": "30d"},
             {"retain_runs": "1.5h"},
             {"retain_runs": "60 m"},

@@ -212,6 +212,26 @@ class TestLeases:
             await closing
             await processing
 
+    async def test_a_short_lease_is_renewed_in_time_without_being_told_how_often(
+        self, open_durably: OpenDurably
+    ) -> None:
+        """L2: the default interval follows the lease."""
+        gate = Gate()
+
+        @define_job(name="held")
+        async def held(step: StepContext, input: Any) -> int:
+            await gate.pass_through()
+            return step.attempt
+
+        durably = await open_durably(held, start=True, lease_duration=3)
+        events = Events(durably)
+        run = await durably.jobs.held.trigger(None)
+        first, second = [await events.until("run:lease-renewed", count) for count in (1, 2)]
+        gate.open()
+
+        assert (await durably.wait_for_run(run.id, timeout=PATIENCE_SECONDS)).output == 1
+        assert second.timestamp - first.timestamp < timedelta(seconds=2)
+
     async def test_a_run_that_its_own_worker_claims_again_executes_once(
         self, open_durably: OpenDurably, clock: FakeClock
     ) -> None:

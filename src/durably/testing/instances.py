@@ -24,7 +24,7 @@ class InMemoryOptions(TypedDict, total=False):
     polling_interval: Seconds
     max_concurrent_runs: int
     lease_duration: Seconds
-    lease_renew_interval: Seconds
+    lease_renew_interval: Seconds | None
     preserve_steps: bool
     retain_runs: str | timedelta | None
     labels: Any
