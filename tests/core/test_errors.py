@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
 import pytest
 
 from durably import (
@@ -10,13 +16,72 @@ from durably import (
     DurablyError,
     LeaseLostError,
     NotFoundError,
+    Run,
     RunCancelledError,
     RunFailedError,
+    RunStatus,
     SchemaTooNewError,
     StoreError,
     StoreUnavailableError,
     ValidationError,
+    ValueRefusedError,
 )
+
+RUN: Run[Any] = Run(
+    id="run-1",
+    job_name="job",
+    status=RunStatus.FAILED,
+    input={"n": 1},
+    output=None,
+    error="no such row",
+    progress=None,
+    labels={"org": "a"},
+    idempotency_key=None,
+    concurrency_key=None,
+    current_step_index=0,
+    completed_step_count=0,
+    lease_owner=None,
+    lease_expires_at=None,
+    lease_generation=1,
+    started_at=None,
+    completed_at=None,
+    created_at=datetime(2026, 1, 1, tzinfo=UTC),
+    updated_at=datetime(2026, 1, 1, tzinfo=UTC),
+)
+
+
+class TestCopies:
+    @pytest.mark.parametrize(
+        "error",
+        [
+            ValidationError("bad", field="input.n", value=3),
+            NotFoundError("run", "run-1"),
+            ConflictError("taken", operation="trigger", run_id="run-1", job_name="job", concurrency_key="key"),
+            CancelledError("run-1"),
+            RunCancelledError(RUN),
+            LeaseLostError("run-1"),
+            RunFailedError(RUN),
+            StoreError("broken"),
+            StoreUnavailableError("away"),
+            ValueRefusedError("too large"),
+            SchemaTooNewError(found=9, known=3, database="database jobs.db"),
+        ],
+        ids=lambda error: type(error).__name__,
+    )
+    @pytest.mark.parametrize(
+        "copied",
+        [lambda error: pickle.loads(pickle.dumps(error)), copy.copy, copy.deepcopy],
+        ids=["pickle", "copy", "deep"],
+    )
+    def test_an_error_that_went_through_another_process_says_the_same(
+        self, error: DurablyError, copied: Callable[[DurablyError], DurablyError]
+    ) -> None:
+        """Process pools and test runners send errors pickled; type, message and facts arrive."""
+        error.add_note("while importing")
+        arrived = copied(error)
+
+        assert type(arrived) is type(error)
+        assert (str(arrived), vars(arrived)) == (str(error), vars(error))
 
 
 class TestTheTree:

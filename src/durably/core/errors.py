@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 class DurablyError(BaseException):
-    """The root of all errors of this library."""
+    """The root of all errors of this library. They can be pickled and copied."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _remade, (type(self), self.args), self.__dict__
 
 
 class ValidationError(DurablyError, ValueError):
@@ -122,3 +125,8 @@ class SchemaTooNewError(StoreError):
         )
         self.found = found
         self.known = known
+
+
+def _remade(kind: type[DurablyError], args: tuple[Any, ...]) -> DurablyError:
+    # Not by calling the class, as other exceptions are made again: ours take facts, not the message.
+    return kind.__new__(kind, *args)
