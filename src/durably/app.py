@@ -74,8 +74,8 @@ def create_durably(
     that `durably.jobs.<name>` has. `polling_interval`: seconds between two looks for work when nothing wakes
     the worker. `max_concurrent_runs`: 1 to 1000. `lease_duration`: seconds. `lease_renew_interval`: seconds,
     shorter than that; 5 by default, a sixth of a lease of less than 30 seconds.
-    `preserve_steps`: keep the step rows of ended runs. `retain_runs`: `"30d"`, `"24h"`, `"60m"` or a
-    timedelta, after which ended runs are purged. `labels`: a type that labels are validated into.
+    `preserve_steps`: keep the step rows of ended runs. `retain_runs`: `"30d"`, `"24h"`, `"60m"`, `"90s"` or
+    a timedelta, after which ended runs are purged. `labels`: a type that labels are validated into.
     `worker_id`: shows as `lease_owner`. `clock`: for tests.
 
     Raises `ValidationError` naming the argument, its value and what is allowed.

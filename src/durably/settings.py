@@ -70,7 +70,7 @@ class Settings:
             lease_seconds=lease,
             renew_seconds=renew,
             preserve_steps=preserve_steps,
-            retain_runs=None if retain_runs is None else duration("retain_runs", retain_runs),
+            retain_runs=_retention(retain_runs),
             worker_id=_made_worker_id() if worker_id is None else checked_worker_id(worker_id),
         )
 
@@ -116,13 +116,24 @@ def check_waiting(
 
 
 def duration(name: str, value: Any) -> timedelta:
-    """Return a duration given as a timedelta or as text like `30d`. Raises `ValidationError`."""
+    """Return a duration given as a timedelta or as text like `30d`; it may be 0. Raises `ValidationError`."""
     match = _DURATION.match(value) if isinstance(value, str) else None
     if match is not None and (seconds := float(match[1]) * _UNITS[match[2]]) <= _LONGEST.total_seconds():
         return timedelta(seconds=seconds)
     if not isinstance(value, timedelta) or not timedelta(0) <= value <= _LONGEST:
-        raise refuse(name, value, "a timedelta, or text like '30d', '24h' or '60m' (100 years at most)")
+        raise refuse(
+            name, value, "a timedelta, or a number and a unit, d, h, m or s, like '30d' or '1.5h' (100 years at most)"
+        )
     return value
+
+
+def _retention(value: Any) -> timedelta | None:
+    if value is None:
+        return None
+    retained = duration("retain_runs", value)
+    if not retained:
+        raise refuse("retain_runs", value, "longer: this purges every run as soon as it has ended. None keeps them all")
+    return retained
 
 
 def aware(name: str, value: datetime) -> datetime:

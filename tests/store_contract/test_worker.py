@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -21,6 +21,7 @@ from durably import (
 )
 from durably.core.leases import Claim
 from durably.core.store import Claimed, Store
+from durably.testing import FakeClock
 from tests.conftest import PATIENCE_SECONDS, Events, Gate, OpenDurably
 
 NEVER = 1000.0
@@ -359,12 +360,15 @@ class TestWithoutAWorker:
 
     async def test_process_until_idle_does_maintenance_only_when_it_got_there(self, open_durably: OpenDurably) -> None:
         """W5: retention is part of it."""
-        durably = await open_durably(job, retain_runs=timedelta(0))
+        clock = FakeClock(datetime.now(UTC))
+        durably = await open_durably(job, clock=clock, retain_runs="1h")
         await durably.jobs.job.batch_trigger([1, 2])
 
-        await durably.process_until_idle(max_runs=1)
+        assert await durably.process_until_idle(max_runs=2) == 2
+        clock.advance(hours=2)
+        assert await durably.process_until_idle(max_runs=0) == 0
         assert len(await durably.get_runs()) == 2
-        await durably.process_until_idle()
+        assert await durably.process_until_idle() == 0
         assert await durably.get_runs() == []
 
 
