@@ -69,14 +69,15 @@ def create_durably(
 ) -> Durably:
     """Make an instance; nothing is opened before it is used.
 
-    `database`: a URL (`sqlite:///file.db`, `sqlite://:memory:`, `postgresql://...`, `libsql://...`), a path or
-    a `Store`; default `$DURABLY_DATABASE_URL`, else `sqlite:///durably.db`. `jobs`: definitions by the name
-    that `durably.jobs.<name>` has. `polling_interval`: seconds between two looks for work when nothing wakes
-    the worker. `max_concurrent_runs`: 1 to 1000. `lease_duration`: seconds. `lease_renew_interval`: seconds,
-    shorter than that; 5 by default, a sixth of a lease of less than 30 seconds.
-    `preserve_steps`: keep the step rows of ended runs. `retain_runs`: `"30d"`, `"24h"`, `"60m"`, `"90s"` or
-    a timedelta, after which ended runs are purged. `labels`: a type that labels are validated into.
-    `worker_id`: shows as `lease_owner`. `clock`: for tests.
+    `database`: a URL (`sqlite:///file.db`, `sqlite://:memory:`, `postgresql://...`, `libsql://...`), a path
+    or a `Store`, which serves one instance at a time and is closed with it; default `$DURABLY_DATABASE_URL`,
+    else `sqlite:///durably.db`. `jobs`: definitions by the name that `durably.jobs.<name>` has.
+    `polling_interval`: seconds between two looks for work when nothing wakes the worker.
+    `max_concurrent_runs`: 1 to 1000. `lease_duration`: seconds. `lease_renew_interval`: seconds, shorter than
+    that; 5 by default, a sixth of a lease of less than 30 seconds. `preserve_steps`: keep the step rows of
+    ended runs. `retain_runs`: `"30d"`, `"24h"`, `"60m"`, `"90s"` or a timedelta, after which ended runs are
+    purged. `labels`: a type that labels are validated into. `worker_id`: shows as `lease_owner`. `clock`: for
+    tests.
 
     Raises `ValidationError` naming the argument, its value and what is allowed.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from durably import ConflictError, StepContext, SyncStepContext, ValidationError, create_durably, define_job
+from durably import ConflictError, StepContext, StoreError, SyncStepContext, ValidationError, create_durably, define_job
 from durably.settings import database_from_environment
 
 
@@ -129,6 +129,15 @@ class TestTheDatabase:
         store = create_durably(database="sqlite://:memory:").storage
         assert create_durably(database=store).storage is store
         assert store.name == "the in-memory database"
+
+    async def test_a_store_is_closed_with_its_instance(self) -> None:
+        """It serves that one alone; who wants two instances on a database makes each from the URL."""
+        store = create_durably(database="sqlite://:memory:").storage
+        async with create_durably(database=store):
+            assert await store.get_run("none") is None
+
+        with pytest.raises(StoreError, match="was closed: make a new instance"):
+            await store.get_run("none")
 
     @pytest.mark.parametrize(
         ("url", "shown"),

@@ -136,7 +136,8 @@ class LeaseRenewer(Protocol):
 class Store(Protocol):
     """A database that holds runs. Made by `open_store`; methods are called from one event loop at a time.
 
-    On another one they raise `StoreError` until the first is closed.
+    On another one they raise `StoreError` until the first is closed. It serves one instance at a time, which takes
+    its events and closes it.
     """
 
     preserve_steps: bool
