@@ -306,7 +306,7 @@ class Durably:
         share the database but tell nobody. `on_progress` and `on_log` are called as the run tells, one call
         at a time, async ones awaited, and for everything it told before this returns or raises how the run
         ended. `timeout` bounds them too; with 0 this looks once and reports nothing. What a callback raises
-        is raised here at once. The run itself goes on in any case.
+        goes to `on_error`, as what a listener raises. The run itself goes on in any case.
 
         Raises `RunFailedError`, `CancelledError` (as `RunCancelledError`), `NotFoundError`, `TimeoutError`, and
         `ConflictError` within that very run.
@@ -386,9 +386,9 @@ class Durably:
         return self._on
 
     def on_error(self, handler: Callable[[Exception, DurablyEvent], object]) -> Callable[[], None]:
-        """Register what is told of a listener's failure, as `(error, event)`; returns what removes it.
+        """Register what is told of the failure of a listener, `on_progress` or `on_log`, as `(error, event)`.
 
-        An async handler is started, as an async listener is.
+        Returns what removes it. An async handler is started, as an async listener is.
         """
         return self._bus.on_error(handler)
 

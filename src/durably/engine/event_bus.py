@@ -98,10 +98,10 @@ class EventBus:
             except (KeyboardInterrupt, SystemExit):
                 raise
             except BaseException as error:  # noqa: BLE001 - whatever a listener raises is reported
-                self._report(error, event)
+                self.report(error, event)
                 continue
             if inspect.isawaitable(result):
-                self._start(result, partial(self._report, event=event))
+                self._start(result, partial(self.report, event=event))
 
     def _start(self, awaitable: Any, failed: Callable[[BaseException], None]) -> None:
         async def settle() -> None:
@@ -114,7 +114,8 @@ class EventBus:
         self._started.add(task)
         task.add_done_callback(self._started.discard)
 
-    def _report(self, error: BaseException, event: DurablyEvent) -> None:
+    def report(self, error: BaseException, event: DurablyEvent) -> None:
+        """Tell the error handlers, or the log when there is none, of what was raised by somebody told of an event."""
         if not self._error_handlers:
             log.error("a listener of %s failed", event.type, exc_info=error)
         for handler in tuple(self._error_handlers):

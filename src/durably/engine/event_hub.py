@@ -208,6 +208,10 @@ class EventHub:
         """Give an event that was read back from the log its number."""
         self._bus.number(event)
 
+    def report(self, error: BaseException, event: DurablyEvent) -> None:
+        """Tell the error handlers of what was raised by somebody who was told of an event."""
+        self._bus.report(error, event)
+
     async def open_feed(self, run_id: str | None = None) -> EventFeed:
         """Return a feed of one run's events, or of all, from now on. Close it after use."""
         await self.start()

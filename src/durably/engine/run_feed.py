@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any
 
 from durably.core.clock import Clock
-from durably.core.errors import NotFoundError, RunCancelledError, RunFailedError
+from durably.core.errors import DurablyError, NotFoundError, RunCancelledError, RunFailedError
 from durably.core.events import TERMINAL_EVENTS, DurablyEvent, LogWriteEvent, RunProgressEvent
 from durably.core.logs import LogData
 from durably.core.runs import ProgressData, Run, RunStatus
@@ -73,10 +73,7 @@ async def _set_within(event: asyncio.Event, seconds: float) -> None:
 
 
 async def report_to_end(ending: Coroutine[Any, Any, Run[Any]], reporting: Coroutine[Any, Any, None]) -> Run[Any]:
-    """Return the run when it has ended and all that it told is reported.
-
-    What goes wrong in a callback is raised at once, while the run goes on.
-    """
+    """Return the run when it has ended and all that it told is reported."""
     ended, reported = asyncio.create_task(ending), asyncio.create_task(reporting)
     try:
         await asyncio.wait([ended, reported], return_when=asyncio.FIRST_EXCEPTION)
@@ -107,16 +104,22 @@ async def report_run(
     on_progress: OnProgress | None,
     on_log: OnLog | None,
 ) -> None:
-    """Call back with what a run tells: all of it since `position`, or its state and what follows."""
+    """Call back with what a run tells: all of it since `position`, or its state and what follows.
+
+    What a callback raises is reported to the error handlers, as with a listener.
+    """
     events = follow_run(hub, store, clock, run_id) if position is None else _follow_from(hub, run_id, position)
     async for _, event in events:
         reported: object = None
-        if isinstance(event, RunProgressEvent) and on_progress is not None:
-            reported = on_progress(event.progress)
-        elif isinstance(event, LogWriteEvent) and on_log is not None:
-            reported = on_log(LogData(event.level, event.message, event.data, event.step_name))
-        if isinstance(reported, Awaitable):
-            await reported
+        try:
+            if isinstance(event, RunProgressEvent) and on_progress is not None:
+                reported = on_progress(event.progress)
+            elif isinstance(event, LogWriteEvent) and on_log is not None:
+                reported = on_log(LogData(event.level, event.message, event.data, event.step_name))
+            if isinstance(reported, Awaitable):
+                await reported
+        except (Exception, DurablyError) as error:  # noqa: BLE001 - whatever a callback raises is reported
+            hub.report(error, event)
 
 
 async def _follow_from(

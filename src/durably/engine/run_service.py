@@ -88,8 +88,8 @@ class RunService:
     ) -> Run[Any]:
         """Return the completed run, and report what it tells: all since a position, or its state and what follows.
 
-        Raises `NotFoundError`, `RunFailedError`, `RunCancelledError`, `TimeoutError`, `ConflictError` within that run,
-        and what a callback raises.
+        Raises `NotFoundError`, `RunFailedError`, `RunCancelledError`, `TimeoutError`, and `ConflictError` within that
+        run.
         """
         looks_once = timeout == 0
         if not looks_once:
@@ -98,16 +98,13 @@ class RunService:
             self._hub, self._store, run_id, polling_seconds or self._polling_seconds, looks_once=looks_once
         )
         # Without time to wait there is still time to look.
-        deadline = asyncio.timeout(timeout or None)
         try:
-            async with deadline:
+            async with asyncio.timeout(timeout or None):
                 if looks_once or (on_progress is None and on_log is None):
                     run = await ending
                 else:
                     reporting = report_run(self._hub, self._store, self._clock, run_id, since, on_progress, on_log)
                     run = await report_to_end(ending, reporting)
         except TimeoutError as error:
-            if not (looks_once or deadline.expired()):
-                raise
             raise TimeoutError(f"Run {run_id} did not end within {timeout} s") from error
         return completed(run)
