@@ -415,11 +415,15 @@ class Durably:
             yield event
 
     def use(self, plugin: DurablyPlugin) -> Self:
-        """Install a plugin and return this instance. Raises `ValidationError` for what is none."""
+        """Install a plugin and return this instance; one that is equal to an installed one is ignored.
+
+        Raises `ValidationError` for what is no plugin.
+        """
         if not isinstance(plugin, DurablyPlugin) or isinstance(plugin, type):
             raise refuse("plugin", plugin, "an object with an install(durably) method")
-        plugin.install(self)
-        self._plugins.add(plugin)
+        if plugin not in self._plugins:
+            plugin.install(self)
+            self._plugins.add(plugin)
         return self
 
     # --- for the parts of this package -------------------------------------------------------------

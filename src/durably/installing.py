@@ -21,6 +21,9 @@ class InstalledPlugins:
     def __init__(self) -> None:
         self._plugins: list[object] = []
 
+    def __contains__(self, plugin: object) -> bool:
+        return plugin in self._plugins
+
     def add(self, plugin: object) -> None:
         """Take a plugin that has been installed."""
         self._plugins.append(plugin)

@@ -27,6 +27,7 @@ def with_log_persistence() -> DurablyPlugin:
     Lines are written in batches behind the job's back and are all stored when the instance has stopped.
     While the database is away they wait; beyond 100,000 waiting lines the newest are dropped. What could
     not be stored before the instance was closed is lost. An error in the log says how many lines that were.
+    A second one in the same instance is ignored.
 
     >>> durably.use(with_log_persistence())
     >>> await durably.get_logs(run_id)
@@ -43,6 +44,13 @@ class _LogPersistence:
         self._dropped = 0
         self._writing: asyncio.Task[None] | None = None
         self._storing: asyncio.Task[StoreUnavailableError | None] | None = None
+
+    def __eq__(self, other: object) -> bool:
+        # Two of them in one instance would store every line twice.
+        return isinstance(other, _LogPersistence)
+
+    def __hash__(self) -> int:
+        return hash(_LogPersistence)
 
     def install(self, durably: Durably) -> None:
         self._durably = durably

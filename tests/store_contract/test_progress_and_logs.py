@@ -335,6 +335,19 @@ class TestLogs:
         assert [line.message for line in await durably.get_logs(run.id)] == [f"{number}" for number in range(2_500)]
         assert portions == [1_000, 1_000, 500]
 
+    async def test_lines_are_stored_once_with_the_plugin_twice_in_one_instance(self, open_durably: OpenDurably) -> None:
+        """P1: the second one is ignored, be it the same or one more."""
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> None:
+            step.log.info("once")
+
+        durably, plugin = await open_durably(job, start=True), with_log_persistence()
+        durably.use(plugin).use(plugin).use(with_log_persistence())
+        result = await durably.jobs.job.trigger_and_wait(None, timeout=PATIENCE_SECONDS)
+
+        assert [line.message for line in await durably.get_logs(result.id)] == ["once"]
+
     async def test_lines_whose_answer_was_lost_are_stored_once(
         self, open_durably: OpenDurably, monkeypatch: pytest.MonkeyPatch
     ) -> None:
