@@ -356,7 +356,11 @@ class Durably:
     # --- executing without a worker ----------------------------------------------------------------
 
     async def process_one(self, *, worker_id: str | None = None) -> bool:
-        """Claim one run, execute it, and tell whether there was one. Works without `start`."""
+        """Claim one run, execute it, and tell whether there was one. Works without `start`.
+
+        Cancelled, as by a timeout, it no longer waits for the run, which goes on in this process: `stop` waits
+        for it, `stop(timeout=0)` interrupts it and gives it back. So it is with `process_until_idle`.
+        """
         owner = None if worker_id is None else checked_worker_id(worker_id)
         await self._hub.start()
         return await self._worker.process(owner, max_runs=1, until_idle=False) == 1
