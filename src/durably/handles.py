@@ -117,7 +117,7 @@ class JobHandle(Generic[InputT, OutputT]):
         if isinstance(items, str | bytes | Mapping) or not isinstance(items, Iterable):
             # Text and dicts can be iterated too, over what nobody meant to trigger.
             raise refuse("items", items, "a sequence of inputs or BatchItems")
-        return await self._trigger([_order(item) for item in items])
+        return await self._trigger([_order(item)._replace(place=place) for place, item in enumerate(items)])
 
     async def get_run(self, id: str) -> Run[OutputT] | None:
         """Return a run of this job, its output as the output type; None when there is none of this job.

@@ -82,13 +82,17 @@ def database_from_environment() -> str:
 
 def positive_seconds(name: str, value: Any) -> float:
     """Return a duration in seconds. Raises `ValidationError` unless it is a finite number above 0."""
+    return _seconds(name, value, "a number of seconds above 0")
+
+
+def _seconds(name: str, value: Any, allowed: str) -> float:
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if (
         isinstance(seconds, bool)
         or not isinstance(seconds, int | float)
         or not (0 < seconds <= _LONGEST.total_seconds())
     ):
-        raise refuse(name, value, "a number of seconds above 0, or a timedelta (100 years at most)")
+        raise refuse(name, value, f"{allowed}, or a timedelta (100 years at most)")
     return float(seconds)
 
 
@@ -101,7 +105,7 @@ def seconds_or_zero(name: str, value: Any) -> float:
     """Return a duration in seconds that may be 0. Raises `ValidationError` for less, and for what is no number."""
     if value in (0, timedelta(0)) and not isinstance(value, bool):
         return 0.0
-    return positive_seconds(name, value)
+    return _seconds(name, value, "a number of seconds, 0 or more")
 
 
 def check_waiting(

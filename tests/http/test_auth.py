@@ -385,6 +385,17 @@ async def test_a_retrigger_that_hits_a_hidden_run_does_not_reveal_it(clients, du
     assert (answer.status, answer.error) == (409, "The trigger conflicts with another run")
 
 
+async def test_a_retrigger_that_hits_ones_own_run_says_which(clients, durably: Durably) -> None:
+    order = {"labels": {"org": "a"}, "concurrencyKey": "k"}
+    ended = await clients("a").trigger("echo", 1, **order)
+    await durably.process_one()
+    waiting = await clients("a").trigger("echo", 1, **order)
+
+    answer = await clients("a").post(f"/retrigger?runId={ended}")
+
+    assert answer.error == (f"Cannot retrigger run {ended}: run {waiting} of its job and concurrency key waits already")
+
+
 async def test_a_conflict_with_ones_own_run_says_what_to_do(clients) -> None:
     body = {"jobName": "echo", "input": 1, "labels": {"org": "a"}, "concurrencyKey": "k"}
     await clients("a").post("/trigger", body)

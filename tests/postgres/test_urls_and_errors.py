@@ -44,11 +44,43 @@ def echo(step: object, input: int) -> int:
         ("options=nonsense", "options"),
         ("options='-c work_mem=4MB", "options"),
         ("channel_binding=require", "channel_binding"),
+        ("sslmode=zz", "sslmode"),
+        ("sslnegotiation=perhaps", "sslnegotiation"),
+        ("target_session_attrs=writable", "target_session_attrs"),
+        ("port=many", "port"),
+        ("port=5432,65536", "port"),
     ],
 )
 def test_a_parameter_that_cannot_be_honoured_is_named(query: str, named: str) -> None:
     with pytest.raises(ValidationError, match=f"Invalid database option {named}="):
         create_durably(database=f"postgresql://localhost/jobs?{query}")
+
+
+@pytest.mark.parametrize("hosts", ["h:many", "h:65536", "a:5432,b:54x", "[::1]:many"])
+def test_a_port_that_is_none_is_refused(hosts: str) -> None:
+    with pytest.raises(ValidationError, match=r"Invalid database option port=.* a whole number up to 65535"):
+        create_durably(database=f"postgresql://u:p%40ss@{hosts}/jobs")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "h",
+        "h:",
+        "h:5432",
+        "[::1]",
+        "[::1]:5432",
+        "a:1,b,[::1]:3",
+        "u:p:w@h:1",
+        "%2Fvar%2Frun%2Fpostgresql",
+        "/jobs?host=/var/run/postgresql&port=5432",
+        "/jobs?host=a,b&port=1,2&target_session_attrs=prefer-standby",
+        "h/jobs?sslmode=verify-ca&sslnegotiation=direct&krbsrvname=p&gsslib=gssapi&gssencmode=disable",
+        "h/jobs?ssl_min_protocol_version=TLSv1.2&sslcompression=0&sslsni=1&tcp_user_timeout=1&client_encoding=auto",
+    ],
+)
+def test_what_libpq_understands_is_taken(address: str) -> None:
+    create_durably(database=f"postgresql://{address}")
 
 
 def test_parameters_of_libpq_reach_the_driver_or_the_server() -> None:

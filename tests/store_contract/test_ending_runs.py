@@ -133,10 +133,15 @@ class TestRetrigger:
         """R7, R9: a pending run of the key is in the way."""
         durably = await open_durably(work)
         old = await ended(durably, "completed", concurrency_key="k")
-        await durably.jobs.work.trigger(2, concurrency_key="k")
+        waiting = await durably.jobs.work.trigger(2, concurrency_key="k")
 
-        with pytest.raises(ConflictError):
+        with pytest.raises(ConflictError) as refused:
             await durably.retrigger(old.id)
+        assert str(refused.value) == (
+            f"Cannot retrigger run {old.id}: run {waiting.id} of its job and concurrency key waits already"
+        )
+        assert (refused.value.operation, refused.value.run_id) == ("retrigger", waiting.id)
+        assert (refused.value.job_name, refused.value.concurrency_key) == ("work", "k")
 
 
 class TestCancelAndDelete:

@@ -96,6 +96,8 @@ class TestFilters:
             ({"status": 5}, "status"),
             ({"job_name": 5}, "job_name"),
             ({"job_name": [5]}, "job_name"),
+            ({"job_name": "a\x00b"}, "job_name"),
+            ({"job_name": ["red", "a\x00b"]}, "job_name"),
             ({"labels": {"a b": "c"}}, "labels"),
             ({"labels": {"a": 5}}, "labels.a"),
             ({"limit": -1}, "limit"),

@@ -504,6 +504,9 @@ class TestBatches:
         with pytest.raises(ValidationError, match=r"input\.count") as refused:
             await durably.jobs.order.batch_trigger([{"item": "a"}, {"item": "b", "count": "x"}])
         assert refused.value.field == "items[1].input.count"
+        with pytest.raises(ValidationError, match=r"^items\[0\]: .*input\.count") as refused:
+            await durably.jobs.order.batch_trigger([{"item": "b", "count": "x"}])
+        assert refused.value.field == "items[0].input.count"
 
         assert await stored(durably) == []
 

@@ -26,6 +26,8 @@ class TriggerOrder(NamedTuple):
     coalesce: str | None = None
     labels: Labels | None = None
     only_into: str | None = None
+    place: int | None = None
+    """In a batch, which errors then name."""
 
 
 class Enqueuer:
@@ -76,7 +78,16 @@ class Enqueuer:
             coalesce=False,
             created_at=now,
         )
-        return (await self._enqueue([fresh]))[0]
+        try:
+            return (await self._enqueue([fresh]))[0]
+        except ConflictError as conflict:
+            raise ConflictError(
+                f"Cannot retrigger run {run_id}: run {conflict.run_id} of its job and concurrency key waits already",
+                operation="retrigger",
+                run_id=conflict.run_id,
+                job_name=conflict.job_name,
+                concurrency_key=conflict.concurrency_key,
+            ) from conflict
 
     def _enqueue(self, runs: Sequence[NewRun]) -> Coroutine[Any, Any, list[TriggerResult[Any]]]:
         if self._store.claims_see_writes_under_way:
@@ -92,9 +103,9 @@ class Enqueuer:
             try:
                 runs.append(self._new_run(job, order, now, milliseconds))
             except ValidationError as error:
-                if len(orders) == 1:
+                if order.place is None:
                     raise
-                where = f"items[{len(runs)}]"
+                where = f"items[{order.place}]"
                 raise ValidationError(f"{where}: {error}", field=f"{where}.{error.field}", value=error.value) from error
         return runs
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, Final, TypeVar
 
 from durably.core.errors import ValidationError
+from durably.core.json_values import is_storable
 from durably.core.names import Labels, checked_labels
 from durably.core.runs import RunStatus
 from durably.core.store import RunQuery
@@ -70,8 +71,8 @@ def _status(value: Any) -> RunStatus:
 
 
 def _text(name: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValidationError(f"Invalid {name} {value!r}: must be text", field=name, value=value)
+    if not isinstance(value, str) or not is_storable(value):
+        raise ValidationError(f"Invalid {name} {value!r}: must be text (without NUL)", field=name, value=value)
     return value
 
 

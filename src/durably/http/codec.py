@@ -151,7 +151,7 @@ def error_to_wire(error: DurablyError) -> str:
     match error:
         case NotFoundError(kind="run"):
             return "Run not found"
-        case ConflictError(concurrency_key=str()):
+        case ConflictError(operation="trigger", concurrency_key=str()):
             return (
                 f"A pending run already exists for concurrency key {encode(error.concurrency_key)} in job "
                 f"\"{error.job_name}\". Use coalesce: 'skip' to return the existing run instead."

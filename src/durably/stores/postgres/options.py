@@ -57,10 +57,17 @@ _NEEDLESS: Final = frozenset(
         "sslsni",
     ]
 )
+_CHOICES: Final = {
+    "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
+    "sslnegotiation": ("postgres", "direct"),
+    "target_session_attrs": ("any", "read-write", "read-only", "primary", "standby", "prefer-standby"),
+}
 _FILES: Final = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 _REFUSED: Final = frozenset(
     ["channel_binding", "hostaddr", "load_balance_hosts", "replication", "requirepeer", "require_auth"]
 )
+_PORT: Final = re.compile(r"(?:[^:\[\]]*|\[[^\]]*\])(?::(\d*))?\Z", re.ASCII)
+_LARGEST_PORT: Final = 65_535
 _SETTING: Final = re.compile(r"(?:-c\s*|--)([A-Za-z_][\w.]*)=(.*)\Z", re.DOTALL)
 
 
@@ -89,6 +96,7 @@ class PostgresOptions:
         command = given.pop("command_timeout", None)
         settings = _settings(given)
         driver = {name: value for name, value in given.items() if name in _DRIVER}
+        _check_driver(parts.netloc, driver)
         if "," in parts.netloc + driver.get("host", ""):
             # Of several hosts one is the primary, and only that one can be written.
             driver.setdefault("target_session_attrs", "read-write")
@@ -128,6 +136,17 @@ class PostgresOptions:
     def can_listen(self) -> bool:
         """Tell whether there is a way to the server that keeps a session, as LISTEN needs it."""
         return not self.pgbouncer or self.direct is not None
+
+
+def _check_driver(netloc: str, driver: dict[str, str]) -> None:
+    for name, choices in _CHOICES.items():
+        if name in driver and driver[name] not in choices:
+            raise _refuse(name, driver[name], f"one of {', '.join(choices)}")
+    hosts = netloc.rpartition("@")[2].split(",")
+    ports = [match[1] if (match := _PORT.match(host)) else host for host in hosts]
+    for port in [*filter(None, ports), *(driver["port"].split(",") if "port" in driver else ())]:
+        if not (port.isascii() and port.isdigit() and int(port) <= _LARGEST_PORT):
+            raise _refuse("port", port, f"a whole number up to {_LARGEST_PORT}")
 
 
 def _settings(given: dict[str, str]) -> dict[str, str]:
