@@ -10,7 +10,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from durably.core.clock import to_text
 from durably.core.event_codec import encode_events
 from durably.core.events import DurablyEvent
 from durably.core.leases import Claim
@@ -19,6 +18,7 @@ from durably.core.store import StepRecord
 from durably.stores.libsql import statements as sql
 from durably.stores.libsql.hrana import Rows, Statement
 from durably.stores.libsql.unit import Unit
+from durably.stores.sql.rows import end_of, row_of_step
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +43,7 @@ class FinishedRun:
     @property
     def end(self) -> tuple[str, str | None, str | None]:
         """Return status, output and error."""
-        match self.outcome:
-            case Completed():
-                return "completed", self.outcome.output_json, None
-            case Failed():
-                return "failed", None, self.outcome.error
+        return end_of(self.outcome)
 
 
 def record_steps(origin: str, finished: Sequence[FinishedStep]) -> Unit[list[bool]]:
@@ -61,20 +57,7 @@ def record_steps(origin: str, finished: Sequence[FinishedStep]) -> Unit[list[boo
         is_completed = step.error is None
         told.append((*fence, _text_of(each.event)))
         changes.append((*fence, step.index + 1 if is_completed else 0, int(is_completed), latest.get(claim.run_id)))
-        rows.append(
-            (
-                step.id,
-                claim.run_id,
-                step.name,
-                step.index,
-                "completed" if is_completed else "failed",
-                step.output_json,
-                step.error,
-                to_text(step.started_at),
-                to_text(step.completed_at),
-                claim.generation,
-            )
-        )
+        rows.append((*row_of_step(claim.run_id, step), claim.generation))
     statements = [
         Statement(sql.TELL_STEPS, (origin, json.dumps(told)), tells=True),
         Statement(sql.ADVANCE_RUNS, (json.dumps(changes),)),

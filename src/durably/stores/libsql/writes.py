@@ -20,7 +20,7 @@ from durably.stores.libsql.hrana import Rows, Statement
 from durably.stores.libsql.ranges import oldest_waiting
 from durably.stores.libsql.unit import Unit
 from durably.stores.sql import sqlite_queries as queries
-from durably.stores.sql.rows import run_from_row
+from durably.stores.sql.rows import row_of_log, run_from_row
 from durably.stores.sql.rules import EXPIRED_AND_REPLACED, cancel_conflict, delete_conflict
 
 
@@ -121,10 +121,7 @@ class Writes:
 
 def append_logs(logs: Sequence[Log], data_json: Sequence[str | None]) -> Unit[None]:
     """Store log lines of runs that still exist."""
-    lines = [
-        [log.id, log.run_id, log.step_name, log.level, log.message, data, to_text(log.created_at)]
-        for log, data in zip(logs, data_json, strict=True)
-    ]
+    lines = list(map(row_of_log, logs, data_json))
     return Unit([Statement(sql.INSERT_LOGS, (json.dumps(lines),))], _nothing)
 
 

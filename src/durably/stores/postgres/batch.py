@@ -10,12 +10,11 @@ one array per column.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Final, NamedTuple
 
 import asyncpg
 
-from durably.core.clock import to_text
 from durably.core.event_codec import encode_events
 from durably.core.events import DurablyEvent
 from durably.core.json_values import storable
@@ -25,7 +24,7 @@ from durably.core.outcomes import Completed, Failed
 from durably.core.store import NewRun, StepRecord
 from durably.stores.postgres.marks import Mark
 from durably.stores.postgres.statements import BATCH_NOW
-from durably.stores.sql.rows import LOG_COLUMNS, STEP_COLUMNS, row_of_new
+from durably.stores.sql.rows import LOG_COLUMNS, STEP_COLUMNS, end_of, row_of_log, row_of_new, row_of_step
 
 _NEW_RUN_COLUMNS: Final = "id, job_name, input, idempotency_key, concurrency_key, labels, created_at, updated_at"
 
@@ -65,19 +64,9 @@ class Batch:
         if step.error is None:
             change.step_index = max(change.step_index, step.index + 1)
             change.completed += 1
-        self._steps.append(
-            (
-                step.id,
-                claim.run_id,
-                step.name,
-                step.index,
-                "completed" if step.error is None else "failed",
-                step.output_json,
-                _text(step.error),
-                to_text(step.started_at),
-                to_text(step.completed_at),
-            )
-        )
+        else:
+            step = replace(step, error=storable(step.error))
+        self._steps.append(row_of_step(claim.run_id, step))
         self.told.append(event)
 
     def add_progress(self, claim: Claim, progress: str | None) -> None:
@@ -87,11 +76,8 @@ class Batch:
     def add_end(self, claim: Claim, outcome: Completed | Failed, progress: str | None, event: DurablyEvent) -> None:
         """End a run."""
         change = self._change(claim, progress)
-        match outcome:
-            case Completed():
-                change.status, change.output = "completed", outcome.output_json
-            case Failed():
-                change.status, change.error = "failed", _text(outcome.error)
+        change.status, change.output, error = end_of(outcome)
+        change.error = _text(error)
         self.told.append(event)
 
     def add_run(self, new: NewRun, event: DurablyEvent) -> None:
@@ -102,17 +88,8 @@ class Batch:
 
     def add_log(self, log: Log, data_json: str | None) -> None:
         """Store a log line, if its run still exists."""
-        self._logs.append(
-            (
-                log.id,
-                log.run_id,
-                _text(log.step_name),
-                log.level,
-                _text(log.message),
-                data_json,
-                to_text(log.created_at),
-            )
-        )
+        as_stored = replace(log, step_name=_text(log.step_name), message=storable(log.message))
+        self._logs.append(row_of_log(as_stored, data_json))
 
     @property
     def is_empty(self) -> bool:

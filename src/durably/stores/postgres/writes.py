@@ -26,7 +26,7 @@ from durably.stores.postgres.connections import Connection, Pool, Server
 from durably.stores.postgres.enqueueing import Enqueueing, keys_of
 from durably.stores.postgres.event_log import EventLog
 from durably.stores.postgres.marks import Found, Mark, Marks, WriteInDoubtError
-from durably.stores.sql.rows import labels_from_text, run_from_row
+from durably.stores.sql.rows import end_of, labels_from_text, run_from_row
 from durably.stores.sql.rules import EXPIRED_AND_REPLACED, cancel_conflict, delete_conflict
 
 T = TypeVar("T")
@@ -163,12 +163,8 @@ class Writes:
         rows = await self._pool.fetch(sql.RUN_BY_ID, claim.run_id)
         if not rows or rows[0]["lease_generation"] != claim.generation:
             return False
-        end: tuple[str, str | None, str | None]
-        match outcome:
-            case Completed():
-                end = ("completed", outcome.output_json, None)
-            case Failed():
-                end = ("failed", None, storable(outcome.error))
+        status, output, error = end_of(outcome)
+        end = (status, output, None if error is None else storable(error))
         return (rows[0]["status"], rows[0]["output"], rows[0]["error"]) == end
 
     async def cancel(self, run_id: str, *, preserve_steps: bool) -> Run[Any]:

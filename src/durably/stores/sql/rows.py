@@ -11,9 +11,10 @@ from durably.core.event_codec import decode_events
 from durably.core.events import RunProgressEvent, RunTriggerEvent
 from durably.core.json_values import decode_json, decode_stored, encode_json
 from durably.core.logs import Log
+from durably.core.outcomes import Completed, Failed
 from durably.core.runs import Disposition, ProgressData, Run, RunStatus, TriggerResult
 from durably.core.steps import Step
-from durably.core.store import NewRun
+from durably.core.store import NewRun, StepRecord
 
 Row = Sequence[Any]
 
@@ -171,6 +172,35 @@ def row_of_new(new: NewRun) -> tuple[Any, ...]:
         created,
         created,
     )
+
+
+def row_of_step(run_id: str, step: StepRecord) -> tuple[Any, ...]:
+    """Return the values of a finished step in the order of `STEP_COLUMNS`."""
+    return (
+        step.id,
+        run_id,
+        step.name,
+        step.index,
+        "completed" if step.error is None else "failed",
+        step.output_json,
+        step.error,
+        to_text(step.started_at),
+        to_text(step.completed_at),
+    )
+
+
+def row_of_log(log: Log, data_json: str | None) -> tuple[Any, ...]:
+    """Return the values of a log line in the order of `LOG_COLUMNS`."""
+    return log.id, log.run_id, log.step_name, log.level, log.message, data_json, to_text(log.created_at)
+
+
+def end_of(outcome: Completed | Failed) -> tuple[str, str | None, str | None]:
+    """Return status, output and error of a run that ends."""
+    match outcome:
+        case Completed():
+            return "completed", outcome.output_json, None
+        case Failed():
+            return "failed", None, outcome.error
 
 
 def _value(text: str | None) -> Any:

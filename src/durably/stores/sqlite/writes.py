@@ -25,9 +25,12 @@ from durably.core.runs import ALLOWED_FROM, Run, TriggerResult
 from durably.core.store import Claimed, NewRun, StepRecord
 from durably.stores.sql import sqlite_queries as queries
 from durably.stores.sql.rows import (
+    end_of,
     labels_from_text,
     result_from_row,
+    row_of_log,
     row_of_new,
+    row_of_step,
     run_from_new,
     run_from_row,
     trigger_event,
@@ -193,20 +196,7 @@ def record_step(
         held = transaction.change(sql.TOUCH_RUN, (progress_json, *fence)).rowcount
     if not held:
         return False
-    transaction.change(
-        sql.INSERT_STEP,
-        (
-            step.id,
-            claim.run_id,
-            step.name,
-            step.index,
-            "completed" if step.error is None else "failed",
-            step.output_json,
-            step.error,
-            to_text(step.started_at),
-            to_text(step.completed_at),
-        ),
-    )
+    transaction.change(sql.INSERT_STEP, row_of_step(claim.run_id, step))
     transaction.events.append(event)
     return True
 
@@ -229,14 +219,9 @@ def finish(
     preserve_steps: bool,
 ) -> bool:
     """End the run, if the claim still holds."""
-    end: tuple[str, str | None, str | None]
-    match outcome:
-        case Completed():
-            end = ("completed", outcome.output_json, None)
-        case Failed():
-            end = ("failed", None, outcome.error)
+    fence = (claim.run_id, claim.generation)
     held = transaction.change(
-        sql.FINISH_RUN, (*end, progress_json, transaction.now, transaction.now, claim.run_id, claim.generation)
+        sql.FINISH_RUN, (*end_of(outcome), progress_json, transaction.now, transaction.now, *fence)
     ).rowcount
     if not held:
         return False
@@ -290,10 +275,7 @@ def append_logs(transaction: Transaction, logs: Sequence[Log], data_json: Sequen
     """Store log lines of runs that still exist."""
     transaction.connection.executemany(
         sql.INSERT_LOG,
-        [
-            (log.id, log.run_id, log.step_name, log.level, log.message, data, to_text(log.created_at), log.run_id)
-            for log, data in zip(logs, data_json, strict=True)
-        ],
+        [(*row_of_log(log, data), log.run_id) for log, data in zip(logs, data_json, strict=True)],
     )
 
 
