@@ -172,6 +172,6 @@ def __getattr__(name: str) -> Any:
         if error.name is None or not error.name.startswith("starlette"):
             raise
         raise ModuleNotFoundError(
-            f"durably.{name} needs Starlette: install the extra durably[http]", name=error.name
+            f"durably.{name} needs Starlette, which is not installed: pip install 'durably[http]'", name=error.name
         ) from error
     return getattr(http, name)

@@ -204,4 +204,4 @@ assert create_durably is durably.create_durably
 """
     shown = subprocess.run([sys.executable, "-c", script], check=True, timeout=60, capture_output=True, text=True)
 
-    assert "durably[http]" in shown.stdout
+    assert "pip install 'durably[http]'" in shown.stdout

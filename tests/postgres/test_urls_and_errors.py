@@ -117,7 +117,7 @@ def test_a_missing_driver_says_what_to_install(monkeypatch: pytest.MonkeyPatch) 
         return real_import(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without_driver)
-    with pytest.raises(ValidationError, match=r"pip install durably\[postgres\]"):
+    with pytest.raises(ValidationError, match=r"pip install 'durably\[postgres\]'"):
         create_durably(database="postgresql://localhost/jobs")
 
 

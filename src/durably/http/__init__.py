@@ -1,4 +1,4 @@
-"""Serves an instance over HTTP and server-sent events. Needs the extra `durably[http]`.
+"""Serves an instance over HTTP and server-sent events. Needs the extra `http`.
 
 >>> from durably import AuthConfig, create_durably_handler
 """

@@ -64,7 +64,7 @@ def _open_postgres(url: str, clock: Clock) -> Store:
         import asyncpg  # noqa: F401, PLC0415 - asked for here, so that the message can say what to install
     except ImportError as error:
         raise ValidationError(
-            "PostgreSQL needs a driver that is not installed: pip install durably[postgres]",
+            "PostgreSQL needs a driver that is not installed: pip install 'durably[postgres]'",
             field="database",
             value="postgresql",
         ) from error
@@ -83,7 +83,7 @@ def _open_libsql(url: str, clock: Clock) -> Store:
         import httpx  # noqa: F401, PLC0415 - asked for here, so that the message can say what to install
     except ImportError as error:
         raise ValidationError(
-            "A libSQL server needs an HTTP client that is not installed: pip install durably[libsql]",
+            "A libSQL server needs an HTTP client that is not installed: pip install 'durably[libsql]'",
             field="database",
             value=parts.scheme,
         ) from error
