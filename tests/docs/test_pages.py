@@ -77,6 +77,20 @@ def test_the_reference_names_everything_public() -> None:
     assert not [name for name in durably.__all__ if f"`{name}" not in page]
 
 
+def test_the_architecture_names_every_module() -> None:
+    """Every source file stands in a table of the page, and every file of a table is there."""
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    named: set[str] = set()
+    for cell in re.findall(r"^\| ((?:`[\w/.-]+\.tsx?`|`[\w/.-]+\.py`)(?:, `[^`]+`)*) \|", page, re.MULTILINE):
+        first, *others = re.findall(r"`([^`]+)`", cell)
+        named |= {first, *(str(Path(first).parent / other) for other in others)}
+    python, typescript = ROOT / "src" / "durably", ROOT / "packages"
+    sources = {file.relative_to(python).as_posix() for file in python.rglob("*.py") if not file.stem.startswith("__")}
+    sources |= {file.relative_to(typescript).as_posix() for file in typescript.glob("*/src/*.ts*")}
+
+    assert named == sources
+
+
 def test_every_code_that_a_test_names_is_a_guarantee_of_the_page() -> None:
     """A docstring's `R7` can be looked up, and no guarantee is held by no test."""
     page = (ROOT / "docs" / "guarantees.md").read_text()
