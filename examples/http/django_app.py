@@ -17,14 +17,17 @@ from examples.http.jobs import durably
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from durably import create_durably_handler
+from durably import ValidationError, create_durably_handler
 
 settings.configure(ALLOWED_HOSTS=["127.0.0.1"], ROOT_URLCONF=__name__, SECRET_KEY="only for this example")
 django.setup()
 
 
 async def start_import(request: HttpRequest) -> JsonResponse:
-    run = await durably.jobs.import_csv.trigger(json.loads(request.body))
+    try:
+        run = await durably.jobs.import_csv.trigger(json.loads(request.body))
+    except (UnicodeDecodeError, json.JSONDecodeError, ValidationError) as error:
+        return JsonResponse({"error": str(error)}, status=400)
     return JsonResponse({"run_id": run.id}, status=202)
 
 

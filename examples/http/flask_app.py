@@ -13,6 +13,8 @@ from examples.http.jobs import durably
 from flask import Flask, abort, request
 from flask.typing import ResponseReturnValue
 
+from durably import ValidationError
+
 ResultT = TypeVar("ResultT")
 
 app = Flask(__name__)
@@ -33,7 +35,10 @@ def wait_for(call: Coroutine[Any, Any, ResultT]) -> ResultT:
 
 @app.post("/imports")
 def start_import() -> ResponseReturnValue:
-    run = wait_for(durably.jobs.import_csv.trigger(request.get_json()))
+    try:
+        run = wait_for(durably.jobs.import_csv.trigger(request.get_json()))
+    except ValidationError as error:
+        return {"error": str(error)}, 400
     return {"run_id": run.id}, 202
 
 

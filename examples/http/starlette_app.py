@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from json import JSONDecodeError
 
 from examples.http.jobs import durably
 from starlette.applications import Starlette
@@ -9,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
-from durably import create_durably_handler
+from durably import ValidationError, create_durably_handler
 
 
 @asynccontextmanager
@@ -19,7 +20,10 @@ async def lifespan(_: Starlette) -> AsyncIterator[None]:
 
 
 async def start_import(request: Request) -> Response:
-    run = await durably.jobs.import_csv.trigger(await request.json())
+    try:
+        run = await durably.jobs.import_csv.trigger(await request.json())
+    except (UnicodeDecodeError, JSONDecodeError, ValidationError) as error:
+        return JSONResponse({"error": str(error)}, status_code=400)
     return JSONResponse({"run_id": run.id}, status_code=202)
 
 

@@ -3,7 +3,9 @@
 python import_flights.py flights.csv flights.db
 """
 
+import argparse
 import asyncio
+import os
 import sys
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from flights import create_tables, delays_by_carrier, read_batches, write_flight
 from pydantic import BaseModel
 from rich.progress import Progress
 
-from durably import RunFailedError, SyncStepContext, create_durably, define_job
+from durably import RunFailedError, StoreError, SyncStepContext, create_durably, define_job
 
 
 class ImportFlights(BaseModel):
@@ -36,11 +38,14 @@ def import_flights(step: SyncStepContext, input: ImportFlights) -> int:
 
 
 def import_of(csv: str) -> str:
-    """Return what every start asks for by the same name, until the file has changed."""
-    return f"{csv} of {Path(csv).stat().st_mtime}"
+    """Return what every start asks for by the same name, until the file has changed. Raises `OSError`."""
+    with Path(csv).open() as file:
+        return f"{csv} of {os.fstat(file.fileno()).st_mtime}"
 
 
-async def main(csv: str, database: str, batch_size: int = 1000) -> None:
+async def main(csv: str, database: str, batch_size: int) -> None:
+    # Asked for first: a file that cannot be read leaves no database behind.
+    wanted = import_of(csv)
     durably = create_durably(
         database=f"sqlite:///{database}",
         jobs={"import_flights": import_flights},
@@ -52,7 +57,7 @@ async def main(csv: str, database: str, batch_size: int = 1000) -> None:
         async with durably:
             result = await durably.jobs.import_flights.trigger_and_wait(
                 ImportFlights(csv=csv, database=database, batch_size=batch_size),
-                idempotency_key=import_of(csv),
+                idempotency_key=wanted,
                 on_progress=lambda now: bar.update(task, completed=now.current, total=now.total),
             )
             bar.update(task, completed=result.output, total=result.output)
@@ -63,9 +68,14 @@ async def main(csv: str, database: str, batch_size: int = 1000) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 3:
-        sys.exit(__doc__)
+    parser = argparse.ArgumentParser(description="Import flights. Kill it and start it again: it goes on where it was.")
+    parser.add_argument("csv", help="the file to import")
+    parser.add_argument("database", help="a SQLite file, made when it is missing")
+    parser.add_argument("batch_size", type=int, nargs="?", default=1000, help="rows in one step (default: 1000)")
+    options = parser.parse_args()
     try:
-        asyncio.run(main(*sys.argv[1:3], *map(int, sys.argv[3:])))
-    except RunFailedError as error:
+        asyncio.run(main(options.csv, options.database, options.batch_size))
+    except (RunFailedError, StoreError) as error:
         sys.exit(f"The import failed: {error}")
+    except OSError as error:
+        sys.exit(f"{options.csv} cannot be read: {error.strerror}")

@@ -87,6 +87,15 @@ def test_a_row_that_is_no_flight_is_named(tmp_path: Path) -> None:
     assert select(database, "SELECT count(*) FROM flights") == [(45,)]
 
 
+def test_a_file_that_is_not_there_is_named_and_leaves_no_database(tmp_path: Path) -> None:
+    """A mistyped path is one line, not a traceback."""
+    finished = run(EXAMPLE / "import_flights.py", tmp_path / "flihgts.csv", tmp_path / "flights.db")
+
+    assert finished.returncode == 1
+    assert finished.stderr == f"{tmp_path / 'flihgts.csv'} cannot be read: No such file or directory\n"
+    assert list(tmp_path.iterdir()) == []
+
+
 @dataclass(frozen=True)
 class Demo:
     """What the demo told, and what it left behind."""

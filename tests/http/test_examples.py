@@ -69,6 +69,30 @@ def test_a_route_triggers_and_the_handler_follows(module: str, tmp_path: Path) -
     assert [run["status"] for run in listed] == ["completed"]
 
 
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        ([*UVICORN, "examples.http.fastapi_app:app"], 422),
+        ([*UVICORN, "examples.http.starlette_app:app"], 400),
+        ([*UVICORN, "examples.http.django_app:app"], 400),
+        (["-m", "flask", "--app", "examples.http.flask_app", "run", "--port", "0"], 400),
+    ],
+    ids=["fastapi", "starlette", "django", "flask"],
+)
+def test_input_that_is_no_import_is_the_fault_of_who_sent_it(command: list[str], status: int, tmp_path: Path) -> None:
+    """R3: refused before anything is stored, and told to the client, which can mend it."""
+    json_header = {"content-type": "application/json"}
+    with serving(command, tmp_path / "jobs.db") as client:
+        no_import = client.post("/imports", json={"csv": "a"})
+        no_json = client.post("/imports", content=b"{", headers=json_header)
+        no_text = client.post("/imports", content=b"\xff", headers=json_header)
+
+    assert no_import.status_code == status
+    assert "text" in no_import.text
+    assert no_json.status_code == status
+    assert no_text.status_code in (400, status)
+
+
 def test_flask_triggers_what_a_worker_beside_it_executes(tmp_path: Path) -> None:
     """Two processes, one database; the page watches through the worker's handler (E4)."""
     flask = ["-m", "flask", "--app", "examples.http.flask_app", "run", "--port", "0"]
