@@ -6,6 +6,7 @@ how much memory the process took.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import sys
@@ -48,4 +49,12 @@ async def main(url: str, rate: int, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3])))
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.burst",
+        description="A worker whose one step reports progress so many times a second.",
+    )
+    parser.add_argument("url", help="of the database")
+    parser.add_argument("rate", type=int, help="reports per second")
+    parser.add_argument("seconds", type=float, help="how long")
+    options = parser.parse_args()
+    asyncio.run(main(options.url, options.rate, options.seconds))

@@ -22,11 +22,17 @@ class Jobs(Mapping[str, JobHandle[Any, Any]]):
         try:
             return self._handles[name]
         except KeyError:
-            known = ", ".join(sorted(self._handles)) or "none"
-            raise AttributeError(f"no job is registered as {name!r}; registered: {known}") from None
+            raise AttributeError(self._not_registered(name)) from None
 
     def __getitem__(self, name: str) -> JobHandle[Any, Any]:
-        return self._handles[name]
+        try:
+            return self._handles[name]
+        except KeyError:
+            raise KeyError(self._not_registered(name)) from None
+
+    def _not_registered(self, name: str) -> str:
+        known = ", ".join(sorted(self._handles)) or "none"
+        return f"no job is registered as {name!r}; registered: {known}"
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._handles)

@@ -153,7 +153,7 @@ def test_check_tells_whether_the_file_is_current_and_writes_nothing(durably_comm
         (("shop",), "'shop' names no instance: expected module:attribute, like app:durably"),
         (("nowhere:durably",), "there is no module 'nowhere'"),
         (("shop:nothing",), "shop has no attribute 'nothing'"),
-        (("shop:not_one",), "shop:not_one is a int, not an instance made by create_durably"),
+        (("shop:not_one",), "shop:not_one is no instance made by create_durably: its type is int"),
         (("shop:durably", "--check"), "--check needs -o FILE"),
         (
             ("shop:durably", "-o", "no/such/folder/durably.gen.ts"),

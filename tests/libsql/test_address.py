@@ -41,7 +41,9 @@ def test_how_often_to_look_is_configurable() -> None:
     [
         ("http://?authToken=s3cret", "names no host"),
         ("libsql://user:s3cret@host", "user or password"),
-        ("libsql://host:port?authToken=s3cret", "not a URL"),
+        ("libsql://host:s3cret", "the port is not a number up to 65535"),
+        ("libsql://host:99999?authToken=s3cret", "the port 99999 is not a number up to 65535"),
+        ("libsql://[host?authToken=s3cret", "expected one of"),
         ("libsql://host?authtoken=s3cret", "libSQL knows authToken"),
         ("libsql://host?tls=yes&authToken=s3cret", "must be 0 or 1"),
         ("http://host?tls=1&authToken=s3cret", "contradicts"),

@@ -478,6 +478,9 @@ class TestRegistering:
         assert durably.get_job("nobody") is None
         with pytest.raises(AttributeError, match="registered: job"):
             _ = durably.jobs.nobody
+        with pytest.raises(KeyError, match="registered: job"):
+            _ = durably.jobs["nobody"]
+        assert ("nobody" in durably.jobs, durably.jobs.get("nobody")) == (False, None)
 
     async def test_a_job_that_is_not_registered_fails_nothing(self, open_durably: OpenDurably) -> None:
         """L5: process_one without jobs has nothing to do."""

@@ -31,7 +31,7 @@ def load_instance(target: str) -> Durably:
             raise CommandError(f"{module_name} has no attribute {attribute!r}")
         found = getattr(found, name)
     if not isinstance(found, Durably):
-        raise CommandError(f"{target} is a {type(found).__name__}, not an instance made by create_durably")
+        raise CommandError(f"{target} is no instance made by create_durably: its type is {type(found).__name__}")
     return found
 
 

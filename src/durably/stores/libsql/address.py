@@ -27,14 +27,14 @@ class Address:
         """Return the address of a database URL. Raises `ValidationError`, never showing the token."""
         try:
             parts = urlsplit(url)
-            host, port = parts.hostname, parts.port
+            host = parts.hostname
         except ValueError as error:
             raise _refuse("it is not a URL", "libsql://host?authToken=...") from error
         if not host:
             raise _refuse("it names no host", "libsql://host?authToken=...")
         if parts.username or parts.password:
             raise _refuse("it has a user or password", "the token as ?authToken=...")
-        options = _options(parts)
+        port, options = _port(parts), _options(parts)
         is_secure = _is_secure(parts.scheme, options.get("tls"))
         netloc = f"[{host}]" if ":" in host else host
         if port is not None:
@@ -49,6 +49,16 @@ class Address:
     def name(self) -> str:
         """Return the database as messages name it."""
         return f"database {self.url}"
+
+
+def _port(parts: SplitResult) -> int | None:
+    try:
+        return parts.port
+    except ValueError as error:
+        text = parts.netloc.rpartition(":")[2]
+        # What is no number may be a secret.
+        shown = f" {text}" if text.isdecimal() else ""
+        raise _refuse(f"the port{shown} is not a number up to 65535", "libsql://host:8080?authToken=...") from error
 
 
 def _options(parts: SplitResult) -> dict[str, str]:
