@@ -74,6 +74,7 @@ from durably.options import (
 from durably.plugins import with_log_persistence
 
 if TYPE_CHECKING:
+    __version__: str
     from durably.http import (
         AuthConfig,
         CreateDurablyHandlerOptions,
@@ -163,6 +164,11 @@ if not TYPE_CHECKING and find_spec("starlette") is None:
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        # Read only when asked for: `importlib.metadata` would make every `import durably` slower.
+        from importlib.metadata import version  # noqa: PLC0415
+
+        return version("durably")
     # Asked for by name only: `import durably` must not need what an extra brings.
     if name not in _FROM_HTTP:
         raise AttributeError(f"module 'durably' has no attribute {name!r}")

@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from durably.cli import types_command, worker_command
+from durably.cli import migrate_command, types_command, worker_command
 from durably.cli.errors import CommandError
 
-_COMMANDS = (worker_command, types_command)
+_COMMANDS = (worker_command, migrate_command, types_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
