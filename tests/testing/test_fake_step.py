@@ -77,6 +77,16 @@ async def test_a_given_result_takes_the_place_of_the_function_and_has_its_type(j
 
 
 @both_kinds
+async def test_a_given_result_that_no_step_has_had_is_named(job, fake):
+    """A misspelt name calls the real function; the test that asks for what is unused sees it."""
+    step = fake(results={"parse": [{"name": "Alan"}], "improt-0": "Alan"})
+
+    await perform(job, step, "not looked at at all")
+
+    assert step.unused_results() == ["improt-0"]
+
+
+@both_kinds
 async def test_a_given_exception_is_raised_as_if_the_function_had_raised_it(job, fake):
     step = fake(results={"import-1": ConnectionError("the shop is closed")})
 

@@ -63,6 +63,11 @@ class _Recorder:
         checked_name("step name", name, field="name")
         return name in self._completed or name in self._given
 
+    def unused_results(self) -> list[str]:
+        """Return the names of given results that no step has asked for."""
+        called = {call.name for call in self.calls}
+        return [name for name in self._given if name not in called]
+
     def known_result(self, name: str, codec: Codec[Any] | None) -> Any:
         """Return the result of a known step as a resume would: through JSON, into its type."""
         if name in self._completed:
@@ -161,6 +166,10 @@ class _FakeContext:
     def step_names(self) -> list[str]:
         """Return the names of the steps that completed, in the order in which they ended."""
         return [call.name for call in self._recorder.calls if call.status != "failed"]
+
+    def unused_results(self) -> list[str]:
+        """Return the names in `results` that no step has had: after the job, a misspelt one, or one not reached."""
+        return self._recorder.unused_results()
 
     def cancel(self) -> None:
         """Cancel the run: the signal is aborted and no further step starts."""
