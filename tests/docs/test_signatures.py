@@ -13,7 +13,7 @@ from durably import AbortSignal, Durably, JobHandle, StepContext, SyncStepContex
 from durably.engine.step_context import StepLog
 
 _SETTINGS: Final = (
-    "polling_interval=1.0, max_concurrent_runs=10, lease_duration=30, lease_renew_interval=5, preserve_steps=False, "
+    "polling_interval=1.0, max_concurrent_runs=10, lease_duration=30, lease_renew_interval=None, preserve_steps=False, "
     "retain_runs=None"
 )
 _TRIGGER: Final = "idempotency_key=None, concurrency_key=None, coalesce=None, labels=None"

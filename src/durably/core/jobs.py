@@ -165,8 +165,8 @@ def define_job(
     *, name: str, input: Any = None, output: Any = None, run: Callable[[Any, InputT], OutputT]
 ) -> JobDefinition[InputT, OutputT]: ...
 def define_job(
-    *unnamed: Any,
-    name: Any = None,
+    *,
+    name: str,
     input: Any = None,
     output: Any = None,
     run: Callable[..., Any] | None = None,
@@ -183,8 +183,6 @@ def define_job(
     ... async def greet(step: StepContext, input: str) -> str:
     ...     return await step.run("greeting", lambda: f"hello {input}")
     """
-    if unnamed or name is None:
-        raise _no_name(*unnamed)
     checked_name("job name", name, field="name")
     caller = sys._getframe(1)  # noqa: SLF001 - types local to the caller are visible nowhere else
 
@@ -192,15 +190,6 @@ def define_job(
         return _define(name, function, input, output, caller)
 
     return define if run is None else define(run)
-
-
-def _no_name(*unnamed: object) -> ValidationError:
-    called = next((each if isinstance(each, str) else getattr(each, "__name__", None) for each in unnamed), None)
-    name = (called or "import_csv").replace("_", "-")
-    return ValidationError(
-        f"Invalid job name: none is given, and the job's runs are stored under it; write @define_job(name={name!r})",
-        field="name",
-    )
 
 
 def is_async_callable(function: Callable[..., Any]) -> bool:
