@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -13,7 +14,7 @@ import pytest
 
 from durably import BatchItem, Durably, StepContext, define_job
 from durably.stores.sqlite.database import Database
-from tests.conftest import OpenDurably
+from tests.conftest import Gate, OpenDurably
 
 Verb = Callable[[Durably], Awaitable[Any]]
 
@@ -31,14 +32,20 @@ class Tracer:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.statements: set[str] = set()
+        self.on_the_loop: set[str] = set()
         connect = Database.connect
 
         def traced(database: Database, *, writes: bool) -> sqlite3.Connection:
             connection = connect(database, writes=writes)
-            connection.set_trace_callback(self.statements.add)
+            connection.set_trace_callback(self._note)
             return connection
 
         monkeypatch.setattr(Database, "connect", traced)
+
+    def _note(self, statement: str) -> None:
+        self.statements.add(statement)
+        if threading.current_thread() is threading.main_thread():
+            self.on_the_loop.add(statement)
 
     def plans(self, connection: sqlite3.Connection) -> dict[str, list[str]]:
         """Return the plan of every statement that reads or changes rows."""
@@ -153,3 +160,26 @@ class TestUpkeep:
             connection.set_progress_handler(None, 0)
 
         assert work[20_000] <= work[10_000] + 1
+
+
+async def test_the_log_is_looked_through_for_progress_off_the_event_loop(
+    open_durably: OpenDurably, tracer: Tracer
+) -> None:
+    """E3: many who subscribe at once, as after a deployment, keep nobody waiting, however much was written."""
+    gate = Gate()
+
+    @define_job(name="held")
+    async def held(step: StepContext, input: Any) -> None:
+        step.progress(1)
+        await gate.pass_through()
+
+    durably = await open_durably(held, start=True)
+    run = await durably.jobs.held.trigger(None)
+    await gate.reached()
+    stream = durably.subscribe(run.id)
+    assert (await anext(stream)).type == "run:leased"
+    gate.open()
+    assert [event.type async for event in stream][-1] == "run:complete"
+
+    assert any("instr(events" in statement for statement in tracer.statements)
+    assert not any("instr(events" in statement for statement in tracer.on_the_loop)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from durably import DurablyEvent, NotFoundError, ProgressData, StepContext, define_job
 from tests.conftest import PATIENCE_SECONDS, Gate, OpenDurably
+from tests.store_contract.foreign_writer import write
 
 
 @define_job(name="job")
@@ -105,6 +107,43 @@ class TestHere:
         told = [event.progress for event in reader.seen if event.type == "run:progress"]
         assert told[-2:] == [ProgressData(2, 4, "half"), ProgressData(3)]
         assert len(told) == len(set(told))
+
+    @pytest.mark.two_processes
+    async def test_only_the_end_of_the_log_is_looked_through_for_progress(
+        self, open_durably: OpenDurably, database: str
+    ) -> None:
+        """E3, S7: progress is stored soon, so what stands further back in the log is older than what is stored."""
+        gate = Gate()
+
+        @define_job(name="held")
+        async def held(step: StepContext, input: Any) -> None:
+            await step.run("one", gate.pass_through)
+
+        durably = await open_durably(held, job, start=True)
+        run = await durably.jobs.held.trigger(None)
+        await gate.reached()
+        long_ago = [
+            {
+                "type": "run:progress",
+                "timestamp": "2020-01-01T00:00:00.000Z",
+                "run_id": run.id,
+                "job_name": "held",
+                "labels": {},
+                "progress": {"current": 1, "total": None, "message": None},
+            }
+        ]
+        number = ", number" if database.startswith("postgresql") else ""
+        await write(
+            database,
+            f"INSERT INTO durably_events (origin, events, created_at{number}) "
+            f"VALUES ('another', '{json.dumps(long_ago)}', '2020-01-01T00:00:00.000Z'{', 1' if number else ''})",
+        )
+        await durably.jobs.job.trigger_and_wait(None, timeout=PATIENCE_SECONDS)
+        reader = Reader(durably.subscribe(run.id))
+        await reader.until("run:leased")
+        gate.open()
+
+        assert await reader.end() == ["run:leased", "step:complete", "run:complete"]
 
     @pytest.mark.parametrize(
         ("input", "event_type"), [("x", "run:complete"), ("fail", "run:fail"), (None, "run:cancel")]

@@ -255,7 +255,7 @@ class LibsqlStore:
     # --- asking ------------------------------------------------------------------------------------
 
     async def _latest_progress(self, run_id: str, row: int) -> ProgressData | None:
-        recent = await self._read(queries.RECENT_EVENTS_OF_RUN, row, row, run_id)
+        recent = await self._read(queries.RECENT_EVENTS_OF_RUN, row, run_id)
         return latest_progress((text for _, text in recent), run_id)
 
     def _enqueue_unkeyed(self, orders: Sequence[Sequence[NewRun]]) -> Unit[list[list[TriggerResult[Any]]]]:

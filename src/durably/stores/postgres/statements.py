@@ -6,7 +6,7 @@ Statements that write take `$1` and `$2` as their mark (see `marks.py`) and stor
 
 from typing import Final
 
-from durably.stores.sql.rows import LOG_COLUMNS, RUN_COLUMNS, STEP_COLUMNS
+from durably.stores.sql.rows import LOG_COLUMNS, PROGRESS_STORED_SECONDS, RUN_COLUMNS, STEP_COLUMNS
 
 _TEXT_FORM: Final = """'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'"""
 
@@ -339,10 +339,17 @@ EVENTS_AFTER: Final = """
 SELECT position, origin, number, events FROM durably_events WHERE position > $1 ORDER BY position LIMIT $2
 """
 
-RECENT_EVENTS_OF_RUN: Final = """
--- The newest rows that speak of a run, among the newest rows.
+RECENT_EVENTS_OF_RUN: Final = f"""
+-- The newest rows that speak of a run, among those that are no older than what progress waits to be stored.
+WITH newest AS MATERIALIZED (
+  SELECT to_char(
+    (created_at::timestamptz - interval '{PROGRESS_STORED_SECONDS} seconds') AT TIME ZONE 'UTC', {_TEXT_FORM}
+  ) AS since
+  FROM durably_events WHERE position <= $2 ORDER BY position DESC LIMIT 1
+)
 SELECT events FROM durably_events
-WHERE position > $2 - 500 AND position <= $2 AND strpos(events, $1) > 0
+WHERE position > $2 - 500 AND position <= $2
+  AND CASE WHEN created_at < (SELECT since FROM newest) THEN false ELSE strpos(events, $1) > 0 END
 ORDER BY position DESC LIMIT 20
 """
 

@@ -26,6 +26,9 @@ RUN_COLUMNS: Final = (
 STEP_COLUMNS: Final = 'id, run_id, name, "index", status, output, error, started_at, completed_at'
 LOG_COLUMNS: Final = "id, run_id, step_name, level, message, data, created_at"
 
+PROGRESS_STORED_SECONDS: Final = 2
+"""After so long progress is stored, with much to spare: only what the log was told since can be newer."""
+
 _STATUS: Final = {status.value: status for status in RunStatus}
 
 

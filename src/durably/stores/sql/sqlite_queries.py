@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from durably.core.runs import RunStatus
 from durably.core.store import RunQuery
-from durably.stores.sql.rows import LOG_COLUMNS, RUN_COLUMNS, STEP_COLUMNS
+from durably.stores.sql.rows import LOG_COLUMNS, PROGRESS_STORED_SECONDS, RUN_COLUMNS, STEP_COLUMNS
 
 NO_LIMIT: Final = -1
 
@@ -71,10 +71,17 @@ EVENTS_AFTER: Final = """
 SELECT position, origin, events FROM durably_events WHERE position > ? ORDER BY position LIMIT ?
 """
 
-RECENT_EVENTS_OF_RUN: Final = """
--- The newest rows that speak of a run, among the newest rows.
+RECENT_EVENTS_OF_RUN: Final = f"""
+-- The newest rows that speak of a run, back to the first that is older than what progress waits to be stored.
 SELECT position, events FROM durably_events
-WHERE position > ? - 500 AND position <= ? AND instr(events, ?)
+WHERE position <= ?1 AND position > ?1 - 500 AND position > COALESCE((
+  SELECT old.position FROM durably_events AS old
+  WHERE old.position <= ?1 AND old.position > ?1 - 500 AND old.created_at < (
+    SELECT strftime('%Y-%m-%dT%H:%M:%fZ', created_at, '-{PROGRESS_STORED_SECONDS} seconds')
+    FROM durably_events WHERE position = ?1
+  )
+  ORDER BY old.position DESC LIMIT 1
+), 0) AND instr(events, ?2)
 ORDER BY position DESC LIMIT 20
 """
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from durably.core.logs import Log
-from durably.core.runs import ProgressData, Run, RunStatus
+from durably.core.runs import ProgressData, Run
 from durably.core.steps import Step
 from durably.core.store import RunQuery
 from durably.stores.sql import sqlite_queries as queries
@@ -67,16 +67,18 @@ def checkpoints(connection: sqlite3.Connection, run_id: str) -> dict[str, str | 
     return dict(connection.execute(queries.CHECKPOINTS_OF_RUN, (run_id,)).fetchall())
 
 
-def snapshot(connection: sqlite3.Connection, run_id: str) -> tuple[Run[Any] | None, int, ProgressData | None]:
-    """Return a run, the newest row of the event log at that moment, and the latest progress told there."""
+def snapshot(connection: sqlite3.Connection, run_id: str) -> tuple[Run[Any] | None, int]:
+    """Return a run and the newest row of the event log at that moment."""
     connection.execute("BEGIN")
     try:
         run = run_by_id(connection, run_id)
         (row,) = connection.execute(queries.LAST_EVENT_ROW).fetchone()
-        progress = None
-        if run is not None and run.status is RunStatus.LEASED:
-            recent = connection.execute(queries.RECENT_EVENTS_OF_RUN, (row, row, run_id))
-            progress = latest_progress((text for _, text in recent), run_id)
     finally:
         connection.execute("COMMIT")
-    return run, row, progress
+    return run, row
+
+
+def recent_progress(connection: sqlite3.Connection, run_id: str, row: int) -> ProgressData | None:
+    """Return the progress that a run told last up to a row of the event log, if it may not be stored yet."""
+    recent = connection.execute(queries.RECENT_EVENTS_OF_RUN, (row, run_id))
+    return latest_progress((text for _, text in recent), run_id)

@@ -21,7 +21,7 @@ from durably.core.events import DurablyEvent
 from durably.core.leases import Claim
 from durably.core.logs import Log
 from durably.core.outcomes import Completed, Failed
-from durably.core.runs import Run, TriggerResult
+from durably.core.runs import Run, RunStatus, TriggerResult
 from durably.core.steps import Step
 from durably.core.store import Claimed, LogPage, NewRun, Position, RunQuery, Sink, StepRecord
 from durably.stores.sqlite import reads, schema, writes
@@ -231,9 +231,10 @@ class SqliteStore:
 
     async def snapshot(self, run_id: str) -> tuple[Run[Any] | None, Position]:
         """Return a run, its latest progress included, and the position up to which that is the truth."""
-        run, row, progress = self._read_here(lambda connection: reads.snapshot(connection, run_id))
-        if run is not None and progress is not None:
-            run = replace(run, progress=progress)
+        run, row = self._read_here(lambda connection: reads.snapshot(connection, run_id))
+        if run is not None and run.status is RunStatus.LEASED:
+            progress = await self._read(lambda connection: reads.recent_progress(connection, run_id, row))
+            run = run if progress is None else replace(run, progress=progress)
         return run, Position.behind(row)
 
     # --- connections -------------------------------------------------------------------------------
