@@ -80,6 +80,27 @@ async def test_who_comes_late_is_told_the_state(client: Client, durably: Durably
     assert "output" not in last.data
 
 
+async def test_who_asks_is_told_no_older_progress_than_who_listens(client: Client, durably: Durably) -> None:
+    """S7: progress is stored a moment later; an answer from before it would make a progress bar jump back."""
+    gate = Gate()
+
+    @define_job(name="half-way")
+    async def half_way(step, input: None) -> None:
+        step.progress(1, 2)
+        await gate.pass_through()
+
+    durably.register({"half_way": half_way})
+    run_id = await client.trigger("half-way", None)
+    async with client.stream(f"/subscribe?runId={run_id}") as stream:
+        told = await stream.until_event("run:progress")
+        one, listed = await client.get(f"/run?runId={run_id}"), await client.get("/runs?jobName=half-way")
+        gate.open()
+        await stream.until_end()
+
+    assert one.body["progress"] == told["progress"] == {"current": 1, "total": 2}
+    assert [run["progress"] for run in listed.body] == [told["progress"]]
+
+
 async def test_an_ended_run_tells_its_end_and_no_more(client: Client, durably: Durably, ended: Ended) -> None:
     """Replays have sequence 0, duration 0 and no failed step's name."""
     events = Events(durably)

@@ -404,6 +404,55 @@ class TestOverflow:
         assert caplog.text.count("are missing") == 1
 
 
+async def test_a_run_that_is_read_shows_what_its_stream_told(open_durably: OpenDurably) -> None:
+    """S7: in the process that executes it, although progress is stored a moment later only."""
+    gate = Gate()
+
+    @define_job(name="job")
+    async def job(step: StepContext, input: Any) -> None:
+        step.progress(1)
+        await gate.pass_through()
+
+    durably = await open_durably(job, start=True)
+    run = await durably.jobs.job.trigger(None)
+    stream = durably.subscribe(run.id)
+    while (await anext(stream)).type != "run:progress":
+        pass
+    read = [await durably.get_run(run.id), *await durably.jobs.job.get_runs()]
+    gate.open()
+    await durably.wait_for_run(run.id, timeout=PATIENCE_SECONDS)
+
+    assert [each and each.progress for each in read] == [ProgressData(1)] * 2
+
+
+@pytest.mark.two_processes
+async def test_a_run_that_came_further_elsewhere_shows_that(open_durably: OpenDurably) -> None:
+    """S7: what it told here in an earlier execution is past."""
+    gates = {attempt: Gate() for attempt in (1, 2, 3)}
+
+    @define_job(name="job")
+    async def job(step: StepContext, input: Any) -> None:
+        if step.attempt < 3:
+            step.progress(step.attempt)
+            await step.run(f"{step.attempt}", lambda: None)
+        await gates[step.attempt].pass_through()
+
+    here, there = await open_durably(job), await open_durably(job)
+    run = await here.jobs.job.trigger(None)
+    for attempt, durably in enumerate((here, there), 1):
+        await durably.start()
+        await gates[attempt].reached()
+        await durably.stop(timeout=0)
+    await here.start()
+    await gates[3].reached()
+    read = await here.get_run(run.id)
+    gates[3].open()
+    await here.wait_for_run(run.id, timeout=PATIENCE_SECONDS)
+
+    assert read is not None
+    assert read.progress == ProgressData(2)
+
+
 class TestPlugins:
     async def test_use_installs_and_returns_the_instance(self, open_durably: OpenDurably) -> None:
         """P1: `use(plugin)` calls `plugin.install(durably)`; one with `flush` is awaited on stop."""

@@ -11,14 +11,23 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
 from durably.core.clock import Clock
 from durably.core.errors import StoreError
 from durably.core.event_codec import encode_events
-from durably.core.events import TERMINAL_EVENTS, DurablyEvent, RunDeleteEvent, RunTriggerEvent
-from durably.core.runs import Run, RunStatus
+from durably.core.events import (
+    TERMINAL_EVENTS,
+    DurablyEvent,
+    RunDeleteEvent,
+    RunLeasedEvent,
+    RunProgressEvent,
+    RunTriggerEvent,
+    TerminalEvent,
+)
+from durably.core.runs import ProgressData, Run, RunStatus
 from durably.core.store import Position, Recorded, Store
 from durably.engine.event_bus import EventBus
 from durably.engine.replay import replay_of
@@ -135,6 +144,7 @@ class EventHub:
         self._recheck: asyncio.TimerHandle | None = None
         self._rechecking: asyncio.Task[None] | None = None
         self._withheld: deque[DurablyEvent] = deque()
+        self._progress: dict[str, ProgressData] = {}
         self.work_arrived: Callable[[], None] = lambda: None
         """Called when there may be something to claim."""
         self.run_ended: Callable[[DurablyEvent], None] = lambda _: None
@@ -204,6 +214,17 @@ class EventHub:
         if len(self._withheld) > _MOST_WITHHELD:
             self._tell_withheld()
 
+    def with_progress(self, runs: Sequence[Run[Any]]) -> list[Run[Any]]:
+        """Return runs as they are, those that execute here with the progress that feeds were handed last.
+
+        The stored one is a fraction of a second older. Of runs that execute elsewhere not all may be heard here.
+        """
+        here = {run.id for run in self.executing()} & self._progress.keys()
+        return [
+            replace(run, progress=self._progress[run.id]) if run.id in here and run.status is RunStatus.LEASED else run
+            for run in runs
+        ]
+
     def number(self, event: DurablyEvent) -> None:
         """Give an event that was read back from the log its number."""
         self._bus.number(event)
@@ -261,10 +282,19 @@ class EventHub:
                 has_work = True
             elif isinstance(event, RunTriggerEvent):
                 has_work = True
+            elif isinstance(event, RunProgressEvent | RunLeasedEvent):
+                self._note_progress(event)
         if self._withheld and not self._store.is_behind:
             self._tell_withheld()
         if has_work:
             self.work_arrived()
+
+    def _note_progress(self, event: RunProgressEvent | RunLeasedEvent) -> None:
+        if isinstance(event, RunProgressEvent):
+            self._progress[event.run_id] = event.progress
+        else:
+            # It may have come further elsewhere since it was executed here before.
+            self._progress.pop(event.run_id, None)
 
     def _feed(self, recorded: Recorded) -> None:
         for feed in self._all_feeds:
@@ -287,9 +317,10 @@ class EventHub:
             if event is last:
                 return
 
-    def _end(self, event: DurablyEvent) -> None:
+    def _end(self, event: TerminalEvent) -> None:
         self.run_ended(event)
-        for ended in self._waiting.get(getattr(event, "run_id", ""), ()):
+        self._progress.pop(event.run_id, None)
+        for ended in self._waiting.get(event.run_id, ()):
             ended.set()
 
     def _changed(self) -> None:

@@ -50,11 +50,12 @@ class RunService:
 
     async def get(self, run_id: str) -> Run[Any] | None:
         """Return a run, or None."""
-        return await self._store.get_run(run_id)
+        run = await self._store.get_run(run_id)
+        return None if run is None else self._hub.with_progress([run])[0]
 
     async def find(self, query: RunQuery) -> list[Run[Any]]:
         """Return the runs of a query, newest first."""
-        return await self._store.get_runs(query)
+        return self._hub.with_progress(await self._store.get_runs(query))
 
     async def cancel(self, run_id: str) -> None:
         """Cancel a pending or leased run."""
