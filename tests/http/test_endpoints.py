@@ -235,3 +235,12 @@ async def test_the_document_describes_every_endpoint(client: Client) -> None:
 
     described = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
     assert described == set(ROUTES)
+
+
+@pytest.mark.parametrize("path", ["/subscribe", "/runs/subscribe"])
+async def test_the_document_says_how_a_stream_is_continued(client: Client, path: str) -> None:
+    """By the header, or in the query where a client cannot send one."""
+    document = (await client.get("/openapi.json")).body
+
+    parameters = {(each["in"], each["name"]) for each in document["paths"][path]["get"]["parameters"]}
+    assert {("header", "Last-Event-ID"), ("query", "lastEventId")} <= parameters

@@ -62,6 +62,29 @@ async def test_alone_behind_a_proxy_that_says_its_prefix(durably: Durably) -> No
     await works(Client(handler, base="/api/durably", scope={"root_path": "/api/durably"}))
 
 
+async def test_its_openapi_document_says_where_it_is_served(durably: Durably) -> None:
+    """A client that is generated from the document sends its requests to the handler, not to the root of the host."""
+    handler = create_durably_handler(durably)
+
+    async def route(request: Request) -> Response:
+        return await handler.handle(request, "/api/durably")
+
+    clients = {
+        "/": Client(handler, base=""),
+        "/api/durably": Client(Starlette(routes=[Mount("/api/durably", handler)])),
+        "/api": Client(handler, base="", scope={"root_path": "/api"}),
+        "/prefix/api/durably": Client(
+            Starlette(routes=[Mount("/prefix", Starlette(routes=[Route("/api/durably/{path:path}", route)]))]),
+            base="/prefix/api/durably",
+        ),
+    }
+    documents = {where: (await client.get("/openapi.json")).body for where, client in clients.items()}
+
+    assert {where: document["servers"] for where, document in documents.items()} == {
+        where: [{"url": where}] for where in clients
+    }
+
+
 async def test_behind_the_usual_middleware(durably: Durably) -> None:
     """Compression does not hold events back, and a client that leaves is noticed through all of it."""
 

@@ -128,12 +128,20 @@ _LABEL_FILTER: Final[Schema] = {
         "additionalProperties": _TEXT,
     },
 }
-_LAST_EVENT_ID: Final[Schema] = {
-    "name": "Last-Event-ID",
-    "in": "header",
-    "description": "The id of the last event that a reconnecting client got; `lastEventId` in the query says the same.",
-    "schema": _TEXT,
-}
+_LAST_EVENT_ID: Final[list[Schema]] = [
+    {
+        "name": "Last-Event-ID",
+        "in": "header",
+        "description": "The id of the last event that a reconnecting client got.",
+        "schema": _TEXT,
+    },
+    {
+        "name": "lastEventId",
+        "in": "query",
+        "description": "The same, for clients that cannot send the header.",
+        "schema": _TEXT,
+    },
+]
 _LIST_FILTER: Final = [
     _JOB_NAMES,
     _LABEL_FILTER,
@@ -199,9 +207,9 @@ OPENAPI: Final[Schema] = {
             )
         },
         "/cancel": {"post": _operation("Cancel a run", _json(_ref("Success")), [_RUN_ID], (400, 404, 409))},
-        "/subscribe": {"get": _operation("Follow a run to its end", _STREAM, [_RUN_ID, _LAST_EVENT_ID], _OF_A_RUN)},
+        "/subscribe": {"get": _operation("Follow a run to its end", _STREAM, [_RUN_ID, *_LAST_EVENT_ID], _OF_A_RUN)},
         "/runs/subscribe": {
-            "get": _operation("Follow all runs", _STREAM, [_JOB_NAMES, _LABEL_FILTER, _LAST_EVENT_ID], _BAD)
+            "get": _operation("Follow all runs", _STREAM, [_JOB_NAMES, _LABEL_FILTER, *_LAST_EVENT_ID], _BAD)
         },
         "/openapi.json": {"get": _operation("Get this document", _json({"type": "object"}), [], ())},
     },

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import quote
 
 from pydantic import PydanticUserError
 from starlette.requests import Request
@@ -147,9 +148,13 @@ async def subscribe_runs(call: Call) -> Response:
     return EventStreamResponse(lambda: follow_all_runs(call.durably, matches, last, call.sse_throttle))
 
 
-async def openapi(_: Call) -> Response:
-    """`GET /openapi.json`."""
-    return JsonResponse(OPENAPI)
+async def openapi(call: Call) -> Response:
+    """`GET /openapi.json`: its paths lie below the one at which it was asked for."""
+    scope = call.request.scope
+    path, root = scope["path"], scope.get("root_path", "")
+    # Servers differ in whether the path holds the root path.
+    full = path if path.startswith(f"{root}/") else root + path
+    return JsonResponse({**OPENAPI, "servers": [{"url": quote(full.removesuffix("/openapi.json")) or "/"}]})
 
 
 ROUTES: Final[dict[tuple[str, str], Callable[[Call], Awaitable[Response]]]] = {
