@@ -403,6 +403,18 @@ async def test_a_conflict_with_ones_own_run_says_what_to_do(clients) -> None:
     assert "Use coalesce: 'skip'" in (await clients("a").post("/trigger", body)).error
 
 
+async def test_on_request_is_given_the_request_where_it_could_do_without(durably: Durably) -> None:
+    """A parameter with a default is one that takes an argument."""
+    given: list[Request | None] = []
+
+    def note(request: Request | None = None) -> None:
+        given.append(request)
+
+    await mounted(durably, on_request=note).get("/runs")
+
+    assert [request and request.url.path for request in given] == ["/api/durably/runs"]
+
+
 @pytest.mark.parametrize("is_async", [False, True])
 async def test_on_request_may_take_the_request_and_may_be_async(durably: Durably, is_async: bool) -> None:
     """It is called after `authenticate`, for every request that was let in."""

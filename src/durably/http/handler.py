@@ -155,10 +155,6 @@ def _path_below(path: str, base: str) -> str:
 
 def _takes_argument(function: Callable[..., object]) -> bool:
     return any(
-        parameter.kind is parameter.VAR_POSITIONAL
-        or (
-            parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-            and parameter.default is parameter.empty
-        )
+        parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD, parameter.VAR_POSITIONAL)
         for parameter in inspect.signature(function).parameters.values()
     )
