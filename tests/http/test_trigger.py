@@ -57,6 +57,18 @@ async def test_options_that_are_refused(client: Client, body: dict[str, object],
     assert (await client.get("/runs")).body == []
 
 
+async def test_a_repeated_trigger_is_answered_whatever_its_label_keys(client: Client) -> None:
+    """Labels that are not text are refused before, bad label keys after the idempotency key is looked up."""
+    body = {"jobName": "echo", "input": 1, "idempotencyKey": "k"}
+    first = await client.post("/trigger", body)
+
+    repeated = await client.post("/trigger", {**body, "labels": {"bad key": "x"}})
+    refused = await client.post("/trigger", {**body, "labels": {"bad key": 5}})
+
+    assert (repeated.status, repeated.body) == (200, {"runId": first.body["runId"], "disposition": "idempotent"})
+    assert (refused.status, refused.error) == (400, "Invalid label 'bad key': 5 must be text (without NUL)")
+
+
 async def test_an_input_must_be_given_and_valid(client: Client) -> None:
     """R3: also where the job takes anything, a missing input is a mistake."""
     missing = await client.post("/trigger", {"jobName": "echo"})

@@ -36,6 +36,7 @@ OPERATIONS = {
     "batch_trigger": lambda durably: durably.jobs.echo.batch_trigger([1, 2, BatchItem(3, concurrency_key="c")]),
     "get_run": lambda durably: durably.get_run("nobody"),
     "get_runs": lambda durably: durably.get_runs(status=["pending", "failed"], job_name=["echo", "x"], limit=5),
+    "find_idempotent": lambda durably: durably.storage.find_idempotent("echo", "k"),
     "get_steps": lambda durably: durably.get_steps("nobody"),
     "purge": lambda durably: durably.purge_runs(older_than=timedelta(days=1)),
     "claim": lambda durably: durably.storage.claim("me", ["echo", "x"], 5, 30),

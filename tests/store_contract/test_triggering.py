@@ -404,6 +404,18 @@ class TestIdempotencyKeys:
         assert await stored(durably) == ["first"]
         assert [event.run_id for event in events.of("run:trigger", "run:coalesced")] == [first.id]
 
+    async def test_the_first_run_answers_before_label_keys_are_looked_at(self, open_durably: OpenDurably) -> None:
+        """R6: a key of its own that has no run yet gets the error."""
+        durably = await open_durably(echo)
+        first = await durably.jobs.echo.trigger("first", idempotency_key="k")
+
+        second = await durably.jobs.echo.trigger("second", idempotency_key="k", labels={"bad key": "x"})
+        with pytest.raises(ValidationError, match="Invalid label key"):
+            await durably.jobs.echo.trigger("third", idempotency_key="fresh", labels={"bad key": "x"})
+
+        assert (second.id, second.disposition, second.input) == (first.id, "idempotent", "first")
+        assert await stored(durably) == ["first"]
+
     async def test_the_key_holds_as_long_as_the_run_exists(self, open_durably: OpenDurably) -> None:
         """R6: a finished run still answers for its key, a deleted one no longer."""
         durably = await open_durably(echo)

@@ -45,8 +45,12 @@ def checked_name(what: str, value: object, *, field: str) -> str:
     return value
 
 
+class LabelKeyError(ValidationError):
+    """A label has a key that no label can have."""
+
+
 def checked_labels(labels: object) -> dict[str, str]:
-    """Return labels as a dict. Raises `ValidationError` for a bad key or a value that is not text."""
+    """Return labels as a dict. Raises `ValidationError` for a value that is not text, `LabelKeyError` for a bad key."""
     if labels is None:
         return {}
     if isinstance(labels, BaseModel):
@@ -54,19 +58,20 @@ def checked_labels(labels: object) -> dict[str, str]:
     if not isinstance(labels, Mapping):
         raise ValidationError(f"Invalid labels {labels!r}: must map text to text", field="labels", value=labels)
     for key, value in labels.items():
-        if not isinstance(key, str) or not _LABEL_KEY.match(key):
+        if not isinstance(value, str) or not is_storable(value):
             raise ValidationError(
+                f"Invalid label {key!r}: {value!r} must be text (without NUL)", field=f"labels.{key}", value=value
+            )
+        _check_length(f"label {key!r}:", value, f"labels.{key}")
+    for key in labels:
+        if not isinstance(key, str) or not _LABEL_KEY.match(key):
+            raise LabelKeyError(
                 f'Invalid label key "{key}": must contain only alphanumeric characters, dashes, underscores, dots, '
                 "and slashes",
                 field="labels",
                 value=key,
             )
         _check_length("label key", key, "labels")
-        if not isinstance(value, str) or not is_storable(value):
-            raise ValidationError(
-                f"Invalid label {key!r}: {value!r} must be text (without NUL)", field=f"labels.{key}", value=value
-            )
-        _check_length(f"label {key!r}:", value, f"labels.{key}")
     return dict(labels)
 
 

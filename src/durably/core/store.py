@@ -176,6 +176,10 @@ class Store(Protocol):
         """Return a run, or None."""
         ...
 
+    async def find_idempotent(self, job_name: str, idempotency_key: str) -> TriggerResult[Any] | None:
+        """Return the run that a job's idempotency key stands for, or None."""
+        ...
+
     async def get_runs(self, query: RunQuery) -> list[Run[Any]]:
         """Return runs, newest first."""
         ...

@@ -10,7 +10,7 @@ from durably.core.clock import Clock
 from durably.core.errors import ConflictError, NotFoundError, ValidationError
 from durably.core.jobs import JobDefinition
 from durably.core.json_values import Codec
-from durably.core.names import Labels, checked_labels, checked_name
+from durably.core.names import LabelKeyError, Labels, checked_labels, checked_name
 from durably.core.runs import ALLOWED_FROM, Run, TriggerResult
 from durably.core.store import NewRun, Store
 from durably.core.ulid import new_ulid
@@ -51,7 +51,15 @@ class Enqueuer:
         """Store a run for every order, all or none. Raises `ValidationError`, `ConflictError`."""
         if not orders:
             return []
-        return await self._enqueue(self._new_runs(job, orders))
+        try:
+            runs = self._new_runs(job, orders)
+        except LabelKeyError:
+            # A repeated trigger is answered with its run, as by the TypeScript library.
+            found = await self._find_idempotent(job, orders[0])
+            if found is None:
+                raise
+            return [found]
+        return await self._enqueue(runs)
 
     async def retrigger(self, run_id: str) -> Run[Any]:
         """Make a fresh run like a terminal one, without its idempotency key.
@@ -89,6 +97,11 @@ class Enqueuer:
                 concurrency_key=conflict.concurrency_key,
             ) from conflict
 
+    async def _find_idempotent(self, job: JobDefinition[Any, Any], order: TriggerOrder) -> TriggerResult[Any] | None:
+        if order.idempotency_key is None:
+            return None
+        return await self._store.find_idempotent(job.name, order.idempotency_key)
+
     def _enqueue(self, runs: Sequence[NewRun]) -> Coroutine[Any, Any, list[TriggerResult[Any]]]:
         if self._store.claims_see_writes_under_way:
             # An idle worker of this process claims in the same transaction: one flush to the disk less.
@@ -113,11 +126,11 @@ class Enqueuer:
         if order.coalesce is not None:
             _check_coalesce(order)
         _, input_json = job.input.round_trip(job.input.read(order.input, "input"), "input")
-        labels = {} if order.labels is None and self._label_codec is None else self._labels(order.labels)
         if order.idempotency_key is not None:
             checked_name("idempotency_key", order.idempotency_key, field="idempotency_key")
         if order.concurrency_key is not None:
             checked_name("concurrency_key", order.concurrency_key, field="concurrency_key")
+        labels = {} if order.labels is None and self._label_codec is None else self._labels(order.labels)
         return NewRun(
             new_ulid(milliseconds),
             job.name,

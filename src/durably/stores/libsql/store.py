@@ -33,7 +33,7 @@ from durably.stores.libsql.renewer import LibsqlLeaseRenewer
 from durably.stores.libsql.unit import Part, Unit
 from durably.stores.libsql.writes import Writes, append_logs, trim_events
 from durably.stores.sql import sqlite_queries as queries
-from durably.stores.sql.rows import latest_progress, log_from_row, run_from_row, step_from_row
+from durably.stores.sql.rows import latest_progress, log_from_row, result_from_row, run_from_row, step_from_row
 
 T = TypeVar("T")
 
@@ -106,6 +106,11 @@ class LibsqlStore:
         """Return a run, or None."""
         rows = await self._read(queries.RUN_BY_ID, run_id)
         return run_from_row(rows[0]) if rows else None
+
+    async def find_idempotent(self, job_name: str, idempotency_key: str) -> TriggerResult[Any] | None:
+        """Return the run that a job's idempotency key stands for, or None."""
+        rows = await self._read(queries.RUN_BY_IDEMPOTENCY_KEY, job_name, idempotency_key)
+        return result_from_row(rows[0], "idempotent") if rows else None
 
     async def get_runs(self, query: RunQuery) -> list[Run[Any]]:
         """Return runs, newest first."""

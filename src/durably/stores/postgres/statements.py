@@ -278,6 +278,10 @@ gone AS (
 
 # --- reads -----------------------------------------------------------------------------------------
 
+RUN_BY_IDEMPOTENCY_KEY: Final = f"""
+SELECT {RUN_COLUMNS} FROM durably_runs WHERE job_name = $1 AND idempotency_key = $2
+"""
+
 RUN_BY_ID: Final = f"SELECT {RUN_COLUMNS} FROM durably_runs WHERE id = $1"
 
 RUNS_BY_ID: Final = f"SELECT {RUN_COLUMNS} FROM durably_runs WHERE id = ANY($1::text[]) ORDER BY created_at, id"

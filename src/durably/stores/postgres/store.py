@@ -31,6 +31,7 @@ from durably.stores.postgres.renewer import PostgresLeaseRenewer
 from durably.stores.sql.rows import (
     latest_progress,
     log_from_row,
+    result_from_row,
     run_from_new,
     run_from_row,
     step_from_row,
@@ -103,6 +104,11 @@ class PostgresStore:
         """Return a run, or None."""
         rows = await self._open().pool.fetch(sql.RUN_BY_ID, run_id)
         return run_from_row(rows[0]) if rows else None
+
+    async def find_idempotent(self, job_name: str, idempotency_key: str) -> TriggerResult[Any] | None:
+        """Return the run that a job's idempotency key stands for, or None."""
+        rows = await self._pool.fetch(sql.RUN_BY_IDEMPOTENCY_KEY, job_name, idempotency_key)
+        return result_from_row(rows[0], "idempotent") if rows else None
 
     async def get_runs(self, query: RunQuery) -> list[Run[Any]]:
         """Return runs, newest first."""

@@ -9,11 +9,11 @@ from dataclasses import replace
 from typing import Any, Final
 
 from durably.core.logs import Log
-from durably.core.runs import ProgressData, Run
+from durably.core.runs import ProgressData, Run, TriggerResult
 from durably.core.steps import Step
 from durably.core.store import RunQuery
 from durably.stores.sql import sqlite_queries as queries
-from durably.stores.sql.rows import latest_progress, log_from_row, run_from_row, step_from_row
+from durably.stores.sql.rows import latest_progress, log_from_row, result_from_row, run_from_row, step_from_row
 from durably.stores.sqlite import statements as sql
 
 _MOST_COUNTED: Final = 10_000
@@ -23,6 +23,12 @@ def run_by_id(connection: sqlite3.Connection, run_id: str) -> Run[Any] | None:
     """Return a run, or None."""
     row = connection.execute(queries.RUN_BY_ID, (run_id,)).fetchone()
     return None if row is None else run_from_row(row)
+
+
+def idempotent(connection: sqlite3.Connection, job_name: str, idempotency_key: str) -> TriggerResult[Any] | None:
+    """Return the run that a job's idempotency key stands for, or None."""
+    row = connection.execute(queries.RUN_BY_IDEMPOTENCY_KEY, (job_name, idempotency_key)).fetchone()
+    return None if row is None else result_from_row(row, "idempotent")
 
 
 def which_ended(connection: sqlite3.Connection, run_ids: Collection[str]) -> list[str]:

@@ -105,6 +105,10 @@ class SqliteStore:
         """Return a run, or None."""
         return self._read_here(lambda connection: reads.run_by_id(connection, run_id))
 
+    async def find_idempotent(self, job_name: str, idempotency_key: str) -> TriggerResult[Any] | None:
+        """Return the run that a job's idempotency key stands for, or None."""
+        return self._read_here(lambda connection: reads.idempotent(connection, job_name, idempotency_key))
+
     async def get_runs(self, query: RunQuery) -> list[Run[Any]]:
         """Return runs, newest first."""
         return await self._read(lambda connection: reads.runs(connection, query))

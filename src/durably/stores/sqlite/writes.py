@@ -42,6 +42,7 @@ from durably.stores.sql.rules import (
     may_coalesce,
     pending_conflict,
 )
+from durably.stores.sqlite import reads
 from durably.stores.sqlite import statements as sql
 from durably.stores.sqlite.group_commit import Transaction
 
@@ -76,9 +77,9 @@ def _insert(transaction: Transaction, runs: Sequence[NewRun]) -> None:
 
 def _find_existing(transaction: Transaction, new: NewRun) -> TriggerResult[Any] | None:
     if new.idempotency_key is not None:
-        row = transaction.execute(queries.RUN_BY_IDEMPOTENCY_KEY, (new.job_name, new.idempotency_key)).fetchone()
-        if row is not None:
-            return result_from_row(row, "idempotent")
+        found = reads.idempotent(transaction.connection, new.job_name, new.idempotency_key)
+        if found is not None:
+            return found
     if new.concurrency_key is None:
         return None
     row = transaction.execute(queries.PENDING_BY_CONCURRENCY_KEY, (new.job_name, new.concurrency_key)).fetchone()
