@@ -38,7 +38,9 @@ async def test_an_unknown_job(client: Client) -> None:
         ({"idempotencyKey": ""}, "Invalid idempotencyKey '': must be text (without NUL) that is not empty"),
         ({"idempotencyKey": 5}, "Invalid idempotencyKey 5: must be text (without NUL) that is not empty"),
         ({"concurrencyKey": "a\0b"}, "Invalid concurrencyKey 'a\\x00b': must be text (without NUL) that is not empty"),
-        ({"labels": ["a"]}, "Invalid labels ['a']: must map text to text"),
+        ({"idempotencyKey": True}, "Invalid idempotencyKey true: must be text (without NUL) that is not empty"),
+        ({"labels": ["a"]}, 'Invalid labels ["a"]: must map text to text'),
+        ({"labels": {"None": None}}, "Invalid label 'None': null must be text (without NUL)"),
         ({"labels": {"org": 5}}, "Invalid label 'org': 5 must be text (without NUL)"),
         (
             {"labels": {"bad key": "x"}},

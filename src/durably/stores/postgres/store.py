@@ -107,7 +107,7 @@ class PostgresStore:
 
     async def find_idempotent(self, job_name: str, idempotency_key: str) -> TriggerResult[Any] | None:
         """Return the run that a job's idempotency key stands for, or None."""
-        rows = await self._pool.fetch(sql.RUN_BY_IDEMPOTENCY_KEY, job_name, idempotency_key)
+        rows = await self._open().pool.fetch(sql.RUN_BY_IDEMPOTENCY_KEY, job_name, idempotency_key)
         return result_from_row(rows[0], "idempotent") if rows else None
 
     async def get_runs(self, query: RunQuery) -> list[Run[Any]]:
