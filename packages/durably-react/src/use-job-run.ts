@@ -33,7 +33,9 @@ export function useJobRun<TOutput = unknown>(
   options: UseJobRunOptions<TOutput>,
 ): UseJobRunResult<TOutput> {
   const run = useRunObserver<TOutput>(options)
-  const { status, progress, logs, output, error } = useObservable(run)
+  const { status: known, progress, logs, output, error } = useObservable(run)
+  // A run that one has the id of waits its turn, as far as one knows.
+  const status = known ?? (options.runId !== null && error === null ? 'pending' : null)
 
   const callbacks = useRef<RunCallbacks<TOutput>>(options)
   useEffect(() => {

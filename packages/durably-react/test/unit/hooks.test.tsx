@@ -104,6 +104,37 @@ describe.each([
     expect(onFail.mock.calls).toEqual([['boom']])
   })
 
+  test('a run is pending until the server says otherwise, and starts when the server says so', async () => {
+    let answer: (answer: { body: unknown }) => void = () => {}
+    transport.answer('GET /run?', () => new Promise((resolve) => (answer = resolve)))
+    const onStart = vi.fn()
+    const { result } = renderHook(() => useJobRun({ client, runId: 'run-1', onStart }), options)
+    act(() => transport.stream('/subscribe').open())
+    expect(result.current).toMatchObject({ status: 'pending', isPending: true, isActive: true })
+    expect(onStart).not.toHaveBeenCalled()
+    answer({ body: aRun({ status: 'pending' }) })
+    await settle()
+    send('run:leased')
+    expect(result.current.status).toBe('leased')
+    expect(onStart).toHaveBeenCalledOnce()
+  })
+
+  test('a run that there is not, or no longer, is not pending', async () => {
+    transport.answer('GET /run?', { status: 404, body: { error: 'Run not found' } })
+    const { result } = renderHook(
+      () => [useJobRun({ client, runId: 'run-1' }), useJobRun({ client, runId: 'run-2' })] as const,
+      options,
+    )
+    expect(result.current).toMatchObject([{ isPending: true }, { isPending: true }])
+    act(() => transport.stream('/subscribe?runId=run-1').drop())
+    await settle()
+    send('run:delete', { runId: 'run-2' })
+    expect(result.current).toMatchObject([
+      { status: null, isActive: false, error: 'Run not found' },
+      { status: null, isActive: false, error: 'Run was deleted' },
+    ])
+  })
+
   interface Props {
     runId: string | null
   }
@@ -116,7 +147,7 @@ describe.each([
     )
     send('run:fail', { error: 'boom' })
     rerender({ runId: 'run-2' })
-    expect(result.current).toMatchObject({ status: null, error: null })
+    expect(result.current).toMatchObject({ status: 'pending', error: null })
     send('run:leased', { runId: 'run-2' })
     expect(result.current.isLeased).toBe(true)
     rerender({ runId: null })
@@ -244,7 +275,7 @@ test('a render that is thrown away opens nothing', async () => {
 test('components that render at different times in a transition agree on the state', async () => {
   let show: (shown: boolean) => void = () => {}
   function Status() {
-    return <span>{useJobRun({ client, runId: 'run-1' }).status ?? 'unknown'}</span>
+    return <span>{useJobRun({ client, runId: 'run-1' }).status}</span>
   }
   function Page() {
     const [shown, setShown] = useState(false)

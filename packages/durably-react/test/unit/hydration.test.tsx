@@ -10,12 +10,12 @@ import { anEvent } from '../../../durably-client/test/support/samples.js'
 test('what the server rendered is taken over as it is, and then follows the run', () => {
   const transport = new FakeTransport()
   const durably = createDurably({ transport })
-  const Page = () => <p>{durably['importCsv']!.useRun('run-1').status ?? 'unknown'}</p>
+  const Page = () => <p>{durably['importCsv']!.useRun('run-1').status}</p>
   const container = document.createElement('div')
   container.innerHTML = renderToString(<Page />)
   const errors: unknown[] = []
   act(() => void hydrateRoot(container, <Page />, { onRecoverableError: (error) => errors.push(error) }))
-  expect([container.textContent, errors]).toEqual(['unknown', []])
+  expect([container.textContent, errors]).toEqual(['pending', []])
   act(() => transport.stream('/subscribe').send(anEvent('run:leased')))
   expect(container.textContent).toBe('leased')
 })

@@ -13,6 +13,6 @@ test('on the server the hooks render their first state, and ask for nothing', ()
     const { isLoading } = durably.useRuns()
     return <p>{JSON.stringify([job.status, run.status, logs.length, isLoading])}</p>
   }
-  expect(renderToString(<Page />)).toBe('<p>[null,null,0,true]</p>')
+  expect(renderToString(<Page />)).toBe('<p>[null,&quot;pending&quot;,0,true]</p>')
   expect([transport.requests, transport.connections]).toEqual([[], []])
 })
