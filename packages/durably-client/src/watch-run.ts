@@ -4,7 +4,7 @@ import type { Observable } from './store.js'
 export interface RunCallbacks<TOutput = unknown> {
   /** The run is pending or leased. */
   onStart?: () => void
-  onComplete?: (output: TOutput | null) => void
+  onComplete?: (output: TOutput) => void
   onFail?: (error: string) => void
 }
 
@@ -20,7 +20,7 @@ export function watchRun<TOutput>(
     const isStart = before === null && (status === 'pending' || status === 'leased')
     before = status
     if (isStart) callbacks().onStart?.()
-    if (status === 'completed') callbacks().onComplete?.(output)
+    if (status === 'completed') callbacks().onComplete?.(output as TOutput)
     if (status === 'failed') callbacks().onFail?.(error ?? '')
   })
 }

@@ -18,7 +18,7 @@ expectTypeOf(durably).not.toHaveProperty('importCSV')
 // @ts-expect-error a job whose name does not follow from its property needs it
 createDurably<Jobs>({ api: '/api/durably' })
 
-const run = durably.slow.useRun('id', { onStart: () => {}, onComplete: (output) => output?.done })
+const run = durably.slow.useRun('id', { onStart: () => {}, onComplete: (output) => output.done })
 expectTypeOf(run.output).toEqualTypeOf<{ done: number } | null>()
 expectTypeOf(durably.slow.useLogs(null).logs).toEqualTypeOf<readonly LogEntry[]>()
 
