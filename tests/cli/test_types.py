@@ -211,6 +211,24 @@ def test_two_attributes_that_would_be_one_property(durably_command: Run, project
     assert "'send_mail' and 'sendMail' would both be 'sendMail'" in finished.stderr
 
 
+@pytest.mark.parametrize(
+    ("attribute", "name"), [("use_runs", "useRuns"), ("use_run_actions", "useRunActions"), ("then", "then")]
+)
+def test_an_attribute_that_cannot_be_a_job_in_typescript(
+    durably_command: Run, project: Path, attribute: str, name: str
+) -> None:
+    (project / "taken.py").write_text(
+        "from durably import create_durably, define_job\n"
+        "job = define_job(name='job', run=lambda step, input: None)\n"
+        f"durably = create_durably(database='sqlite://:memory:', jobs={{{attribute!r}: job}})\n"
+    )
+
+    finished = durably_command("types", "taken:durably")
+
+    assert finished.returncode == 2
+    assert f"the job '{attribute}' would be '{name}' in TypeScript, which cannot be a job there" in finished.stderr
+
+
 def test_a_type_that_cannot_be_described_is_unknown(durably_command: Run, project: Path) -> None:
     """Pydantic validates a callable; JSON Schema has no word for one."""
     (project / "odd.py").write_text(

@@ -66,6 +66,8 @@ export function jobProxy(
   const members = new Map<string, object>()
   return new Proxy(fixed, {
     get(target, property) {
+      // A proxy in a text, as of a log line, is hardly meant, but no reason to fail.
+      if (property === Symbol.toPrimitive) return () => '[object Durably]'
       // `then` would make the proxy look like a promise to `await`.
       if (typeof property === 'symbol' || property === 'then') return undefined
       if (Object.hasOwn(target, property)) return target[property]

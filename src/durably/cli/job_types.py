@@ -15,11 +15,15 @@ from durably.core.json_schemas import JsonSchemas
 from durably.core.json_values import Codec, Mode
 from durably.handles import JobHandle
 
+# What `durably` of durably-react is beside its jobs, and what would make it a promise to `await`.
+_TAKEN: Final = frozenset({"useRuns", "useRunActions", "then"})
+
 _HEADER: Final = "// Written by `durably types`: change the jobs, not this file.\n"
 
 
 def typescript_of_jobs(jobs: Mapping[str, JobHandle[Any, Any]]) -> str:
-    """Return the file for jobs by attribute name. Raises `CommandError` when two would have one name.
+    """Return the file for jobs by attribute name. Raises `CommandError` when two would have one name,
+    or one would have a name that is no job's there.
 
     Inputs are described as they must be sent, outputs as they come back: JSON, not Python.
     """
@@ -71,6 +75,11 @@ def _properties_of(jobs: Mapping[str, JobHandle[Any, Any]]) -> dict[str, tuple[s
     properties: dict[str, tuple[str, JobHandle[Any, Any]]] = {}
     for attribute, handle in jobs.items():
         property_ = re.sub(r"_+([a-zA-Z0-9])", lambda match: match[1].upper(), attribute).rstrip("_")
+        if property_ in _TAKEN:
+            raise CommandError(
+                f"the job {attribute!r} would be {property_!r} in TypeScript, which cannot be a job there: register it "
+                "under another name"
+            )
         twin = _twin_of(property_, properties.items())
         if twin is not None:
             raise CommandError(

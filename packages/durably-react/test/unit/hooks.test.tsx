@@ -291,6 +291,10 @@ test('components that render at different times in a transition agree on the sta
   expect([...container.querySelectorAll('span')].map((span) => span.textContent)).toEqual(['leased', 'leased'])
 })
 
+test('what has the jobs can be written into a text', () => {
+  expect(`${createDurably({ client }) as unknown as string}`).toBe('[object Durably]')
+})
+
 test('the hooks of a job are the same in every render', () => {
   const durably = createDurably({ client, names: { nightly: 'reports.nightly' } })
   expect(durably['importCsv']).toBe(durably['importCsv'])
