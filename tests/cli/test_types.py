@@ -241,6 +241,17 @@ def test_a_type_that_cannot_be_described_is_unknown(durably_command: Run, projec
     assert "input: unknown" in durably_command("types", "odd:durably").stdout
 
 
+def test_what_is_always_empty_and_what_is_nothing(durably_command: Run, project: Path) -> None:
+    (project / "empty.py").write_text(
+        "from durably import create_durably, define_job\n"
+        "@define_job(name='empty')\n"
+        "async def empty(step, input: tuple[()]) -> None: ...\n"
+        "durably = create_durably(database='sqlite://:memory:', jobs={'empty': empty})\n"
+    )
+
+    assert "    input: []\n    output: unknown\n" in durably_command("types", "empty:durably").stdout
+
+
 UNUSUAL = """
 from typing import Annotated, Literal, NamedTuple
 

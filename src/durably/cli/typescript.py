@@ -146,6 +146,8 @@ class Types:
 
     def _array(self, schema: Schema, indent: int) -> str:
         rest = schema.get("items", True)
+        if schema.get("maxItems") == 0:
+            return "[]"
         first = schema.get("prefixItems")
         if first is None:
             return f"{_grouped(self.type_of(rest, indent))}[]"
