@@ -2,6 +2,7 @@ import type { DurablyApi, TriggerOptions, TriggerResult } from './api.js'
 import { Backoff } from './backoff.js'
 import { asError, isPermanent } from './errors.js'
 import type { DurablyEvent } from './events.js'
+import { logLimit } from './logs.js'
 import { initialRunState, type RunState } from './reducer.js'
 import { RunObserver } from './run-observer.js'
 import { isTerminal, type RunStatus } from './runs.js'
@@ -59,7 +60,7 @@ export class JobObserver<TInput = unknown, TOutput = unknown> extends Store<RunS
     this.#streams = streams
     this.#jobName = jobName
     this.#autoResume = (options.autoResume ?? true) && options.initialRunId === undefined
-    this.#maxLogs = options.maxLogs ?? Infinity
+    this.#maxLogs = logLimit(options.maxLogs)
     this.#followLatest = options.followLatest ?? true
     this.#run = this.#observe(options.initialRunId ?? null)
     this.#before = this.#run
@@ -72,8 +73,8 @@ export class JobObserver<TInput = unknown, TOutput = unknown> extends Store<RunS
   }
 
   /** See `RunObserver.setMaxLogs`. */
-  setMaxLogs(maxLogs = Infinity): void {
-    this.#maxLogs = maxLogs
+  setMaxLogs(maxLogs?: number): void {
+    this.#maxLogs = logLimit(maxLogs)
     this.#run.setMaxLogs(maxLogs)
   }
 

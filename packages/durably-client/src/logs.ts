@@ -4,6 +4,12 @@ import type { LogEntry } from './runs.js'
 // A line can reach us twice: as an event (again after a reconnect), and stored. Events carry no log id, so a
 // stored line and an event are the same line if time and content are; two events are, if their ids are.
 
+/** The limit that `maxLogs` asks for. */
+export function logLimit(maxLogs = Infinity): number {
+  if (maxLogs === Infinity || (Number.isInteger(maxLogs) && maxLogs >= 0)) return maxLogs
+  throw new RangeError(`maxLogs must be a whole number, 0 or more: ${maxLogs}`)
+}
+
 /** Adds a line that was seen live, unless it is there already. */
 export function appendLog(logs: readonly LogEntry[], event: LogEvent): readonly LogEntry[] {
   const live = toLogEntry(event)

@@ -2,6 +2,7 @@ import type { DurablyApi } from './api.js'
 import { Backoff } from './backoff.js'
 import { asError, isPermanent } from './errors.js'
 import { endsRun, type DurablyEvent } from './events.js'
+import { logLimit } from './logs.js'
 import { initialRunState, reduceRun, type RunAction, type RunState } from './reducer.js'
 import { isTerminal, type ClientRun, type RunStatus } from './runs.js'
 import { Store } from './store.js'
@@ -37,11 +38,12 @@ export class RunObserver<TOutput = unknown> extends Store<RunState<TOutput>> {
     this.runId = runId
     this.#api = api
     this.#streams = streams
-    this.#maxLogs = options.maxLogs ?? Infinity
+    this.#maxLogs = logLimit(options.maxLogs)
   }
 
   /** Keeps the latest logs from now on; a higher limit reads again what the former one left out. */
-  setMaxLogs(maxLogs = Infinity): void {
+  setMaxLogs(wanted?: number): void {
+    const maxLogs = logLimit(wanted)
     const { runId, logs } = this.getSnapshot()
     const isCut = logs.length === this.#maxLogs && maxLogs > this.#maxLogs
     this.#maxLogs = maxLogs

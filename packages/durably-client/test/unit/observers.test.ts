@@ -105,6 +105,14 @@ describe('a run', () => {
     expect(messages()).toEqual(['three'])
   })
 
+  test.each([1.5, NaN, -1])('a limit of %d logs is refused', (maxLogs) => {
+    const refused = new RangeError(`maxLogs must be a whole number, 0 or more: ${maxLogs}`)
+    expect(() => client.observeRun('run-1', { maxLogs })).toThrow(refused)
+    expect(() => client.observeRun('run-1').setMaxLogs(maxLogs)).toThrow(refused)
+    expect(() => client.observeJob('import-csv', { maxLogs })).toThrow(refused)
+    expect(() => client.observeJob('import-csv').setMaxLogs(maxLogs)).toThrow(refused)
+  })
+
   test('the limit of logs goes also for the run that a refused trigger leads back to', async () => {
     const job = client.observeJob('import-csv', { initialRunId: 'run-1' })
     job.subscribe(ignore)
