@@ -178,19 +178,21 @@ class TestHere:
 
     async def test_a_retriggered_and_given_back_run_goes_on_in_the_same_stream(self, open_durably: OpenDurably) -> None:
         """E3: two claims of one run are one story."""
-        gate = Gate()
+        begin, gate = Gate(), Gate()
 
         @define_job(name="held")
         async def held(step: StepContext, input: Any) -> None:
+            if step.attempt == 1:
+                await begin.pass_through()
             await step.run("one", lambda: 1)
             if step.attempt == 1:
                 await gate.pass_through()
 
-        durably = await open_durably(held)
+        durably = await open_durably(held, start=True)
         run = await durably.jobs.held.trigger(None)
         reader = Reader(durably.subscribe(run.id))
-        await asyncio.sleep(0)
-        await durably.start()
+        await reader.until("run:leased")
+        begin.open()
         await gate.reached()
         await durably.stop(timeout=0)
         await durably.process_one()
