@@ -425,6 +425,25 @@ async def test_a_run_that_is_read_shows_what_its_stream_told(open_durably: OpenD
     assert [each and each.progress for each in read] == [ProgressData(1)] * 2
 
 
+async def test_a_cancelled_run_keeps_the_progress_that_was_read(open_durably: OpenDurably) -> None:
+    """S7: the last value before the end is always stored."""
+    gate = Gate()
+
+    @define_job(name="job")
+    async def job(step: StepContext, input: Any) -> None:
+        step.progress(1)
+        await gate.pass_through()
+
+    durably = await open_durably(job, start=True)
+    run = await durably.jobs.job.trigger(None)
+    await gate.reached()
+    await durably.cancel(run.id)
+    cancelled = await durably.get_run(run.id)
+
+    assert cancelled is not None
+    assert cancelled.progress == ProgressData(1)
+
+
 @pytest.mark.two_processes
 async def test_a_run_that_came_further_elsewhere_shows_that(open_durably: OpenDurably) -> None:
     """S7: what it told here in an earlier execution is past."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -151,6 +151,8 @@ class EventHub:
         """Called with every event that ends a run, wherever it was ended."""
         self.executing: Callable[[], Sequence[Run[Any]]] = lambda: ()
         """Return the runs that execute here and have not been told to end."""
+        self.store_progress: dict[str, Callable[[], Awaitable[None]]] = {}
+        """Of each run that executes here, what stores progress that was told and is not stored yet."""
         self.moved: Callable[[], None] = lambda: None
         """Called when events are taken on an event loop that came after another one."""
 

@@ -54,6 +54,7 @@ class ProgressKeeper:
         self._is_stored = True
         self._timer: asyncio.TimerHandle | None = None
         self._storing: asyncio.Task[None] | None = None
+        hub.store_progress[lease.claim.run_id] = self._store_latest
 
     def report(self, progress: ProgressData) -> None:
         """Tell how far the run has come; stored with the next checkpoint, or soon."""
@@ -81,6 +82,9 @@ class ProgressKeeper:
             self._timer.cancel()
         if self._storing is not None:
             self._storing.cancel()
+        run_id = self._lease.claim.run_id
+        if self._hub.store_progress.get(run_id) == self._store_latest:
+            del self._hub.store_progress[run_id]
 
     def _store_soon(self) -> None:
         self._timer = None

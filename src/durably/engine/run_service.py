@@ -60,6 +60,9 @@ class RunService:
     async def cancel(self, run_id: str) -> None:
         """Cancel a pending or leased run."""
         await self._hub.start()
+        if (store_progress := self._hub.store_progress.get(run_id)) is not None:
+            # What was read of the run a moment ago is not taken back.
+            await store_progress()
         await self._store.cancel(run_id)
 
     async def delete(self, run_id: str) -> None:
