@@ -1,4 +1,4 @@
-import { ApiError, errorText, InvalidResponseError } from './errors.js'
+import { ApiError, errorText, InvalidResponseError, isWordless } from './errors.js'
 import { runPath, runsPath, type RunFilter } from './queries.js'
 import type { ClientRun, JobInfo, Labels, LogEntry, StepRecord } from './runs.js'
 import type { Transport, TransportRequest } from './transport.js'
@@ -101,18 +101,15 @@ export class DurablyApi {
 
   async #call<T>(request: TransportRequest): Promise<T> {
     const { status, statusText, contentType, body } = await this.#transport.request(request)
-    const invalid = () => new InvalidResponseError(`${request.method} ${request.path}`, contentType, 'JSON')
-    if (isForeignPage(status, contentType)) throw invalid()
+    const invalid = (expected: string) =>
+      new InvalidResponseError(`${request.method} ${request.path}`, contentType, expected)
+    // A Durably server says what it is that is not found.
+    if ((status === 404 || status === 405) && isWordless(body)) throw invalid('from a Durably server')
     if (status < 200 || status >= 300) throw new ApiError(status, errorText(body, statusText))
     try {
       return JSON.parse(body) as T
     } catch {
-      throw invalid()
+      throw invalid('JSON')
     }
   }
-}
-
-// The handler has no pages, neither for an unknown run nor for an unknown path; web servers do.
-function isForeignPage(status: number, contentType: string | null | undefined): boolean {
-  return (status === 404 || status === 405) && contentType?.startsWith('text/html') === true
 }

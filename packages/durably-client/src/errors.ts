@@ -68,6 +68,11 @@ export function errorText(body: string, statusText: string): string {
   return jsonErrorText(body) ?? (plainText(body) || statusText || 'Request failed')
 }
 
+/** Tell whether a body says no more than that an address is unknown, as web servers and frameworks do. */
+export function isWordless(body: string): boolean {
+  return /^$|^[<{]|^Not Found$|^Method Not Allowed$/.test(jsonErrorText(body) ?? body.trim())
+}
+
 // The page that a proxy shows for an error is nothing to show within another.
 function plainText(body: string): string {
   const text = body.trim()

@@ -62,7 +62,7 @@ export class FakeTransport implements Transport {
     const start = [...this.#answers.keys()].findLast((key) => line.startsWith(key))
     const answering = start === undefined ? undefined : this.#answers.get(start)?.()
     const answer = await Promise.race([answering, ...whenAborted(request.signal)])
-    if (!answer) return { status: 404, statusText: 'Not Found', body: 'Not Found' }
+    if (!answer) return { status: 404, statusText: 'Not Found', body: '{"error":"Run not found"}' }
     const { status = 200, body } = answer
     return { status, statusText: '', body: typeof body === 'string' ? body : JSON.stringify(body) }
   }

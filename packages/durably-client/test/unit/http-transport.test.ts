@@ -175,10 +175,25 @@ test('a page in place of an answer says where to look, and ends a wait', async (
   await expect(client.waitForRun('1', { timeout: 1000 })).rejects.toThrow(new RunLostError('1', text))
 })
 
-test.each([404, 405])('a page that says %i is not that of an unknown run', async (status) => {
-  const page = () => new Response('<h1>Cannot GET</h1>', { status, headers: { 'content-type': 'text/html' } })
-  const client = createDurablyClient({ api: '/api', fetch: fetching(page) })
-  await expect(client.getRun('1')).rejects.toThrow('GET /run?runId=1 was answered with text/html that is not JSON')
+test.each([
+  [404, 'text/html', '<h1>Cannot GET</h1>'],
+  [405, 'text/html', '<h1>Cannot GET</h1>'],
+  [404, 'application/json', '{"detail":"Not Found"}'],
+  [404, 'application/json', '{"statusCode":404,"message":"Cannot GET /run","error":"Not Found"}'],
+  [404, 'text/plain', 'Not Found'],
+  [404, 'text/plain', ''],
+])('a %i of another server, %s %s, is not that of an unknown run', async (status, contentType, body) => {
+  const answer = () => new Response(body, { status, headers: { 'content-type': contentType } })
+  const client = createDurablyClient({ api: '/api', fetch: fetching(answer), EventSource: null })
+  const text = `GET /run?runId=1 was answered with ${contentType} that is not from a Durably server: is`
+  await expect(client.getRun('1')).rejects.toThrow(text)
+  await expect(client.waitForRun('1', { timeout: 1000 })).rejects.toThrow(text)
+})
+
+test('an unknown run is none, also in the words of a hook that hides it', async () => {
+  const client = (body: string) => createDurablyClient({ api: '/api', fetch: fetching(() => new Response(body, { status: 404 })) })
+  expect(await client('{"error":"Run not found"}').getRun('1')).toBeNull()
+  expect(await client('No such run of yours').getRun('1')).toBeNull()
 })
 
 test('the page that a proxy shows for an error is not the message of one', async () => {

@@ -120,7 +120,7 @@ describe('a run', () => {
     transport.stream('/subscribe').send(aLogEvent('two', 2))
     const triggering = job.trigger({})
     job.setMaxLogs(1)
-    await expect(triggering).rejects.toThrow('Not Found')
+    await expect(triggering).rejects.toThrow(ApiError)
     expect(job.getSnapshot()).toMatchObject({ runId: 'run-1', logs: [{ message: 'two' }] })
   })
 
