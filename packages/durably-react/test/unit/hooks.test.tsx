@@ -292,7 +292,7 @@ test('components that render at different times in a transition agree on the sta
 })
 
 test('what has the jobs can be written into a text', () => {
-  expect(`${createDurably({ client }) as unknown as string}`).toBe('[object Durably]')
+  expect(`Hooks: ${createDurably({ client }) as unknown as string}`).toBe('Hooks: [object Durably]')
 })
 
 test('the hooks of a job are the same in every render', () => {
