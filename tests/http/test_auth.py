@@ -436,7 +436,7 @@ async def test_on_request_may_take_the_request_and_may_be_async(durably: Durably
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"sse_throttle": -1}, "Invalid sse_throttle -1: must be a number of seconds above 0, or a timedelta"),
+        ({"sse_throttle": -1}, "Invalid sse_throttle -1: must be a number of seconds, 0 or more, or a timedelta"),
         ({"sse_throttle": "1"}, "Invalid sse_throttle '1'"),
         ({"sse_throttle": False}, "Invalid sse_throttle False: must be a number of seconds"),
         ({"auth": {"authenticate": len}}, "Invalid auth {"),
