@@ -22,7 +22,7 @@ _HEADER: Final = "// Written by `durably types`: change the jobs, not this file.
 
 
 def typescript_of_jobs(jobs: Mapping[str, JobHandle[Any, Any]]) -> str:
-    """Return the file for jobs by attribute name. Raises `CommandError` for a name that two, or no job, can have there.
+    """Return the file for jobs by attribute name. Raises `CommandError` where one could not be told by its name.
 
     Inputs are described as they must be sent, outputs as they come back: JSON, not Python.
     """

@@ -24,6 +24,7 @@ from durably.core.events import (
     StepEvent,
     StepFailEvent,
 )
+from durably.core.json_values import encode_leniently
 from durably.core.logs import Log
 from durably.core.runs import ProgressData, Run
 from durably.core.steps import Step
@@ -157,8 +158,17 @@ def error_to_wire(error: DurablyError) -> str:
                 f"\"{error.job_name}\". Use coalesce: 'skip' to return the existing run instead."
             )
         case ValidationError(field=str() as field) if field in _WIRE_NAMES:
-            return str(error).replace(field, _WIRE_NAMES[field])
+            return _in_json(error).replace(field, _WIRE_NAMES[field])
+        case ValidationError(field=str() as field) if field.partition(".")[0] == "labels":
+            return _in_json(error)
     return str(error)
+
+
+def _in_json(error: ValidationError) -> str:
+    """Return the text of an error with the value that was sent as it was sent: null, not None."""
+    if isinstance(error.value, str):
+        return str(error)
+    return str(error).replace(f" {error.value!r}", f" {encode_leniently(error.value)}", 1)
 
 
 def _object(event: DurablyEvent, fields: Fields, texts: Texts) -> str:
