@@ -152,7 +152,7 @@ class EventHub:
         self.executing: Callable[[], Sequence[Run[Any]]] = lambda: ()
         """Return the runs that execute here and have not been told to end."""
         self.store_progress: dict[str, Callable[[], Awaitable[None]]] = {}
-        """Of each run that executes here, what stores progress that was told and is not stored yet."""
+        """Of each run that executes here and told progress, what stores it if it is not stored yet."""
         self.moved: Callable[[], None] = lambda: None
         """Called when events are taken on an event loop that came after another one."""
 
@@ -221,11 +221,19 @@ class EventHub:
 
         The stored one is a fraction of a second older. Of runs that execute elsewhere not all may be heard here.
         """
+        if not self._progress:
+            return list(runs)
         here = {run.id for run in self.executing()} & self._progress.keys()
         return [
             replace(run, progress=self._progress[run.id]) if run.id in here and run.status is RunStatus.LEASED else run
             for run in runs
         ]
+
+    def forget_progress(self, run_id: str, store_progress: Callable[[], Awaitable[None]]) -> None:
+        """Show the progress of a run as it is stored, unless the run is executed here again already."""
+        if self.store_progress.get(run_id) == store_progress:
+            del self.store_progress[run_id]
+            self._progress.pop(run_id, None)
 
     def number(self, event: DurablyEvent) -> None:
         """Give an event that was read back from the log its number."""
@@ -292,11 +300,11 @@ class EventHub:
             self.work_arrived()
 
     def _note_progress(self, event: RunProgressEvent | RunLeasedEvent) -> None:
-        if isinstance(event, RunProgressEvent):
-            self._progress[event.run_id] = event.progress
-        else:
+        if isinstance(event, RunLeasedEvent):
             # It may have come further elsewhere since it was executed here before.
             self._progress.pop(event.run_id, None)
+        elif event.run_id in self.store_progress:
+            self._progress[event.run_id] = event.progress
 
     def _feed(self, recorded: Recorded) -> None:
         for feed in self._all_feeds:
@@ -321,7 +329,6 @@ class EventHub:
 
     def _end(self, event: TerminalEvent) -> None:
         self.run_ended(event)
-        self._progress.pop(event.run_id, None)
         for ended in self._waiting.get(event.run_id, ()):
             ended.set()
 

@@ -54,10 +54,11 @@ class ProgressKeeper:
         self._is_stored = True
         self._timer: asyncio.TimerHandle | None = None
         self._storing: asyncio.Task[None] | None = None
-        hub.store_progress[lease.claim.run_id] = self._store_latest
 
     def report(self, progress: ProgressData) -> None:
         """Tell how far the run has come; stored with the next checkpoint, or soon."""
+        if self._latest is None:
+            self._hub.store_progress[self._lease.claim.run_id] = self._store_latest
         self._latest = progress
         self._is_stored = False
         self._hub.announce(RunProgressEvent(timestamp=self._clock.now(), **self._about, progress=progress))
@@ -82,9 +83,7 @@ class ProgressKeeper:
             self._timer.cancel()
         if self._storing is not None:
             self._storing.cancel()
-        run_id = self._lease.claim.run_id
-        if self._hub.store_progress.get(run_id) == self._store_latest:
-            del self._hub.store_progress[run_id]
+        self._hub.forget_progress(self._lease.claim.run_id, self._store_latest)
 
     def _store_soon(self) -> None:
         self._timer = None
