@@ -142,6 +142,7 @@ def test_a_program_that_just_ends(database: str, claims: str) -> None:
 
     async def begin_and_leave() -> str:
         durably = create_durably(database=database, jobs={"job": job})
+        ended.append(durably)
         await durably.migrate()
         run = await durably.jobs.job.trigger(None)
         if claims == "worker":
@@ -157,7 +158,9 @@ def test_a_program_that_just_ends(database: str, claims: str) -> None:
             return await durably.get_run(run_id)
         finally:
             await durably.close()
+            await ended[0].close()
 
+    ended: list[Durably] = []
     kept: list[asyncio.Task[Any]] = []
     run = asyncio.run(found_afterwards(asyncio.run(begin_and_leave())))
 

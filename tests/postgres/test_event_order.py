@@ -183,7 +183,7 @@ async def test_what_is_cleaned_away_while_a_page_is_read_is_no_silent_gap(
     durably = await open_durably(idle)
     for number in range(1, 6):
         await write(slow_writer, number)
-    pool = durably.storage._pool  # type: ignore[attr-defined]
+    pool = durably.storage._bound.pool  # type: ignore[attr-defined]
     fetch = pool.fetch
 
     async def fetch_and_clean(statement: str, *values: object) -> object:

@@ -25,7 +25,6 @@ from durably.core.events import (
     RunLeasedEvent,
     RunProgressEvent,
     RunTriggerEvent,
-    TerminalEvent,
 )
 from durably.core.runs import ProgressData, Run, RunStatus
 from durably.core.store import Position, Recorded, Store
@@ -327,9 +326,9 @@ class EventHub:
             if event is last:
                 return
 
-    def _end(self, event: TerminalEvent) -> None:
+    def _end(self, event: DurablyEvent) -> None:
         self.run_ended(event)
-        for ended in self._waiting.get(event.run_id, ()):
+        for ended in self._waiting.get(getattr(event, "run_id", ""), ()):
             ended.set()
 
     def _changed(self) -> None:

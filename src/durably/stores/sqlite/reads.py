@@ -86,5 +86,6 @@ def snapshot(connection: sqlite3.Connection, run_id: str) -> tuple[Run[Any] | No
 
 def recent_progress(connection: sqlite3.Connection, run_id: str, row: int) -> ProgressData | None:
     """Return the progress that a run told last up to a row of the event log, if it may not be stored yet."""
-    recent = connection.execute(queries.RECENT_EVENTS_OF_RUN, (row, run_id))
+    # By name: Python 3.12 warns of a sequence for placeholders with numbers.
+    recent = connection.execute(queries.RECENT_EVENTS_OF_RUN, {"1": row, "2": run_id})
     return latest_progress((text for _, text in recent), run_id)
