@@ -305,7 +305,7 @@ class Execution:
         else:
             self.lease.lose("another worker holds the run")
 
-    def has_returned(self) -> None:
+    def refuse_steps(self) -> None:
         """Take no more steps: the job has returned or raised, and what it left running comes too late."""
         self._has_returned = True
 

@@ -81,7 +81,7 @@ class Executor:
         execution = Execution(lease, checkpoints, self._store, self._hub, self._clock, self._threads)
         try:
             outcome = await self._perform(execution, is_worker_cancelled)
-            execution.has_returned()
+            execution.refuse_steps()
             is_ending()
             return await self._record(execution, outcome)
         finally:
