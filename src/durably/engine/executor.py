@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from durably.core.clock import Clock
 from durably.core.errors import DurablyError, LeaseLostError, StoreError, ValueRefusedError
-from durably.core.events import RunCompleteEvent, RunFailEvent, WorkerErrorEvent
+from durably.core.events import RunCompleteEvent, RunFailEvent
 from durably.core.jobs import JobDefinition
 from durably.core.json_values import encode_json
 from durably.core.outcomes import Cancelled, Completed, Failed, LeaseLost, Outcome, Released
-from durably.core.runs import Run
 from durably.core.store import Claimed, Store
 from durably.engine.abort import AbortSignal
+from durably.engine.error_messages import describe, sole_error
 from durably.engine.event_hub import EventHub
-from durably.engine.execution import Execution, describe, is_being_cancelled, refused_result, sole_error
+from durably.engine.execution import Execution
+from durably.engine.interruption import is_being_cancelled
+from durably.engine.leased_store import LeasedStore
 from durably.engine.leases import HeldLease, LeaseKeeper
-from durably.engine.retrying import while_allowed
 from durably.engine.step_context import context_for
+from durably.engine.step_results import refused_result
 from durably.engine.threads import Threads
 
 log = logging.getLogger("durably")
@@ -70,15 +72,17 @@ class Executor:
         is_ending: Callable[[], None],
         is_worker_cancelled: Callable[[], bool],
     ) -> Outcome:
+        store = LeasedStore(lease, self._store, self._hub, self._clock)
         try:
-            checkpoints = await self._checkpoints_of(lease, claimed.run)
+            # A first attempt has no checkpoints: not looking for them saves most runs a read.
+            checkpoints = {} if claimed.claim.generation == 1 else await store.load_checkpoints()
         except StoreError as error:
-            return await self._give_back(claimed, error)
+            return await self._give_back(claimed, store, error)
         except DurablyError:
             if (ended := _why_aborted(lease.controller.signal)) is None:
                 raise
             return ended
-        execution = Execution(lease, checkpoints, self._store, self._hub, self._clock, self._threads)
+        execution = Execution(lease, checkpoints, store, self._hub, self._clock, self._threads)
         try:
             outcome = await self._perform(execution, is_worker_cancelled)
             execution.refuse_steps()
@@ -86,16 +90,6 @@ class Executor:
             return await self._record(execution, outcome)
         finally:
             execution.close()
-
-    async def _checkpoints_of(self, lease: HeldLease, run: Run[Any]) -> dict[str, str | None]:
-        # A first attempt has no checkpoints: not looking for them saves most runs a read.
-        if lease.claim.generation == 1:
-            return {}
-        return await while_allowed(
-            lambda: self._store.load_checkpoints(run.id),
-            lease.check_held,
-            lambda error: self._tell(run, f"the checkpoints of run {run.id} could not be read, trying again: {error}"),
-        )
 
     async def _perform(self, execution: Execution, is_worker_cancelled: Callable[[], bool]) -> Outcome:
         job = self._jobs[execution.run.job_name]
@@ -129,12 +123,12 @@ class Executor:
         progress = execution.progress.take()
         try:
             try:
-                await self._finish(execution, outcome, progress)
+                await execution.store.finish(outcome, progress, self._end_event(execution.lease, outcome))
             except ValueRefusedError as refusal:
                 if isinstance(outcome, Failed):
                     raise
                 outcome = Failed(str(refused_result("output", outcome.output_json, refusal)))
-                await self._finish(execution, outcome, progress)
+                await execution.store.finish(outcome, progress, self._end_event(execution.lease, outcome))
         except LeaseLostError:
             return LeaseLost()
         except StoreError:
@@ -143,19 +137,8 @@ class Executor:
             return Cancelled()
         return outcome
 
-    def _finish(
-        self, execution: Execution, outcome: Completed | Failed, progress: str | None
-    ) -> Coroutine[Any, Any, None]:
-        event = self._end_event(execution.lease, outcome)
-        return execution.persist(
-            lambda: self._store.finish(execution.lease.claim, outcome, progress, event),
-            is_result=isinstance(outcome, Completed),
-        )
-
-    async def _give_back(self, claimed: Claimed, error: StoreError) -> Outcome:
-        self._tell(
-            claimed.run, f"the checkpoints of run {claimed.run.id} could not be read, it was given back: {error}"
-        )
+    async def _give_back(self, claimed: Claimed, store: LeasedStore, error: StoreError) -> Outcome:
+        store.tell(f"the checkpoints of run {claimed.run.id} could not be read, it was given back: {error}")
         try:
             await self._store.release([claimed.claim])
         except StoreError:
@@ -175,15 +158,9 @@ class Executor:
             case Failed():
                 return RunFailEvent(**about, error=outcome.error, failed_step_name=outcome.failed_step_name)
 
-    def _tell(self, run: Run[Any], message: str) -> None:
-        log.warning(message)
-        self._hub.announce(
-            WorkerErrorEvent(timestamp=self._clock.now(), error=message, context="execution", run_id=run.id)
-        )
-
 
 def _ended_from_outside(execution: Execution) -> Outcome | None:
-    if execution.store_error is not None:
+    if execution.store.error is not None:
         return Released()
     return _why_aborted(execution.signal)
 

@@ -67,3 +67,9 @@ class Interruption:
         """Raise what a cancellation stands for, if it is ours."""
         if self.arrived(task, error):
             raise self._signal.error() from None
+
+
+def is_being_cancelled() -> bool:
+    """Tell whether someone has asked the task that runs this to end, and it is not the await that was cancelled."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -12,9 +12,8 @@ from durably.core.errors import StoreError
 from durably.core.events import RunProgressEvent
 from durably.core.json_values import encode_leniently, shortened, storable, text_of
 from durably.core.runs import ProgressData
-from durably.core.store import Store
 from durably.engine.event_hub import EventHub
-from durably.engine.leases import HeldLease
+from durably.engine.leased_store import LeasedStore
 
 _STORE_SECONDS: Final = 0.2
 
@@ -44,8 +43,8 @@ def _number(value: Any) -> float | None:
 class ProgressKeeper:
     """The latest progress of one run, and whether the database has it."""
 
-    def __init__(self, lease: HeldLease, about: dict[str, Any], store: Store, hub: EventHub, clock: Clock) -> None:
-        self._lease = lease
+    def __init__(self, about: dict[str, Any], store: LeasedStore, hub: EventHub, clock: Clock) -> None:
+        self._run_id: str = about["run_id"]
         self._about = about
         self._store = store
         self._hub = hub
@@ -58,7 +57,7 @@ class ProgressKeeper:
     def report(self, progress: ProgressData) -> None:
         """Tell how far the run has come; stored with the next checkpoint, or soon."""
         if self._latest is None:
-            self._hub.store_progress[self._lease.claim.run_id] = self._store_latest
+            self._hub.store_progress[self._run_id] = self._store_latest
         self._latest = progress
         self._is_stored = False
         self._hub.announce(RunProgressEvent(timestamp=self._clock.now(), **self._about, progress=progress))
@@ -83,7 +82,7 @@ class ProgressKeeper:
             self._timer.cancel()
         if self._storing is not None:
             self._storing.cancel()
-        self._hub.forget_progress(self._lease.claim.run_id, self._store_latest)
+        self._hub.forget_progress(self._run_id, self._store_latest)
 
     def _store_soon(self) -> None:
         self._timer = None
@@ -94,10 +93,10 @@ class ProgressKeeper:
 
     async def _store_latest(self) -> None:
         text = self.take()
-        if text is None or not self._lease.is_held():
+        if text is None:
             return
         try:
-            await self._store.save_progress(self._lease.claim, text)
+            await self._store.save_progress(text)
         except StoreError as error:
             self.give_back()
-            log.debug("progress of run %s could not be stored yet: %s", self._lease.claim.run_id, error)
+            log.debug("progress of run %s could not be stored yet: %s", self._run_id, error)

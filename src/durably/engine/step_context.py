@@ -11,6 +11,7 @@ from durably.core.errors import LeaseLostError, ValidationError
 from durably.core.json_values import text_of
 from durably.engine.abort import AbortSignal
 from durably.engine.execution import Execution, Replayed
+from durably.engine.job_log import JobLog
 from durably.engine.progress import progress_of
 from durably.engine.step_types import with_signal
 
@@ -25,22 +26,22 @@ log = logging.getLogger("durably")
 class StepLog:
     """Writes structured log lines; never blocks, never fails the job."""
 
-    __slots__ = ("_execution",)
+    __slots__ = ("_log",)
 
-    def __init__(self, execution: Execution) -> None:
-        self._execution = execution
+    def __init__(self, log: JobLog) -> None:
+        self._log = log
 
     def info(self, message: str, data: Any = _NO_DATA) -> None:
         """Log what happened; `data` is any JSON value."""
-        self._execution.log("info", message, data, has_data=data is not _NO_DATA)
+        self._log.write("info", message, data, has_data=data is not _NO_DATA)
 
     def warn(self, message: str, data: Any = _NO_DATA) -> None:
         """Log what should be looked at; `data` is any JSON value."""
-        self._execution.log("warn", message, data, has_data=data is not _NO_DATA)
+        self._log.write("warn", message, data, has_data=data is not _NO_DATA)
 
     def error(self, message: str, data: Any = _NO_DATA) -> None:
         """Log what went wrong; `data` is any JSON value."""
-        self._execution.log("error", message, data, has_data=data is not _NO_DATA)
+        self._log.write("error", message, data, has_data=data is not _NO_DATA)
 
 
 class _BaseContext:
@@ -48,7 +49,7 @@ class _BaseContext:
 
     def __init__(self, execution: Execution) -> None:
         self._execution = execution
-        self.log: Final = StepLog(execution)
+        self.log: Final = StepLog(execution.log)
 
     @property
     def run_id(self) -> str:
@@ -92,7 +93,7 @@ class _BaseContext:
         if data is None:
             log.warning("progress of run %s is ignored: %s is not a finite number", self.run_id, text_of(current))
             return
-        self._execution.from_any_thread(lambda: self._execution.progress.report(data))
+        self._execution.loop_thread.call(lambda: self._execution.progress.report(data))
 
 
 class StepContext(_BaseContext):
@@ -159,7 +160,7 @@ class SyncStepContext(_BaseContext):
         if isinstance(begun, Replayed):
             return begun.value
         kwargs = with_signal(fn, args, kwargs, execution.signal)
-        leave = execution.enter_step(name)
+        leave = execution.log.enter_step(name)
         try:
             value = self._call(name, fn, args, kwargs)
         except BaseException as error:
@@ -186,7 +187,8 @@ class SyncStepContext(_BaseContext):
             return None, exit_
 
     def _on_loop(self, work: Coroutine[Any, Any, T]) -> T:
-        if self._execution.is_in_loop_thread():
+        loop_thread = self._execution.loop_thread
+        if loop_thread.is_current():
             work.close()
             raise ValidationError(
                 "the step context of a plain job was used on the event loop, as in an async function of one of its "
@@ -194,9 +196,9 @@ class SyncStepContext(_BaseContext):
                 field="step",
             )
         try:
-            return asyncio.run_coroutine_threadsafe(work, self._execution.loop).result()
+            return asyncio.run_coroutine_threadsafe(work, loop_thread.loop).result()
         except RuntimeError:
-            if not self._execution.loop.is_closed():
+            if not loop_thread.loop.is_closed():
                 raise
             # This process gave the run up while its thread was busy.
             work.close()

@@ -17,9 +17,11 @@ from durably.core.logs import LogData, LogLevel
 from durably.core.names import checked_name
 from durably.core.runs import ProgressData
 from durably.engine.abort import AbortController, AbortSignal
-from durably.engine.execution import Execution, describe, encoded_result
+from durably.engine.error_messages import describe
+from durably.engine.execution import Execution
 from durably.engine.progress import progress_of
 from durably.engine.step_context import StepContext, SyncStepContext
+from durably.engine.step_results import encoded_result
 from durably.engine.step_types import result_codec, with_signal
 
 _current_step: Final[ContextVar[str | None]] = ContextVar("durably_fake_step", default=None)
@@ -33,6 +35,17 @@ class FakeStepCall:
     status: Literal["completed", "failed", "replayed"]
     output: Any = None
     error: str | None = None
+
+
+class _RecordedLog:
+    """Takes log lines as the log of a run does."""
+
+    def __init__(self) -> None:
+        self.lines: list[LogData] = []
+
+    def write(self, level: LogLevel, message: str, data: Any, *, has_data: bool = False) -> None:
+        """Keep a line, and the step it was written in."""
+        self.lines.append(LogData(level, str(message), data if has_data else None, _current_step.get()))
 
 
 class _Recorder:
@@ -49,13 +62,9 @@ class _Recorder:
         self.signal = self.controller.signal
         self.calls: list[FakeStepCall] = []
         self.progress_reports: list[ProgressData] = []
-        self.logs: list[LogData] = []
+        self.log = _RecordedLog()
         self._given = dict(results)
         self._completed: dict[str, Any] = {}
-
-    def log(self, level: LogLevel, message: str, data: Any, *, has_data: bool = False) -> None:
-        """Take a log line: `StepLog` calls this as it calls an execution."""
-        self.logs.append(LogData(level, str(message), data if has_data else None, _current_step.get()))
 
     def is_known(self, name: str) -> bool:
         """Tell whether a step has its result without its function being called."""
@@ -71,7 +80,7 @@ class _Recorder:
     def known_result(self, name: str, codec: Codec[Any] | None) -> Any:
         """Return the result of a known step as a resume would: through JSON, into its type."""
         if name in self._completed:
-            self.log("warn", f"step {name!r} was used twice: the second use returns the first result", None)
+            self.log.write("warn", f"step {name!r} was used twice: the second use returns the first result", None)
             return self._completed[name]
         given = self._given[name]
         if isinstance(given, BaseException):
@@ -161,7 +170,7 @@ class _FakeContext:
     @property
     def logs(self) -> list[LogData]:
         """Return every line of `step.log`, with the step it was written in."""
-        return list(self._recorder.logs)
+        return list(self._recorder.log.lines)
 
     def step_names(self) -> list[str]:
         """Return the names of the steps that completed, in the order in which they ended."""
