@@ -13,6 +13,7 @@ from typing import Any, Final
 from durably.core.errors import ValidationError
 from durably.core.json_values import is_storable
 from durably.core.names import checked_name
+from durably.core.store import LARGEST_COUNT
 
 Seconds = float | int | timedelta
 
@@ -23,8 +24,6 @@ _LONGEST_RENEWAL_SECONDS: Final = 5.0
 _RENEWALS_PER_LEASE: Final = 6
 # Further than that from now there is no date, and no timer.
 _LONGEST: Final = timedelta(days=36_500)
-# Where the integers of databases end, with room for a sum of two.
-_LARGEST: Final = 2**61
 _DATABASE_VARIABLE: Final = "DURABLY_DATABASE_URL"
 _DEFAULT_DATABASE: Final = "sqlite:///durably.db"
 
@@ -151,7 +150,7 @@ def whole_number(name: str, value: Any) -> int:
     """Return a whole number that is 0 or more, or the largest that a database knows. Raises `ValidationError`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise refuse(name, value, "a whole number, 0 or more")
-    return min(value, _LARGEST)
+    return min(value, LARGEST_COUNT)
 
 
 def checked_run_id(value: Any, name: str = "id") -> str:

@@ -28,9 +28,6 @@ class RunStatus(StrEnum):
     CANCELLED = "cancelled"
 
 
-TERMINAL: Final = frozenset({RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED})
-ACTIVE: Final = frozenset({RunStatus.PENDING, RunStatus.LEASED})
-
 TRANSITIONS: Final[Mapping[RunStatus, frozenset[RunStatus]]] = {
     RunStatus.PENDING: frozenset({RunStatus.LEASED, RunStatus.CANCELLED}),
     RunStatus.LEASED: frozenset(RunStatus) - {RunStatus.LEASED},
@@ -38,9 +35,13 @@ TRANSITIONS: Final[Mapping[RunStatus, frozenset[RunStatus]]] = {
     RunStatus.FAILED: frozenset(),
     RunStatus.CANCELLED: frozenset(),
 }
+"""Which status may follow which: the life cycle, from which the rest is derived."""
+
+TERMINAL: Final = frozenset(status for status in RunStatus if not TRANSITIONS[status])
+ACTIVE: Final = frozenset(RunStatus) - TERMINAL
 
 ALLOWED_FROM: Final[Mapping[str, frozenset[RunStatus]]] = {
-    "cancel": ACTIVE,
+    "cancel": frozenset(status for status in RunStatus if RunStatus.CANCELLED in TRANSITIONS[status]),
     "retrigger": TERMINAL,
     "delete": TERMINAL,
 }

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Final, Literal, NamedTuple, Protocol, runtime_checkable
 
 from durably.core.events import DurablyEvent
 from durably.core.leases import Claim
@@ -21,6 +21,9 @@ from durably.core.logs import Log
 from durably.core.outcomes import Completed, Failed
 from durably.core.runs import Run, RunStatus, TriggerResult
 from durably.core.steps import Step
+
+LARGEST_COUNT: Final = 2**61
+"""Where the integers of databases end, with room for a sum of two; no list is longer."""
 
 # What is made for every step or run is a NamedTuple: a frozen dataclass takes four times as long to make.
 
@@ -38,6 +41,11 @@ class NewRun(NamedTuple):
     created_at: datetime
     only_into: str | None = None
     """The one run that it may be coalesced into; any other that waits under its key is a conflict."""
+
+    @property
+    def has_key(self) -> bool:
+        """Tell whether another run may stand for this one."""
+        return self.idempotency_key is not None or self.concurrency_key is not None
 
 
 class Claimed(NamedTuple):

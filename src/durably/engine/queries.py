@@ -9,7 +9,7 @@ from durably.core.errors import ValidationError
 from durably.core.json_values import is_storable
 from durably.core.names import Labels, checked_labels
 from durably.core.runs import RunStatus
-from durably.core.store import RunQuery
+from durably.core.store import LARGEST_COUNT, RunQuery
 
 T = TypeVar("T")
 
@@ -79,5 +79,4 @@ def _text(name: str, value: Any) -> str:
 def _whole(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise ValidationError(f"Invalid {name}: must be a non-negative integer", field=name, value=value)
-    # The integers of databases end behind the sum of two such, and no list is longer.
-    return min(value, 2**61)
+    return min(value, LARGEST_COUNT)

@@ -1,20 +1,21 @@
-"""The worker: claims what is free to run, as much as it has slots for, and stops gracefully."""
+"""The worker: looks for work, as much as it has slots for, and stops gracefully."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import random
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
-from weakref import WeakSet
 
 from durably.core.clock import Clock
 from durably.core.errors import StoreError, StoreUnavailableError
-from durably.core.events import DurablyEvent, WorkerErrorEvent
+from durably.core.events import WorkerErrorEvent
 from durably.core.jobs import JobDefinition
-from durably.core.store import Claimed, Store
+from durably.core.store import Store
+from durably.engine.active_runs import ActiveRuns
 from durably.engine.event_hub import EventHub
 from durably.engine.executor import Executor
 from durably.engine.leases import LeaseKeeper
@@ -22,7 +23,6 @@ from durably.engine.maintenance import Maintenance
 
 _FIRST_BACKOFF_SECONDS: Final = 0.1
 _LONGEST_BACKOFF_SECONDS: Final = 10.0
-_UNWIND_SECONDS: Final = 1.0
 
 log = logging.getLogger("durably")
 
@@ -45,33 +45,22 @@ class Worker:
         lease_seconds: float,
         polling_seconds: float,
     ) -> None:
-        self._store = store
-        self._jobs = jobs
-        self._executor = executor
-        self._leases = leases
         self._maintenance = maintenance
         self._hub = hub
         self._clock = clock
         self._worker_id = worker_id
         self._max_concurrent_runs = max_concurrent_runs
-        self._lease_seconds = lease_seconds
         self._polling_seconds = polling_seconds
+        self._runs = ActiveRuns(
+            store, jobs, executor, leases, clock, lease_seconds=lease_seconds, slot_free=self.wake, tell=self._tell
+        )
         self._loop_task: asyncio.Task[None] | None = None
         self._upkeep: asyncio.Task[None] | None = None
-        self._active: dict[asyncio.Task[Any], Claimed] = {}
-        self._ending: set[asyncio.Task[Any]] = set()
-        """Those whose job has returned: only the record of their end is still to be written."""
-        self._claimers: WeakSet[asyncio.Task[Any]] = WeakSet()
-        """Those that claimed what executes here: the loop, and whoever processes without it."""
-        self._looks: set[asyncio.Future[None]] = set()
-        """One for each claim that is under way: what it finds is not active yet."""
-        self._may_be_more = False
-        """Whether the last claim got all that it asked for."""
         self._wakes: set[asyncio.Event] = set()
         self._stops: set[asyncio.Future[None]] = set()
         """One for each stop that is under way; several may be, the second because it is in a hurry."""
         hub.work_arrived = self.wake
-        hub.run_ended = self._run_ended
+        hub.run_ended = self._runs.ended_from_outside
         hub.executing = leases.running
         hub.moved = self._go_on
 
@@ -96,10 +85,9 @@ class Worker:
         if self._loop_task is None:
             return
         # A loop that was closed with all its tasks has left everything as it was.
-        for left in (self._active, self._ending, self._looks, self._claimers, self._wakes, self._stops):
-            left.clear()
-        for lease in self._leases.held():
-            self._leases.let_go(lease)
+        self._runs.forget()
+        self._wakes.clear()
+        self._stops.clear()
         self._upkeep = None
         self._serve_soon()
 
@@ -119,19 +107,16 @@ class Worker:
         try:
             async with asyncio.timeout(timeout):
                 await _until_done(self._loop_task)
-                while under_way := {*self._looks, *self._active}:
-                    await asyncio.wait(under_way)
+                await self._runs.all_ended()
                 await _until_done(self._upkeep)
         except TimeoutError:
-            log.info("stopping without waiting any longer for %d runs", len(self._active))
-        given_up = dict(self._active)
-        await self._give_up(given_up)
+            log.info("stopping without waiting any longer for %d runs", len(self._runs))
+        given_up = await self._runs.give_up()
         await _until_done(self._loop_task)
         self._loop_task = None
-        while self._looks:
-            await asyncio.wait(self._looks)
+        await self._runs.all_claimed()
         # What was just being claimed.
-        await self._give_up({task: claimed for task, claimed in self._active.items() if task not in given_up})
+        await self._runs.give_up(besides=given_up)
         # Looked at again: the loop may have begun it in its last turn. What it does is done whole or not at all.
         if self._upkeep is not None:
             self._upkeep.cancel()
@@ -143,52 +128,50 @@ class Worker:
 
         With `until_idle` it goes on until nothing is claimable, and does maintenance when it got there.
         """
-        own: dict[asyncio.Task[Any], Claimed] = {}
-        wake = asyncio.Event()
-        started = 0
-        self._wakes.add(wake)
-        try:
+        own: set[asyncio.Task[Any]] = set()
+        started, most = 0, sys.maxsize if max_runs is None else max_runs
+        with self._waking() as wake:
             while True:
                 wake.clear()
                 # What ends while this looks may free a key or trigger another run: then it looks again.
                 was_executing = bool(own)
-                free = self._max_concurrent_runs - len(own.keys() - self._ending)
-                if max_runs is not None:
-                    free = min(free, max_runs - started)
-                if self._stops:
-                    free = 0
-                try:
-                    claimed = await self._claim(worker_id or self._worker_id, free) if free > 0 else []
-                except StoreUnavailableError:
-                    if not was_executing:
-                        raise
-                    # What executes has to end in any case; then it is tried again.
-                    claimed = []
-                for task in claimed:
-                    own[task] = self._active[task]
-                    task.add_done_callback(own.pop)
-                started += len(claimed)
-                if not claimed and not was_executing:
+                begun = await self._begin_more(worker_id or self._worker_id, own, most - started)
+                started += begun
+                if not begun and not was_executing:
                     break
-                if not claimed:
+                if not begun:
                     await wake.wait()
-        finally:
-            self._wakes.discard(wake)
-        if until_idle and (max_runs is None or started < max_runs) and self._maintenance.is_due(idle=True):
+        if until_idle and started < most and self._maintenance.is_due(idle=True):
             await self._maintenance.run(idle=True)
         return started
+
+    async def _begin_more(self, worker_id: str, own: set[asyncio.Task[Any]], most: int) -> int:
+        """Fill the slots that `own` leaves free, with `most` runs at most; return how many were begun."""
+        free = 0 if self._stops else min(self._max_concurrent_runs - self._runs.slots_taken_by(own), most)
+        if free <= 0:
+            return 0
+        is_executing = bool(own)
+        try:
+            begun = await self._runs.claim(worker_id, free)
+        except StoreUnavailableError:
+            if not is_executing:
+                raise
+            # What executes has to end in any case; then it is tried again.
+            return 0
+        for task in begun:
+            own.add(task)
+            task.add_done_callback(own.discard)
+        return len(begun)
 
     # --- the loop ----------------------------------------------------------------------------------
 
     async def _serve(self) -> None:
-        wake = asyncio.Event()
-        self._wakes.add(wake)
         backoff = 0.0
-        try:
+        with self._waking() as wake:
             while not self._stops:
                 wake.clear()
                 try:
-                    claimed = await self._fill_slots()
+                    has_begun = await self._fill_slots()
                     self._maintain_if_due()
                     backoff = 0.0
                 except Exception as error:
@@ -197,118 +180,44 @@ class Worker:
                         log.exception("an unexpected error while looking for work")
                     backoff = min(max(2 * backoff, _FIRST_BACKOFF_SECONDS), _LONGEST_BACKOFF_SECONDS)
                     self._tell(f"cannot look for work, trying again: {error}")
-                    await self._pause(wake, backoff * random.uniform(0.5, 1), heed_wake=False)  # noqa: S311 - jitter
+                    await self._back_off(backoff * random.uniform(0.5, 1))  # noqa: S311 - jitter, not a secret
                     continue
-                if not claimed:
-                    await self._pause(wake, self._polling_seconds, heed_wake=True)
+                if not has_begun:
+                    await self._pause(wake)
+
+    @contextmanager
+    def _waking(self) -> Iterator[asyncio.Event]:
+        """Give what `wake` sets."""
+        wake = asyncio.Event()
+        self._wakes.add(wake)
+        try:
+            yield wake
         finally:
             self._wakes.discard(wake)
 
-    async def _fill_slots(self) -> Sequence[asyncio.Task[Any]]:
-        free = self._max_concurrent_runs - len(self._active) + len(self._ending)
-        return await self._claim(self._worker_id, free) if free > 0 else ()
+    async def _fill_slots(self) -> bool:
+        free = self._max_concurrent_runs - self._runs.slots_taken()
+        return free > 0 and bool(await self._runs.claim(self._worker_id, free))
 
     def _maintain_if_due(self) -> None:
-        idle = not self._active
+        idle = not self._runs
         if self._maintenance.is_due(idle=idle) and (self._upkeep is None or self._upkeep.done()):
             self._upkeep = asyncio.create_task(self._maintenance.run(idle=idle), name="durably-maintenance")
 
-    async def _pause(self, wake: asyncio.Event, seconds: float, *, heed_wake: bool) -> None:
+    async def _pause(self, wake: asyncio.Event) -> None:
         if self._stops:
             return
-        if heed_wake:
-            waiting = asyncio.get_running_loop().call_later(seconds, wake.set)
-            try:
-                await wake.wait()
-            finally:
-                waiting.cancel()
-            return
-        # Backing off means not to heed what wakes the worker, but stopping must not take that long.
-        deadline = self._clock.monotonic() + seconds
-        while not self._stops:
-            left = deadline - self._clock.monotonic()
-            if left <= 0:
-                return
-            await asyncio.sleep(min(left, _FIRST_BACKOFF_SECONDS))
-
-    async def _claim(self, worker_id: str, limit: int) -> list[asyncio.Task[Any]]:
-        if not self._jobs:
-            return []
-        if (claimer := asyncio.current_task()) is not None:
-            self._claimers.add(claimer)
-        look = asyncio.get_running_loop().create_future()
-        self._looks.add(look)
+        waiting = asyncio.get_running_loop().call_later(self._polling_seconds, wake.set)
         try:
-            return await self._claim_and_begin(worker_id, limit)
+            await wake.wait()
         finally:
-            self._looks.discard(look)
-            look.set_result(None)
+            waiting.cancel()
 
-    async def _claim_and_begin(self, worker_id: str, limit: int) -> list[asyncio.Task[Any]]:
-        claimed_at = self._clock.monotonic()
-        claiming = asyncio.ensure_future(self._store.claim(worker_id, list(self._jobs), limit, self._lease_seconds))
-        try:
-            claimed = await asyncio.shield(claiming)
-        except asyncio.CancelledError:
-            # It may be committed all the same, and nobody would execute those runs until their leases end.
-            with suppress(StoreError):
-                await self._store.release([each.claim for each in await claiming])
-            raise
-        self._may_be_more = len(claimed) == limit
-        return [self._begin(each, claimed_at) for each in claimed]
-
-    def _begin(self, claimed: Claimed, claimed_at: float) -> asyncio.Task[Any]:
-        task = asyncio.create_task(self._execute(claimed, claimed_at), name=f"durably-run-{claimed.run.id}")
-        self._active[task] = claimed
-        task.add_done_callback(self._forget)
-        return task
-
-    async def _execute(self, claimed: Claimed, claimed_at: float) -> None:
-        try:
-            await self._executor.execute(claimed, claimed_at, self._is_ending, self._is_cancelled)
-        except Exception as error:
-            log.exception("run %s ended by an error of the worker itself", claimed.run.id)
-            self._tell(f"run {claimed.run.id} ended by an error of the worker itself: {error!r}", claimed.run.id)
-
-    def _is_ending(self) -> None:
-        task = asyncio.current_task()
-        if task is not None and self._may_be_more and self._store.claims_see_writes_under_way:
-            # The next run is claimed in the transaction that ends this one: one flush to the disk less between them.
-            self._ending.add(task)
-            self.wake()
-
-    def _is_cancelled(self) -> bool:
-        """Tell whether what claimed here is being cancelled, as at the end of `asyncio.run`, or is gone."""
-        is_left = any(not claimer.done() for claimer in self._claimers)
-        return not is_left or any(claimer.cancelling() for claimer in self._claimers)
-
-    def _forget(self, task: asyncio.Task[Any]) -> None:
-        self._active.pop(task, None)
-        self._ending.discard(task)
-        # There is a slot free.
-        self.wake()
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("an execution ended by %r", error)
-
-    async def _give_up(self, left: Mapping[asyncio.Task[Any], Claimed]) -> None:
-        """Interrupt what still runs and give its leases back, so that another worker resumes at once."""
-        if not left:
-            return
-        for claimed in left.values():
-            if (lease := self._leases.find(claimed.run.id)) is not None:
-                lease.controller.abort("released")
-        await asyncio.wait(left, timeout=_UNWIND_SECONDS)
-        for task in left:
-            task.cancel()
-        try:
-            await self._store.release([claimed.claim for claimed in left.values()])
-        except StoreError as error:
-            self._tell(f"leases could not be released, their runs are free when they expire: {error}")
-
-    def _run_ended(self, event: DurablyEvent) -> None:
-        """Abort a run that executes here and was ended from outside."""
-        if event.type in ("run:cancel", "run:delete") and (lease := self._leases.find(getattr(event, "run_id", ""))):
-            lease.controller.abort("cancelled")
+    async def _back_off(self, seconds: float) -> None:
+        """Wait without heeding what wakes the worker, but not when it stops."""
+        deadline = self._clock.monotonic() + seconds
+        while not self._stops and (left := deadline - self._clock.monotonic()) > 0:
+            await asyncio.sleep(min(left, _FIRST_BACKOFF_SECONDS))
 
     def _tell(self, message: str, run_id: str | None = None) -> None:
         log.warning(message)

@@ -44,7 +44,7 @@ def enqueue(origin: str, runs: Sequence[NewRun]) -> Unit[list[TriggerResult[Any]
     parts: list[_Part] = []
     is_single = len(runs) == 1
     for group in _groups(runs):
-        is_keyed = has_key(group[0])
+        is_keyed = group[0].has_key
         parts.append(_Part(len(statements), group, is_keyed))
         statements += _store_keyed(origin, group[0], is_single=is_single) if is_keyed else _store(origin, group)
 
@@ -64,7 +64,7 @@ def enqueue(origin: str, runs: Sequence[NewRun]) -> Unit[list[TriggerResult[Any]
         return pending_conflict(run_from_row(waiting[0]))
 
     # Several runs are undone together when one of them meets a waiting run of its key.
-    return Unit(statements, result, alone=not is_single and any(map(has_key, runs)), refused=refused)
+    return Unit(statements, result, alone=not is_single and any(new.has_key for new in runs), refused=refused)
 
 
 def enqueue_unkeyed(origin: str, orders: Sequence[Sequence[NewRun]]) -> Unit[list[list[TriggerResult[Any]]]]:
@@ -76,16 +76,11 @@ def enqueue_unkeyed(origin: str, orders: Sequence[Sequence[NewRun]]) -> Unit[lis
 def _groups(runs: Sequence[NewRun]) -> list[list[NewRun]]:
     groups: list[list[NewRun]] = []
     for new in runs:
-        if groups and not has_key(new) and not has_key(groups[-1][0]):
+        if groups and not new.has_key and not groups[-1][0].has_key:
             groups[-1].append(new)
         else:
             groups.append([new])
     return groups
-
-
-def has_key(new: NewRun) -> bool:
-    """Tell whether another run may stand for a new one."""
-    return new.idempotency_key is not None or new.concurrency_key is not None
 
 
 def _store(origin: str, runs: Sequence[NewRun]) -> list[Statement]:

@@ -23,7 +23,7 @@ from durably.stores.libsql import schema
 from durably.stores.libsql import statements as sql
 from durably.stores.libsql.address import Address
 from durably.stores.libsql.client import Client, Server
-from durably.stores.libsql.enqueue import enqueue, enqueue_unkeyed, has_key
+from durably.stores.libsql.enqueue import enqueue, enqueue_unkeyed
 from durably.stores.libsql.event_log import EventLog
 from durably.stores.libsql.fenced import FinishedRun, FinishedStep, finish_runs, record_steps, save_progress
 from durably.stores.libsql.group_commit import GroupCommit
@@ -98,7 +98,7 @@ class LibsqlStore:
         """Store all `runs` or none, by the rules of idempotency and concurrency keys."""
         if not runs:
             return []
-        if any(map(has_key, runs)):
+        if any(new.has_key for new in runs):
             return await self._write(enqueue(self._events.origin, runs))
         return await self._write(Part(runs, self._enqueue_unkeyed, _TRIGGERS))
 

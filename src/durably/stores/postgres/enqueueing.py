@@ -15,11 +15,6 @@ from durably.stores.sql.rows import run_from_new, trigger_event
 from durably.stores.sql.rules import may_coalesce, pending_conflict
 
 
-def is_keyed(new: NewRun) -> bool:
-    """Tell whether another run may stand for a new one."""
-    return new.idempotency_key is not None or new.concurrency_key is not None
-
-
 def keys_of(runs: Sequence[NewRun]) -> tuple[list[str], list[str], list[str], list[str], list[str]]:
     """Return ids, then jobs and idempotency keys, then jobs and concurrency keys, for the look-up."""
     idempotent = [new for new in runs if new.idempotency_key is not None]

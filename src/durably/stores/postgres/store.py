@@ -22,7 +22,6 @@ from durably.stores.postgres import schema
 from durably.stores.postgres import statements as sql
 from durably.stores.postgres.batch import Batch
 from durably.stores.postgres.connections import Server, close
-from durably.stores.postgres.enqueueing import is_keyed
 from durably.stores.postgres.group_commit import is_duplicate
 from durably.stores.postgres.listing import RARE, label_counts, list_by_label, list_statement
 from durably.stores.postgres.loop_bound import LoopBound
@@ -89,7 +88,7 @@ class PostgresStore:
 
     async def enqueue(self, runs: Sequence[NewRun]) -> list[TriggerResult[Any]]:
         """Store all `runs` or none, by the rules of idempotency and concurrency keys."""
-        if any(is_keyed(new) for new in runs):
+        if any(new.has_key for new in runs):
             return await self._open().writes.enqueue(runs)
         now = self._clock.now()
 

@@ -53,7 +53,7 @@ def enqueue(transaction: Transaction, runs: Sequence[NewRun]) -> list[TriggerRes
     fresh: list[NewRun] = []
     for new in runs:
         found = None
-        if new.idempotency_key is not None or new.concurrency_key is not None:
+        if new.has_key:
             _insert(transaction, fresh)
             fresh = []
             found = _find_existing(transaction, new)

@@ -1,0 +1,172 @@
+"""The runs that this process executes: claimed, begun, and given up when it stops."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Mapping
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
+from typing import Any, Final
+from weakref import WeakSet
+
+from durably.core.clock import Clock
+from durably.core.errors import StoreError
+from durably.core.events import DurablyEvent
+from durably.core.jobs import JobDefinition
+from durably.core.store import Claimed, Store
+from durably.engine.executor import Executor
+from durably.engine.leases import LeaseKeeper
+
+_UNWIND_SECONDS: Final = 1.0
+
+log = logging.getLogger("durably")
+
+
+class ActiveRuns:
+    """What was claimed here and has not ended, each run as the task that executes it.
+
+    `slot_free` is called when there is room for another run, `tell` with what went wrong and the run that it concerns.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        jobs: Mapping[str, JobDefinition[Any, Any]],
+        executor: Executor,
+        leases: LeaseKeeper,
+        clock: Clock,
+        *,
+        lease_seconds: float,
+        slot_free: Callable[[], None],
+        tell: Callable[[str, str | None], None],
+    ) -> None:
+        self._store = store
+        self._jobs = jobs
+        self._executor = executor
+        self._leases = leases
+        self._clock = clock
+        self._lease_seconds = lease_seconds
+        self._slot_free = slot_free
+        self._tell = tell
+        self._active: dict[asyncio.Task[Any], Claimed] = {}
+        self._ending: set[asyncio.Task[Any]] = set()
+        """Those whose job has returned: only the record of their end is still to be written."""
+        self._claimers: WeakSet[asyncio.Task[Any]] = WeakSet()
+        """Those that claimed what executes here: the loop of the worker, and whoever processes without it."""
+        self._looks: set[asyncio.Future[None]] = set()
+        """One for each claim that is under way: what it finds is not active yet."""
+        self._may_be_more = False
+        """Whether the last claim got all that it asked for."""
+
+    def __len__(self) -> int:
+        return len(self._active)
+
+    def slots_taken(self) -> int:
+        """Return how many runs have a job that has not returned."""
+        return len(self._active) - len(self._ending)
+
+    def slots_taken_by(self, tasks: AbstractSet[asyncio.Task[Any]]) -> int:
+        """Return how many of these have a job that has not returned."""
+        return len(tasks - self._ending)
+
+    async def claim(self, worker_id: str, limit: int) -> list[asyncio.Task[Any]]:
+        """Claim up to `limit` runs and begin them; return the tasks that execute them."""
+        if not self._jobs:
+            return []
+        if (claimer := asyncio.current_task()) is not None:
+            self._claimers.add(claimer)
+        look = asyncio.get_running_loop().create_future()
+        self._looks.add(look)
+        try:
+            return await self._claim_and_begin(worker_id, limit)
+        finally:
+            self._looks.discard(look)
+            look.set_result(None)
+
+    async def all_ended(self) -> None:
+        """Return when nothing executes, nor is being claimed."""
+        while under_way := {*self._looks, *self._active}:
+            await asyncio.wait(under_way)
+
+    async def all_claimed(self) -> None:
+        """Return when no claim is under way."""
+        while self._looks:
+            await asyncio.wait(self._looks)
+
+    async def give_up(self, *, besides: Collection[asyncio.Task[Any]] = ()) -> Collection[asyncio.Task[Any]]:
+        """Interrupt what still runs and give its leases back, so that another worker resumes at once.
+
+        Returns what was given up; `besides` was before.
+        """
+        left = {task: claimed for task, claimed in self._active.items() if task not in besides}
+        if not left:
+            return left
+        for claimed in left.values():
+            if (lease := self._leases.find(claimed.run.id)) is not None:
+                lease.controller.abort("released")
+        await asyncio.wait(left, timeout=_UNWIND_SECONDS)
+        for task in left:
+            task.cancel()
+        try:
+            await self._store.release([claimed.claim for claimed in left.values()])
+        except StoreError as error:
+            self._tell(f"leases could not be released, their runs are free when they expire: {error}", None)
+        return left
+
+    def forget(self) -> None:
+        """Leave all runs to others: the event loop was closed, with every task as it was."""
+        for left in (self._active, self._ending, self._looks, self._claimers):
+            left.clear()
+        for lease in self._leases.held():
+            self._leases.let_go(lease)
+
+    def ended_from_outside(self, event: DurablyEvent) -> None:
+        """Abort a run that executes here and was cancelled or deleted."""
+        if event.type in ("run:cancel", "run:delete") and (lease := self._leases.find(getattr(event, "run_id", ""))):
+            lease.controller.abort("cancelled")
+
+    async def _claim_and_begin(self, worker_id: str, limit: int) -> list[asyncio.Task[Any]]:
+        claimed_at = self._clock.monotonic()
+        claiming = asyncio.ensure_future(self._store.claim(worker_id, list(self._jobs), limit, self._lease_seconds))
+        try:
+            claimed = await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            # It may be committed all the same, and nobody would execute those runs until their leases end.
+            with suppress(StoreError):
+                await self._store.release([each.claim for each in await claiming])
+            raise
+        self._may_be_more = len(claimed) == limit
+        return [self._begin(each, claimed_at) for each in claimed]
+
+    def _begin(self, claimed: Claimed, claimed_at: float) -> asyncio.Task[Any]:
+        task = asyncio.create_task(self._execute(claimed, claimed_at), name=f"durably-run-{claimed.run.id}")
+        self._active[task] = claimed
+        task.add_done_callback(self._ended)
+        return task
+
+    async def _execute(self, claimed: Claimed, claimed_at: float) -> None:
+        try:
+            await self._executor.execute(claimed, claimed_at, self._is_ending, self._is_cancelled)
+        except Exception as error:
+            log.exception("run %s ended by an error of the worker itself", claimed.run.id)
+            self._tell(f"run {claimed.run.id} ended by an error of the worker itself: {error!r}", claimed.run.id)
+
+    def _is_ending(self) -> None:
+        task = asyncio.current_task()
+        if task is not None and self._may_be_more and self._store.claims_see_writes_under_way:
+            # The next run is claimed in the transaction that ends this one: one flush to the disk less between them.
+            self._ending.add(task)
+            self._slot_free()
+
+    def _is_cancelled(self) -> bool:
+        """Tell whether what claimed here is being cancelled, as at the end of `asyncio.run`, or is gone."""
+        is_left = any(not claimer.done() for claimer in self._claimers)
+        return not is_left or any(claimer.cancelling() for claimer in self._claimers)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._active.pop(task, None)
+        self._ending.discard(task)
+        self._slot_free()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("an execution ended by %r", error)
