@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol
 
 import pytest
 
 from durably import Durably, DurablyEvent, JobDefinition, create_durably
-from durably.core.events import EVENT_CLASSES
+from durably.core.events import EVENT_CLASSES, Event
+from durably.engine.event_hub import EventFeed
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -79,6 +81,21 @@ async def until(condition: Callable[[], Awaitable[Any]]) -> Any:
         while not (answer := await condition()):
             await asyncio.sleep(0.005)
     return answer
+
+
+def open_feeds() -> int:
+    """Return how many feeds there are in this process."""
+    gc.collect()
+    return sum(isinstance(each, EventFeed) for each in gc.get_objects())
+
+
+def kept_events(run_id: str) -> list[Event]:
+    """Return the events of a run that somebody keeps, as a feed does that nobody reads and nobody forgot.
+
+    Others must have been written since: a store may hold on to its last.
+    """
+    gc.collect()
+    return [each for each in gc.get_objects() if isinstance(each, Event) and getattr(each, "run_id", None) == run_id]
 
 
 class OpenDurably(Protocol):

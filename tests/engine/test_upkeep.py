@@ -30,8 +30,8 @@ async def job(step: StepContext, input: Any) -> Any:
 
 
 async def poll(durably: Durably) -> None:
-    """Let the worker look around once."""
-    durably._worker.wake()
+    """Let the worker look around once, as it does whenever jobs were registered."""
+    durably.register({})
     await asyncio.sleep(0)
 
 

@@ -196,7 +196,7 @@ class Client:
             sent.append(message)
 
         async with asyncio.timeout(PATIENCE_SECONDS):
-            await self.application(self._scope(method, path, headers), receive, send)
+            await self.application(self.request_scope(method, path, headers), receive, send)
         start, *rest = sent
         answered = {name.decode(): value.decode() for name, value in start["headers"]}
         body = b"".join(message.get("body", b"") for message in rest)
@@ -205,13 +205,13 @@ class Client:
 
     def stream(self, path: str, *, headers: dict[str, str] | None = None) -> Stream:
         """Open an event stream; as a context manager it is open inside and left on exit."""
-        return Stream(self.application, self._scope("GET", path, headers))
+        return Stream(self.application, self.request_scope("GET", path, headers))
 
     def resume(self, path: str, last_event_id: str) -> Stream:
         """Open an event stream as a client does that was here before."""
         return self.stream(path, headers={"last-event-id": last_event_id})
 
-    def _scope(self, method: str, path: str, headers: dict[str, str] | None) -> dict[str, Any]:
+    def request_scope(self, method: str, path: str, headers: dict[str, str] | None) -> dict[str, Any]:
         path, _, query = path.partition("?")
         sent = {"host": "testserver", **self.headers, **(headers or {})}
         return {

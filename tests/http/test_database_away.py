@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from durably import Durably, StoreUnavailableError
-from tests.conftest import OpenDurably
+from tests.conftest import OpenDurably, kept_events
 from tests.http.asgi import Client
 from tests.http.conftest import echo
 from tests.http.test_leaving import stream_tasks
@@ -48,7 +48,11 @@ async def test_a_stream_that_cannot_open_is_answered_too(
     answer = await client.get("/runs/subscribe", headers={"last-event-id": stream.last_event_id})
 
     assert answer.status == 503
-    assert (stream_tasks(), durably._hub._all_feeds) == ([], [])
+    run_id = await client.trigger("echo", 1)
+    await durably.process_one()
+    await client.trigger("echo", 2)
+    await durably.process_one()
+    assert (stream_tasks(), kept_events(run_id)) == ([], [])
 
 
 async def test_a_stream_that_loses_its_database_ends_and_goes_on_later(
@@ -83,7 +87,7 @@ async def test_a_body_that_never_ends(client: Client) -> None:
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    await client.application(client._scope("POST", "/trigger", None), receive, send)
+    await client.application(client.request_scope("POST", "/trigger", None), receive, send)
 
     assert sent[0]["status"] == 400
 

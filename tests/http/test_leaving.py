@@ -1,24 +1,18 @@
 """A client that leaves frees everything at once; one that is slow, or a thousand idle ones, cost little."""
 
 import asyncio
-import gc
 
 import pytest
 
 from durably import Durably, define_job
 from durably.http import event_stream
-from tests.conftest import OpenDurably
+from tests.conftest import OpenDurably, open_feeds
 from tests.http.asgi import Client, Stream
 from tests.http.conftest import echo, mounted
 
 
 def stream_tasks() -> list[str]:
     return [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("durably-stream")]
-
-
-def open_feeds() -> int:
-    gc.collect()
-    return sum(isinstance(each, event_stream.EventFeed) for each in gc.get_objects())
 
 
 @pytest.fixture
@@ -46,7 +40,7 @@ async def test_an_idle_stream_ends_when_its_client_hangs_up(client: Client, spec
 async def test_a_client_found_gone_while_sending(client: Client) -> None:
     """ASGI 2.4: `send` raises an OSError; that is no error of ours."""
     before = open_feeds()
-    stream = BreakingStream(client.application, client._scope("GET", "/runs/subscribe", None))
+    stream = BreakingStream(client.application, client.request_scope("GET", "/runs/subscribe", None))
     await stream.until(lambda: stream.last_event_id)
     stream.is_broken = True
 

@@ -143,7 +143,7 @@ async def test_a_path_that_is_not_below_the_base_path(durably: Durably) -> None:
 async def test_a_response_that_is_never_sent_holds_nothing(durably: Durably) -> None:
     """A middleware may drop the response of `handle`: a stream opens only when it is sent."""
     handler = create_durably_handler(durably)
-    request = Request(Client(handler, base="")._scope("GET", "/runs/subscribe", None))
+    request = Request(Client(handler, base="").request_scope("GET", "/runs/subscribe", None))
 
     await handler.handle(request, "")
 

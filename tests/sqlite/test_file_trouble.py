@@ -266,7 +266,7 @@ class TestWhileInUse:
         durably = await open_durably(job)
         await durably.jobs.job.trigger(1)
         fill(durably)
-        durably._hub.announce(_big_event())
+        durably.storage.announce(_big_event())
 
         await durably.close()
         assert "free some space" in caplog.text
@@ -301,7 +301,8 @@ class TestWhileInUse:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreUnavailableError, match=r"jobs\.db is locked by another process"):
             await durably.jobs.job.trigger(1)
-        durably._worker.wake()
+        # As it does whenever jobs were registered, the worker looks for work.
+        durably.register({})
         told = await events.until("worker:error")
         assert "cannot look for work" in told.error
         other.execute("COMMIT")
@@ -312,9 +313,9 @@ class TestWhileInUse:
 
 def fill(durably: Any) -> None:
     """Let the database have no page more than it has."""
-    for connection in (durably.storage._write_connection,):
-        (pages,) = connection.execute("PRAGMA page_count").fetchone()
-        connection.execute(f"PRAGMA max_page_count = {pages}")
+    connection = durably.storage._write_connection
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA max_page_count = {pages}")
 
 
 def free(durably: Any) -> None:

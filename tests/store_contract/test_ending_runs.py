@@ -90,25 +90,31 @@ class TestRetrigger:
         assert (refused.value.operation, refused.value.run_id) == ("retrigger", leased.id)
         gate.open()
 
-    async def test_it_refuses_unknown_runs_and_jobs(self, open_durably: OpenDurably) -> None:
+    async def test_it_refuses_unknown_runs(self, open_durably: OpenDurably) -> None:
         """R9: `NotFoundError` that says which of the two."""
         durably = await open_durably(work)
-        old = await ended(durably, "completed")
 
-        with pytest.raises(NotFoundError) as unknown_run:
+        with pytest.raises(NotFoundError) as unknown:
             await durably.retrigger("nobody")
-        assert (unknown_run.value.kind, unknown_run.value.key) == ("run", "nobody")
+        assert (unknown.value.kind, unknown.value.key) == ("run", "nobody")
+
+    @pytest.mark.two_processes
+    async def test_it_refuses_runs_of_unknown_jobs(self, open_durably: OpenDurably) -> None:
+        """R9: `NotFoundError` that says which of the two; the run stays as it is."""
 
         @define_job(name="elsewhere")
         async def elsewhere(step: StepContext, input: Any) -> Any: ...
 
-        stranger = await durably.get_job(elsewhere).trigger(1)
-        await durably.cancel(stranger.id)
-        del durably._registry.definitions["elsewhere"]
-        with pytest.raises(NotFoundError) as unknown_job:
-            await durably.retrigger(stranger.id)
-        assert (unknown_job.value.kind, unknown_job.value.key) == ("job", "elsewhere")
-        assert await run_of(durably, old.id) == old
+        other = await open_durably(elsewhere)
+        run = await other.jobs.elsewhere.trigger(1)
+        await other.cancel(run.id)
+        cancelled = await run_of(other, run.id)
+
+        durably = await open_durably(work)
+        with pytest.raises(NotFoundError) as unknown:
+            await durably.retrigger(run.id)
+        assert (unknown.value.kind, unknown.value.key) == ("job", "elsewhere")
+        assert await durably.get_runs() == [cancelled]
 
     @pytest.mark.two_processes
     async def test_it_validates_against_todays_schema(self, open_durably: OpenDurably) -> None:

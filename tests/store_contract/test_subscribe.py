@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from durably import DurablyEvent, NotFoundError, ProgressData, StepContext, define_job
-from tests.conftest import PATIENCE_SECONDS, Gate, OpenDurably
+from tests.conftest import PATIENCE_SECONDS, Gate, OpenDurably, kept_events
 from tests.store_contract.foreign_writer import write
 
 
@@ -234,8 +234,10 @@ class TestHere:
             await reading
         await stream.aclose()  # type: ignore[attr-defined]
 
-        assert durably._hub._run_feeds == {}
         await durably.process_one()
+        await durably.jobs.job.trigger("y")
+        await durably.process_one()
+        assert kept_events(run.id) == []
 
     async def test_closing_ends_the_streams(self, open_durably: OpenDurably) -> None:
         """E3: a stream of an instance that is closed ends."""

@@ -503,15 +503,16 @@ class TestRegistering:
 
         assert {run.lease_generation for run in await durably.get_runs(status="failed")} == {1}
 
+    @pytest.mark.two_processes
     async def test_todays_schema_decides_at_execution_too(self, open_durably: OpenDurably) -> None:
         """R3: a stored input that the job no longer takes fails the run by place."""
 
         @define_job(name="job")
         async def today(step: StepContext, input: int) -> None: ...
 
-        durably = await open_durably(job)
-        run = await durably.jobs.job.trigger({"n": 1})
-        durably._registry.definitions["job"] = today
+        before = await open_durably(job)
+        run = await before.jobs.job.trigger({"n": 1})
+        durably = await open_durably(today)
         await durably.process_one()
 
         found = await durably.get_run(run.id)
