@@ -11,9 +11,9 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from durably.core.errors import ValidationError
-from durably.core.json_values import is_storable
 from durably.core.names import checked_name
 from durably.core.store import LARGEST_COUNT
+from durably.core.texts import is_storable
 
 Seconds = float | int | timedelta
 

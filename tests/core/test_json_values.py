@@ -18,17 +18,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from durably import ValidationError
-from durably.core.json_values import (
-    Codec,
-    codec_or_none,
-    decode_json,
-    decode_stored,
-    encode_json,
-    encode_leniently,
-    is_storable,
-    storable,
-    text_of,
-)
+from durably.core.json_values import Codec, codec_or_none, decode_json, decode_stored, encode_json, encode_leniently
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 JSON = st.recursive(
@@ -286,23 +276,3 @@ class TestRefusals:
         assert codec_or_none(Plain) is None
         assert codec_or_none(None) is None
         assert codec_or_none(Any) is None
-
-
-class TestTexts:
-    @given(st.text(st.characters(), min_size=1))
-    def test_any_text_can_be_made_storable(self, text: str) -> None:
-        """S7: for messages, which must not be lost."""
-        made = storable(text)
-
-        assert is_storable(made)
-        assert made == text or not is_storable(text)
-
-    def test_any_object_has_a_text(self) -> None:
-        """S7: at least its type."""
-
-        class Unspeakable:
-            def __repr__(self) -> str:
-                raise RuntimeError
-
-        assert text_of(Unspeakable()) == "<Unspeakable>"
-        assert text_of(ValueError("x")) == "ValueError('x')"

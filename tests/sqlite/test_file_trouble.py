@@ -25,7 +25,7 @@ from durably import (
     define_job,
 )
 from durably.stores.sqlite import group_commit
-from tests.conftest import PATIENCE_SECONDS, Events, Gate, OpenDurably
+from tests.conftest import PATIENCE_SECONDS, Events, Gate, OpenDurably, until
 
 
 @define_job(name="job")
@@ -225,9 +225,14 @@ class TestWhileInUse:
         await gate.reached()
         moved = path.with_suffix(".moved")
         path.rename(moved)
-        gate.open()
         events = Events(durably)
-        await events.until("worker:error")
+        gate.open()
+
+        async def run_stops() -> bool:
+            # The worker that looks for work and the renewal of leases tell of the file too.
+            return any(error.context in ("execution", "lease-lost") for error in events.of("worker:error"))
+
+        await until(run_stops)
         assert seen == []
         moved.rename(path)
 

@@ -27,6 +27,7 @@ from durably.core.round_trip import (
     reads_what_it_writes,
     writes_what_it_refuses,
 )
+from durably.core.texts import text_of
 
 T = TypeVar("T")
 
@@ -41,8 +42,6 @@ _decode_strictly = json.JSONDecoder(parse_constant=_no_constant).decode
 
 # Where the reader of JSON stops, and the one of every process that shares the database.
 _MOST_NESTED: Final = 200
-
-_LONGEST_MESSAGE: Final = 100_000
 
 
 def compact_encoder(default: Callable[[object], object] | None = None) -> Callable[[object], str]:
@@ -142,18 +141,6 @@ def _encode_parts(value: object) -> str:
         return _encode(plain).encode("utf-8", "replace").decode("utf-8")
     except Exception:  # noqa: BLE001 - the same; what has no end or no readable parts is stored as one text
         return _encode(text_of(value))
-
-
-def text_of(value: object) -> str:
-    """Return the text form of any object, storable; its type where even that cannot be had.
-
-    >>> text_of(ValueError("broken"))
-    "ValueError('broken')"
-    """
-    try:
-        return storable(repr(value))
-    except Exception:  # noqa: BLE001 - a broken __repr__, or nesting without end
-        return f"<{type(value).__name__}>"
 
 
 class Codec(Generic[T]):
@@ -295,24 +282,6 @@ def codec_or_none(annotation: Any) -> Codec[Any] | None:
 def reason_of(error: Exception) -> str:
     """Return why Pydantic cannot validate a type, without what it adds for authors of types."""
     return str(error).partition("\n")[0].rstrip(".")
-
-
-def is_storable(text: str) -> bool:
-    """Tell whether every database can hold `text` as it is: no NUL, no lone surrogate."""
-    if "\x00" in text:
-        return False
-    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def storable(text: str) -> str:
-    """Return `text` with what databases cannot hold replaced: for messages, which must not be lost."""
-    return text if is_storable(text) else text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
-
-
-def shortened(text: str) -> str:
-    """Return the beginning of a message that no database should have to take whole."""
-    left_out = len(text) - _LONGEST_MESSAGE
-    return text if left_out <= 0 else f"{text[:_LONGEST_MESSAGE]}... ({left_out:,} more characters)"
 
 
 def _storable(text: str, what: str) -> str:

@@ -9,7 +9,7 @@ from typing import ClassVar, Final, Protocol
 from pydantic import BaseModel
 
 from durably.core.errors import ValidationError
-from durably.core.json_values import is_storable
+from durably.core.texts import is_storable
 
 # An entry of an index of PostgreSQL holds 2,704 bytes, and the longest of ours hold two names and an id.
 LONGEST_NAME: Final = 1_024

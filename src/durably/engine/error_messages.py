@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from durably.core.errors import DurablyError
-from durably.core.json_values import shortened, storable
+from durably.core.texts import shortened, storable
 
 _MOST_SHOWN_OF_SEVERAL: Final = 200
 

@@ -24,10 +24,10 @@ from durably.core.ulid import new_ulid
 from durably.engine.abort import AbortSignal
 from durably.engine.error_messages import describe, sole_error
 from durably.engine.event_hub import EventHub
+from durably.engine.held_lease import HeldLease
 from durably.engine.interruption import Interruption, is_being_cancelled
 from durably.engine.job_log import JobLog, current_step
 from durably.engine.leased_store import LeasedStore
-from durably.engine.leases import HeldLease
 from durably.engine.loop_thread import LoopThread
 from durably.engine.progress import ProgressKeeper
 from durably.engine.running_steps import RunningSteps

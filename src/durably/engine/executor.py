@@ -18,9 +18,10 @@ from durably.engine.abort import AbortSignal
 from durably.engine.error_messages import describe, sole_error
 from durably.engine.event_hub import EventHub
 from durably.engine.execution import Execution
+from durably.engine.held_lease import HeldLease
 from durably.engine.interruption import is_being_cancelled
 from durably.engine.leased_store import LeasedStore
-from durably.engine.leases import HeldLease, LeaseKeeper
+from durably.engine.leases import LeaseKeeper
 from durably.engine.step_context import context_for
 from durably.engine.step_results import refused_result
 from durably.engine.threads import Threads

@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from durably.core.clock import Clock
 from durably.core.events import LogWriteEvent
-from durably.core.json_values import encode_leniently, storable, text_of
+from durably.core.json_values import encode_leniently
 from durably.core.logs import LogLevel
+from durably.core.texts import storable, text_of
 from durably.engine.event_hub import EventHub
 from durably.engine.loop_thread import LoopThread
 

@@ -15,7 +15,7 @@ from durably.core.outcomes import Completed, Failed
 from durably.core.runs import RunStatus
 from durably.core.store import StepRecord, Store
 from durably.engine.event_hub import EventHub
-from durably.engine.leases import HeldLease
+from durably.engine.held_lease import HeldLease
 from durably.engine.retrying import pauses, while_allowed
 
 log = logging.getLogger("durably")

@@ -1,4 +1,4 @@
-"""The leases of this process: one thread renews them all, and says which step blocks the event loop.
+"""The leases of this process: one thread renews them all.
 
 A job that blocks the event loop must not lose its lease, so renewal depends on nothing but its own thread
 and its own connection. If renewal fails for so long that the lease runs out, the holder stops by itself.
@@ -10,8 +10,6 @@ import asyncio
 import logging
 import sys
 import threading
-import traceback
-from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
@@ -21,53 +19,15 @@ from durably.core.events import RunLeaseRenewedEvent, WorkerErrorEvent
 from durably.core.leases import Claim
 from durably.core.runs import Run, RunStatus
 from durably.core.store import LeaseRenewer, Store
-from durably.engine.abort import AbortController
 from durably.engine.event_hub import EventHub
+from durably.engine.held_lease import HeldLease
+from durably.engine.loop_thread import LoopThread
+from durably.engine.loop_watch import LoopWatch
 from durably.engine.threads import tasks_of_this_code
 
 _LONGEST_TICK_SECONDS: Final = 1.0
-_BLOCKED_SECONDS: Final = 1.0
 
 log = logging.getLogger("durably")
-
-
-class HeldLease:
-    """A lease that this process holds, and the tasks that work under it."""
-
-    def __init__(
-        self,
-        claim: Claim,
-        run: Run[Any],
-        claimed_at: float,
-        lease_seconds: float,
-        clock: Clock,
-        lost: Callable[[HeldLease, str], None],
-    ) -> None:
-        self.claim = claim
-        self.run = run
-        self.claimed_at = claimed_at
-        self.deadline = claimed_at + lease_seconds
-        self.controller = AbortController(claim.run_id)
-        self.tasks: dict[asyncio.Task[Any], str | None] = {}
-        """Which step each task is at; None for the job's own code between steps."""
-        self._clock = clock
-        self._lost = lost
-
-    def is_held(self) -> bool:
-        """Tell whether anything may still be written; gives the lease up when it has run out."""
-        if self._clock.monotonic() >= self.deadline:
-            self.lose("it could not be renewed in time")
-        return not self.controller.signal.aborted
-
-    def check_held(self) -> None:
-        """Raise what ends an execution when nothing may be written any more."""
-        if not self.is_held():
-            raise self.controller.signal.error()
-
-    def lose(self, why: str) -> None:
-        """Stop what works under the lease, and say so once."""
-        if self.controller.abort("lease-lost"):
-            self._lost(self, why)
 
 
 class LeaseKeeper:
@@ -86,12 +46,11 @@ class LeaseKeeper:
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
         self._task: asyncio.Task[None] | None = None
-        self._loop: asyncio.AbstractEventLoop
-        self._loop_thread = 0
+        self._loop_thread: LoopThread
         self._is_stopping = False
         self._renewer: LeaseRenewer | None = None
         self._next_renewal = 0.0
-        self._pulse = _Pulse()
+        self._watch = LoopWatch(clock)
         self._asking: set[asyncio.Task[None]] = set()
 
     def keep(self, claim: Claim, run: Run[Any], claimed_at: float) -> HeldLease:
@@ -162,12 +121,11 @@ class LeaseKeeper:
     # --- the thread --------------------------------------------------------------------------------
 
     def _start(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._loop_thread = threading.get_ident()
+        self._loop_thread = LoopThread()
         if self._thread is not None or self._task is not None:
             return
         if sys.platform == "emscripten":
-            self._task = self._loop.create_task(self._serve_in_loop())
+            self._task = self._loop_thread.loop.create_task(self._serve_in_loop())
             return
         self._thread = threading.Thread(target=self._serve, name="durably-leases", daemon=True)
         self._thread.start()
@@ -178,7 +136,7 @@ class LeaseKeeper:
                 # Also while nothing is held: to be woken for every first lease would delay its run by a hop to here.
                 if not self._is_stopping:
                     self._wake.wait(self._tick_seconds)
-                if self._loop.is_closed():
+                if self._loop_thread.loop.is_closed():
                     # Nobody works any more: leases that this thread kept alive would hold their runs for ever.
                     self._held.clear()
                     self._thread = None
@@ -187,7 +145,7 @@ class LeaseKeeper:
                     break
             if self._held:
                 self._tick()
-                self._watch_loop()
+                self._watch.look(self._loop_thread, self.held())
         self._close_renewer()
 
     async def _serve_in_loop(self) -> None:
@@ -214,18 +172,18 @@ class LeaseKeeper:
         except Exception as error:  # noqa: BLE001 - tried again at the next tick, until the lease runs out
             log.warning("leases could not be renewed, trying again: %s", error)
             self._next_renewal = now + self._tick_seconds
-            self._on_loop(partial(self._tell, str(error), "lease-renewal", None))
+            self._loop_thread.call_soon(partial(self._tell, str(error), "lease-renewal", None))
             return
         for lease in leases:
             claim = renewed.get(lease.claim.run_id)
             if claim is not None:
                 lease.claim, lease.deadline = claim, now + self._lease_seconds
-                self._on_loop(partial(self._tell_renewed, lease))
+                self._loop_thread.call_soon(partial(self._tell_renewed, lease))
             elif self._held.get(lease.claim.run_id) is lease:
-                self._on_loop(partial(self._ask_why_refused, lease))
+                self._loop_thread.call_soon(partial(self._ask_why_refused, lease))
 
     def _ask_why_refused(self, lease: HeldLease) -> None:
-        asking = self._loop.create_task(self._find_out_why_refused(lease))
+        asking = self._loop_thread.loop.create_task(self._find_out_why_refused(lease))
         self._asking.add(asking)
         asking.add_done_callback(self._asking.discard)
 
@@ -246,40 +204,7 @@ class LeaseKeeper:
     def _tell_lost(self, lease: HeldLease, why: str) -> None:
         message = f"lost the lease of run {lease.claim.run_id} of job {lease.run.job_name!r}: {why}; it stops here"
         log.warning(message)
-        self._on_loop(lambda: self._tell(message, "lease-lost", lease.claim.run_id))
-
-    def _watch_loop(self) -> None:
-        """Say which step blocks the event loop, once per blockage and again each time it has lasted twice as long."""
-        now = self._clock.monotonic()
-        if self._pulse.is_answered:
-            self._pulse.ask(now)
-            self._on_loop(self._pulse.answer)
-            return
-        blocked = now - self._pulse.asked_at
-        if blocked >= self._pulse.report_after:
-            self._pulse.report_after *= 2
-            log.warning(
-                "the event loop has been blocked for %.1f s by %s; its lease is kept, but nothing else in this process "
-                "moves. Make the step a plain `def` (it runs in a thread), or await what takes long.%s",
-                blocked,
-                self._describe_current(),
-                _where(self._loop_thread),
-            )
-
-    def _describe_current(self) -> str:
-        task = asyncio.current_task(self._loop)
-        for lease in self.held():
-            if task is not None and task in lease.tasks:
-                step = lease.tasks[task]
-                part = f"step {step!r}" if step is not None else "its code between steps"
-                return f"run {lease.claim.run_id} of job {lease.run.job_name!r}, {part}"
-        return "code outside of any run"
-
-    def _on_loop(self, callback: Callable[[], None]) -> None:
-        try:
-            self._loop.call_soon_threadsafe(callback)
-        except RuntimeError:
-            log.debug("the event loop is closed; nobody is left to tell")
+        self._loop_thread.call_soon(lambda: self._tell(message, "lease-lost", lease.claim.run_id))
 
     def _tell_renewed(self, lease: HeldLease) -> None:
         self._hub.announce(
@@ -300,27 +225,3 @@ class LeaseKeeper:
         if self._renewer is not None:
             self._renewer.close()
             self._renewer = None
-
-
-class _Pulse:
-    """A question put to the event loop, and whether it has answered."""
-
-    def __init__(self) -> None:
-        self.is_answered = True
-        self.asked_at = 0.0
-        self.report_after = _BLOCKED_SECONDS
-
-    def ask(self, now: float) -> None:
-        self.is_answered = False
-        self.asked_at = now
-        self.report_after = _BLOCKED_SECONDS
-
-    def answer(self) -> None:
-        self.is_answered = True
-
-
-def _where(thread_id: int) -> str:
-    frame = sys._current_frames().get(thread_id)  # noqa: SLF001 - the documented way to another thread's stack
-    if frame is None:
-        return ""
-    return "\nIt is at:\n" + "".join(traceback.format_stack(frame)[-3:]).rstrip()

@@ -1,4 +1,4 @@
-"""The event loop that a run executes on, as code in any thread uses it."""
+"""The event loop that runs execute on, as code in any thread uses it."""
 
 from __future__ import annotations
 
@@ -16,17 +16,21 @@ class LoopThread:
 
     def __init__(self) -> None:
         self.loop: Final = asyncio.get_running_loop()
-        self._thread = threading.get_ident()
+        self.thread_id: Final = threading.get_ident()
 
     def is_current(self) -> bool:
         """Tell whether the caller is in this thread."""
-        return threading.get_ident() == self._thread
+        return threading.get_ident() == self.thread_id
 
     def call(self, callback: Callable[[], None]) -> None:
         """Call `callback` on the event loop: now if this is its thread, else soon."""
         if self.is_current():
             callback()
-            return
+        else:
+            self.call_soon(callback)
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Call `callback` in one of the next turns of the event loop."""
         try:
             self.loop.call_soon_threadsafe(callback)
         except RuntimeError:

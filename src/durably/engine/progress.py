@@ -10,8 +10,9 @@ from typing import Any, Final
 from durably.core.clock import Clock
 from durably.core.errors import StoreError
 from durably.core.events import RunProgressEvent
-from durably.core.json_values import encode_leniently, shortened, storable, text_of
+from durably.core.json_values import encode_leniently
 from durably.core.runs import ProgressData
+from durably.core.texts import shortened, storable, text_of
 from durably.engine.event_hub import EventHub
 from durably.engine.leased_store import LeasedStore
 

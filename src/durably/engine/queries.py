@@ -6,10 +6,10 @@ from collections.abc import Collection, Sequence
 from typing import Any, Final, TypeVar
 
 from durably.core.errors import ValidationError
-from durably.core.json_values import is_storable
 from durably.core.names import Labels, checked_labels
 from durably.core.runs import RunStatus
 from durably.core.store import LARGEST_COUNT, RunQuery
+from durably.core.texts import is_storable
 
 T = TypeVar("T")
 

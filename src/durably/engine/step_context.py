@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, ParamSpec, TypeVar, overload
 
 from durably.core.errors import LeaseLostError, ValidationError
-from durably.core.json_values import text_of
+from durably.core.texts import text_of
 from durably.engine.abort import AbortSignal
 from durably.engine.execution import Execution, Replayed
 from durably.engine.job_log import JobLog

@@ -17,11 +17,11 @@ import asyncpg
 
 from durably.core.event_codec import encode_events
 from durably.core.events import DurablyEvent
-from durably.core.json_values import storable
 from durably.core.leases import Claim
 from durably.core.logs import Log
 from durably.core.outcomes import Completed, Failed
 from durably.core.store import NewRun, StepRecord
+from durably.core.texts import storable
 from durably.stores.postgres.marks import Mark
 from durably.stores.postgres.statements import BATCH_NOW
 from durably.stores.sql.rows import LOG_COLUMNS, STEP_COLUMNS, end_of, row_of_log, row_of_new, row_of_step

@@ -15,11 +15,12 @@ from durably.core.events import (
     RunFailEvent,
     RunLeasedEvent,
 )
-from durably.core.json_values import as_json, storable
+from durably.core.json_values import as_json
 from durably.core.leases import Claim
 from durably.core.outcomes import Completed, Failed
 from durably.core.runs import Run, TriggerResult
 from durably.core.store import Claimed, NewRun
+from durably.core.texts import storable
 from durably.stores.postgres import statements as sql
 from durably.stores.postgres.batch import Batch
 from durably.stores.postgres.connections import Connection, Pool, Server
