@@ -21,11 +21,9 @@ from durably.settings import Seconds
 InputT_co = TypeVar("InputT_co", default=Any, covariant=True)
 
 
-class DurablyOptions(TypedDict, total=False):
-    """What `create_durably` takes."""
+class InstanceOptions(TypedDict, total=False):
+    """What `create_durably` takes beside a database, jobs and a clock."""
 
-    database: str | Path | Store | None
-    jobs: Mapping[str, JobDefinition[Any, Any]]
     polling_interval: Seconds
     max_concurrent_runs: int
     lease_duration: Seconds
@@ -34,6 +32,13 @@ class DurablyOptions(TypedDict, total=False):
     retain_runs: str | timedelta | None
     labels: Any
     worker_id: str | None
+
+
+class DurablyOptions(InstanceOptions, total=False):
+    """What `create_durably` takes."""
+
+    database: str | Path | Store | None
+    jobs: Mapping[str, JobDefinition[Any, Any]]
     clock: Clock | None
 
 

@@ -44,7 +44,9 @@ class StepLog:
         self._log.write("error", message, data, has_data=data is not _NO_DATA)
 
 
-class _BaseContext:
+class BaseContext:
+    """What both kinds of step context have."""
+
     __slots__ = ("_execution", "log")
 
     def __init__(self, execution: Execution) -> None:
@@ -96,7 +98,7 @@ class _BaseContext:
         self._execution.loop_thread.call(lambda: self._execution.progress.report(data))
 
 
-class StepContext(_BaseContext):
+class StepContext(BaseContext):
     """The step context of an `async def` job."""
 
     __slots__ = ()
@@ -131,7 +133,7 @@ class StepContext(_BaseContext):
         return await self._execution.run_step(name, fn, args, kwargs, returns)
 
 
-class SyncStepContext(_BaseContext):
+class SyncStepContext(BaseContext):
     """The step context of a plain `def` job: the same, but `run` blocks."""
 
     __slots__ = ()

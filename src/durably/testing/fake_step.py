@@ -20,7 +20,7 @@ from durably.engine.abort import AbortController, AbortSignal
 from durably.engine.error_messages import describe
 from durably.engine.execution import Execution
 from durably.engine.progress import progress_of
-from durably.engine.step_context import StepContext, SyncStepContext
+from durably.engine.step_context import BaseContext, StepContext, SyncStepContext
 from durably.engine.step_results import encoded_result
 from durably.engine.step_types import result_codec, with_signal
 
@@ -113,10 +113,22 @@ class _Recorder:
         return value
 
 
-class _FakeContext:
+class _FakeContext(BaseContext):
     """What a job sees of its run, told by the test, and what the test sees of the job."""
 
-    _recorder: _Recorder
+    def __init__(
+        self,
+        *,
+        results: Mapping[str, Any] | None = None,
+        run_id: str = "fake-run",
+        job_name: str = "fake-job",
+        labels: Mapping[str, str] | None = None,
+        attempt: int = 1,
+    ) -> None:
+        self._recorder = _Recorder(
+            results=results or {}, run_id=run_id, job_name=job_name, labels=labels or {}, attempt=attempt
+        )
+        super().__init__(cast("Execution", self._recorder))
 
     @property
     def run_id(self) -> str:
@@ -198,20 +210,6 @@ class FakeStep(_FakeContext, StepContext):
     ['parse', 'import-0']
     """
 
-    def __init__(
-        self,
-        *,
-        results: Mapping[str, Any] | None = None,
-        run_id: str = "fake-run",
-        job_name: str = "fake-job",
-        labels: Mapping[str, str] | None = None,
-        attempt: int = 1,
-    ) -> None:
-        self._recorder = _Recorder(
-            results=results or {}, run_id=run_id, job_name=job_name, labels=labels or {}, attempt=attempt
-        )
-        super().__init__(cast("Execution", self._recorder))
-
     async def run(self, name: str, fn: Callable[..., Any], /, *args: Any, returns: Any = None, **kwargs: Any) -> Any:
         """Call `fn`, or return the result that was given for this name."""
         recorder, codec = self._recorder, result_codec(name, fn, returns)
@@ -229,20 +227,6 @@ class FakeSyncStep(_FakeContext, SyncStepContext):
     >>> resize(step, {"path": "a.png"})
     >>> step.calls[0].output
     """
-
-    def __init__(
-        self,
-        *,
-        results: Mapping[str, Any] | None = None,
-        run_id: str = "fake-run",
-        job_name: str = "fake-job",
-        labels: Mapping[str, str] | None = None,
-        attempt: int = 1,
-    ) -> None:
-        self._recorder = _Recorder(
-            results=results or {}, run_id=run_id, job_name=job_name, labels=labels or {}, attempt=attempt
-        )
-        super().__init__(cast("Execution", self._recorder))
 
     def run(self, name: str, fn: Callable[..., Any], /, *args: Any, returns: Any = None, **kwargs: Any) -> Any:
         """Call `fn`, or return the result that was given for this name."""

@@ -4,31 +4,20 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from datetime import timedelta
 from typing import Any
 
-from typing_extensions import TypedDict, Unpack
+from typing_extensions import Unpack
 
 from durably.app import Durably, create_durably
 from durably.core.clock import Clock
 from durably.core.errors import NotFoundError
 from durably.core.jobs import InputT, JobDefinition, OutputT
 from durably.core.runs import Run
-from durably.options import TriggerOptions
-from durably.settings import Seconds
+from durably.options import InstanceOptions, TriggerOptions
 
 
-class InMemoryOptions(TypedDict, total=False):
+class InMemoryOptions(InstanceOptions, total=False):
     """What `in_memory` passes on to `create_durably`."""
-
-    polling_interval: Seconds
-    max_concurrent_runs: int
-    lease_duration: Seconds
-    lease_renew_interval: Seconds | None
-    preserve_steps: bool
-    retain_runs: str | timedelta | None
-    labels: Any
-    worker_id: str | None
 
 
 @asynccontextmanager
