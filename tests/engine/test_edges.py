@@ -475,8 +475,9 @@ class TestEnding:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(durably.stop(), 0.01)
         gate.open()
-        await durably.jobs.job.trigger(1)
-        assert await durably.process_until_idle() >= 1
+        run = await durably.jobs.job.trigger(1)
+        await durably.process_until_idle()
+        assert (await durably.wait_for_run(run.id, timeout=PATIENCE_SECONDS)).status == "completed"
 
     async def test_steps_that_would_wait_for_themselves_are_refused(self, open_durably: OpenDurably) -> None:
         """S2: the error names the step, or the place."""

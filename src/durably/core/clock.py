@@ -1,8 +1,9 @@
 """The door through which time comes in, and the one text form of an instant."""
 
 from datetime import UTC, datetime
-from functools import lru_cache
-from typing import Protocol
+from typing import Final, Protocol
+
+_MILLISECONDS: Final = tuple(f"{milliseconds:03d}Z" for milliseconds in range(1_000))
 
 
 class Clock(Protocol):
@@ -17,16 +18,26 @@ class Clock(Protocol):
         ...
 
 
-@lru_cache(maxsize=256)
+_second: tuple[datetime, str] = (datetime.fromtimestamp(0, UTC), "1970-01-01T00:00:00.")
+"""A full second and its text: most instants are of the same second as the one before."""
+
+
 def to_text(instant: datetime) -> str:
     """Return `instant` as `YYYY-MM-DDTHH:MM:SS.mmmZ`, the form that sorts as text.
 
     >>> to_text(datetime(2026, 1, 2, 3, 4, 5, 678_900, tzinfo=UTC))
     '2026-01-02T03:04:05.678Z'
     """
+    global _second  # noqa: PLW0603 - one tuple, read and written at once: any thread may do either
     if instant.tzinfo is not UTC:
         instant = instant.astimezone(UTC)
-    return instant.isoformat("T", "milliseconds")[:23] + "Z"
+    second, text = _second
+    since = instant - second
+    if since.days or since.seconds:
+        second = instant.replace(microsecond=0)
+        text = f"{second.isoformat()[:19]}."
+        _second = (second, text)
+    return text + _MILLISECONDS[instant.microsecond // 1_000]
 
 
 def from_text(text: str) -> datetime:

@@ -7,6 +7,7 @@ looks: most events are never looked at.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Final, Literal, TypeGuard, get_args
@@ -266,10 +267,13 @@ def is_domain_event(event: DurablyEvent) -> TypeGuard[DomainEvent]:
     return isinstance(event, _DOMAIN_EVENTS)
 
 
+_write_sequence: Final[Callable[[Event, int], None]] = vars(Event)["sequence"].__set__
+
+
 def stamp(event: DurablyEvent, sequence: int, clock: Clock) -> None:
     """Give `event` its place in the order of delivery, and the time if it has none."""
     # Written into the frozen object: it happens once, before anybody else has seen the event, and a copy
     # per event would cost more than all the rest of its delivery.
-    object.__setattr__(event, "sequence", sequence)
+    _write_sequence(event, sequence)
     if event.timestamp is NOT_STAMPED:
         object.__setattr__(event, "timestamp", clock.now())

@@ -106,14 +106,11 @@ class Recorded(NamedTuple):
 def recorded_here(row: int, announced: Sequence[DurablyEvent], committed: Sequence[DurablyEvent]) -> list[Recorded]:
     """Return the events of a row that this process wrote: first those announced before its commit."""
     # Two events per step: made as the named tuples make themselves, without a call of Python in between.
-    new = tuple.__new__
-    recorded = [
-        new(Recorded, (new(Position, (row, place)), event, "announced")) for place, event in enumerate(announced)
-    ]
-    recorded += [
-        new(Recorded, (new(Position, (row, place)), event, "committed"))
-        for place, event in enumerate(committed, len(announced))
-    ]
+    new, recorded = tuple.__new__, []
+    for place, event in enumerate(announced):
+        recorded.append(new(Recorded, (new(Position, (row, place)), event, "announced")))
+    for place, event in enumerate(committed, len(announced)):
+        recorded.append(new(Recorded, (new(Position, (row, place)), event, "committed")))
     return recorded
 
 

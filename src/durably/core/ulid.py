@@ -7,7 +7,6 @@ from typing import Final
 _ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS: Final = tuple(a + b for a in _ALPHABET for b in _ALPHABET)
 _HALF_BITS: Final = 40
-_HALF_MASK: Final = (1 << _HALF_BITS) - 1
 
 
 class UlidFactory:
@@ -17,7 +16,8 @@ class UlidFactory:
         self._lock = threading.Lock()
         self._milliseconds = -1
         self._second = -1
-        self._second_part = ""
+        self._second_text = ""
+        self._second_chance = ""
         self._prefix = ""
         self._low = 0
 
@@ -42,16 +42,20 @@ class UlidFactory:
         self._milliseconds = milliseconds
         second = milliseconds >> 10
         if second != self._second:
-            # The upper pairs stay the same for about a second, and a busy process starts a thousand times in it.
+            # A busy process starts a thousand times in about a second: half of the text is then made once only.
             self._second = second
-            self._second_part = "".join([_PAIRS[second >> shift & 1023] for shift in (30, 20, 10, 0)])
-        random = int.from_bytes(os.urandom(_HALF_BITS // 4), "big")
-        self._low = random & _HALF_MASK
-        high = random >> _HALF_BITS
-        self._prefix = (
-            f"{self._second_part}{_PAIRS[milliseconds & 1023]}{_PAIRS[high >> 30]}{_PAIRS[high >> 20 & 1023]}"
-            f"{_PAIRS[high >> 10 & 1023]}{_PAIRS[high & 1023]}"
-        )
+            self._second_text = _eight(second)
+            self._second_chance = _eight(_chance())
+        self._low = _chance()
+        self._prefix = f"{self._second_text}{_PAIRS[milliseconds & 1023]}{self._second_chance}"
+
+
+def _eight(bits: int) -> str:
+    return f"{_PAIRS[bits >> 30]}{_PAIRS[bits >> 20 & 1023]}{_PAIRS[bits >> 10 & 1023]}{_PAIRS[bits & 1023]}"
+
+
+def _chance() -> int:
+    return int.from_bytes(os.urandom(_HALF_BITS // 8), "big")
 
 
 new_ulid: Final = UlidFactory()

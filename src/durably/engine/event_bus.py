@@ -85,10 +85,9 @@ class EventBus:
 
     def emit(self, event: DurablyEvent, *, is_foreign: bool = False) -> None:
         """Give the event its number and tell every listener of its type."""
-        self._sequence += 1
-        stamp(event, self._sequence, self._clock)
-        listeners = self._listeners.get(event.type)
-        if not listeners:
+        self._sequence = sequence = self._sequence + 1
+        stamp(event, sequence, self._clock)
+        if not (listeners := self._listeners.get(event.type)):
             return
         for listener, scope in tuple(listeners):
             if is_foreign and scope == "process":

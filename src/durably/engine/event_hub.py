@@ -35,6 +35,7 @@ _FEED_BUFFER: Final = 1_000
 _PAGE: Final = 500
 _RECHECK_SECONDS: Final = 0.25
 _MOST_WITHHELD: Final = 20_000
+_NOTED: Final = frozenset({*TERMINAL_EVENTS, RunTriggerEvent, RunLeasedEvent, RunProgressEvent})
 
 log = logging.getLogger("durably")
 
@@ -285,25 +286,26 @@ class EventHub:
                 self._pass_announced(event)
             if self._all_feeds or self._run_feeds:
                 self._feed(recorded)
-            if isinstance(event, TERMINAL_EVENTS):
-                self._end(event)
-                # The end of a run frees its concurrency key.
-                has_work = True
-            elif isinstance(event, RunTriggerEvent):
-                has_work = True
-            elif isinstance(event, RunProgressEvent | RunLeasedEvent):
-                self._note_progress(event)
+            # Most tell of steps, and nobody here has to know.
+            if event.__class__ in _NOTED:
+                has_work = self._note(event) or has_work
         if self._withheld and not self._store.is_behind:
             self._tell_withheld()
         if has_work:
             self.work_arrived()
 
-    def _note_progress(self, event: RunProgressEvent | RunLeasedEvent) -> None:
+    def _note(self, event: DurablyEvent) -> bool:
+        """Learn what an event says of a run; tell whether there may be something to claim now."""
+        if isinstance(event, TERMINAL_EVENTS):
+            self._end(event)
+            # The end of a run frees its concurrency key.
+            return True
         if isinstance(event, RunLeasedEvent):
             # It may have come further elsewhere since it was executed here before.
             self._progress.pop(event.run_id, None)
-        elif event.run_id in self.store_progress:
+        elif isinstance(event, RunProgressEvent) and event.run_id in self.store_progress:
             self._progress[event.run_id] = event.progress
+        return isinstance(event, RunTriggerEvent)
 
     def _feed(self, recorded: Recorded) -> None:
         for feed in self._all_feeds:

@@ -75,6 +75,7 @@ class Database:
     def __init__(self, path: str, options: SqliteOptions) -> None:
         self.in_memory = path == ":memory:"
         self.path = path if self.in_memory else str(Path(path).absolute())
+        self._wal_path = f"{self.path}-wal"
         self.options = options
         self._identity: tuple[int, int] | None = None
         self._wal_identity: tuple[int, int] | None = None
@@ -127,7 +128,7 @@ class Database:
                 f"{self.name} was replaced by another file while it was in use; nothing more is written to it. "
                 "Start the process again to use the new file"
             )
-        wal = _identity(f"{self.path}-wal")
+        wal = _identity(self._wal_path)
         if self._wal_identity is None:
             # SQLite makes it at the first write, and keeps it as long as a connection is open.
             self._wal_identity = wal

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from functools import partial
-from typing import Any, Final, Generic, NamedTuple, TypeVar
+from typing import Any, Final, TypeVar
 
 from durably.core.clock import Clock, to_text
 from durably.core.errors import DurablyError, StoreError, ValueRefusedError
@@ -60,34 +60,21 @@ class Transaction:
 Unit = Callable[[Transaction], T]
 
 
-class _Waiting(Generic[T]):
-    __slots__ = ("future", "may_take_long", "unit")
-
-    def __init__(self, unit: Unit[T], future: asyncio.Future[T], *, may_take_long: bool) -> None:
-        self.unit = unit
-        self.future = future
-        self.may_take_long = may_take_long
-
-
 class _Batch:
     """Units that share a transaction, and what became of them."""
 
-    __slots__ = ("announced", "error", "results", "told", "waiting")
+    __slots__ = ("announced", "error", "futures", "results", "told", "units")
 
-    def __init__(self, waiting: list[_Waiting[Any]], announced: list[DurablyEvent]) -> None:
-        self.waiting = waiting
+    def __init__(
+        self, units: list[Unit[Any]], futures: list[asyncio.Future[Any]], announced: list[DurablyEvent]
+    ) -> None:
+        self.units = units
+        self.futures = futures
         self.announced = announced
         self.results: list[Any] = []
-        self.told: list[_Told] = []
+        self.told: list[tuple[int, list[DurablyEvent], list[DurablyEvent]]] = []
+        """Each row that the transaction added to the event log, with what was announced before it and by it."""
         self.error: BaseException | None = None
-
-
-class _Told(NamedTuple):
-    """A row that a transaction added to the event log."""
-
-    row: int
-    announced: list[DurablyEvent]
-    events: list[DurablyEvent]
 
 
 class _BusyError(Exception):
@@ -171,7 +158,9 @@ class GroupCommit:
         self._write_events = write_events
         self._committed = committed
         self._pace = CommitPace(database.options.commit if threads else "in-place")
-        self._waiting: list[_Waiting[Any]] = []
+        self._units: list[Unit[Any]] = []
+        self._futures: list[asyncio.Future[Any]] = []
+        self._may_take_long = False
         self._announced: list[DurablyEvent] = []
         self._is_scheduled = False
         self._in_thread: _Batch | None = None
@@ -189,7 +178,9 @@ class GroupCommit:
         """
         loop = self._loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._waiting.append(_Waiting(unit, future, may_take_long=may_take_long))
+        self._units.append(unit)
+        self._futures.append(future)
+        self._may_take_long = self._may_take_long or may_take_long
         self._schedule(loop)
         return future
 
@@ -204,13 +195,13 @@ class GroupCommit:
 
     def flush_soon(self) -> None:
         """Begin a transaction in the next turn of the loop if anything waits for one."""
-        if self._announced or self._waiting:
+        if self._announced or self._units:
             self._schedule(asyncio.get_running_loop())
 
     def forget_loop(self) -> None:
         """Drop what waits on an event loop that is gone; nobody there can learn of it any more."""
         with self.lock:
-            self._waiting = []
+            self._units, self._futures = [], []
             self._is_scheduled = False
             self._in_thread = None
 
@@ -230,12 +221,12 @@ class GroupCommit:
 
     def _flush(self) -> None:
         self._is_scheduled = False
-        if not self._waiting and not self._announced:
+        if not self._units and not self._announced:
             return
-        batch = _Batch(self._waiting, self._announced)
-        self._waiting, self._announced = [], []
-        may_take_long = any(waiting.may_take_long for waiting in batch.waiting)
-        is_affordable = self._pace.is_affordable_in_place(may_take_long=may_take_long)
+        batch = _Batch(self._units, self._futures, self._announced)
+        self._units, self._futures, self._announced = [], [], []
+        is_affordable = self._pace.is_affordable_in_place(may_take_long=self._may_take_long)
+        self._may_take_long = False
         if not is_affordable or not self.lock.acquire(blocking=False):
             self._hand_over(batch)
             return
@@ -266,19 +257,18 @@ class GroupCommit:
             if batch is not None:
                 self._settle(batch)
         finally:
-            if (self._waiting or self._announced) and self._loop is not None:
+            if (self._units or self._announced) and self._loop is not None:
                 self._schedule(self._loop)
 
     def _settle(self, batch: _Batch) -> None:
         """Tell every waiter, and then the world, what was committed."""
         if batch.error is not None:
             self._announced[:0] = batch.announced
-            for waiting in batch.waiting:
-                if not waiting.future.done():
-                    waiting.future.set_exception(batch.error)
+            for future in batch.futures:
+                if not future.done():
+                    future.set_exception(batch.error)
             return
-        for waiting, result in zip(batch.waiting, batch.results, strict=True):
-            future = waiting.future
+        for future, result in zip(batch.futures, batch.results, strict=True):
             if future.done():
                 continue
             if isinstance(result, BaseException):
@@ -332,7 +322,7 @@ class GroupCommit:
             self._roll_back()
             explained = self._explain(error)
             is_refused = isinstance(explained, ValueRefusedError)
-            if is_refused or (len(batch.waiting) > 1 and not isinstance(error, StoreError)):
+            if is_refused or (len(batch.units) > 1 and not isinstance(error, StoreError)):
                 self._commit_one_by_one(batch)
             else:
                 batch.error = explained
@@ -376,10 +366,10 @@ class GroupCommit:
 
     def _run_all(self, transaction: Transaction, batch: _Batch) -> None:
         connection, results = self._connection, []
-        for waiting in batch.waiting:
+        for unit in batch.units:
             changes, events = connection.total_changes, len(transaction.events)
             try:
-                results.append(waiting.unit(transaction))
+                results.append(unit(transaction))
             except DurablyError as refusal:
                 if connection.total_changes != changes:
                     raise
@@ -392,7 +382,7 @@ class GroupCommit:
     def _tell(self, transaction: Transaction, batch: _Batch, announced: list[DurablyEvent]) -> None:
         events, transaction.events = transaction.events, []
         if announced or events:
-            batch.told.append(_Told(self._write_events(transaction, announced + events), announced, events))
+            batch.told.append((self._write_events(transaction, announced + events), announced, events))
 
     def _run_each_apart(self, transaction: Transaction, batch: _Batch) -> None:
         told = self._run_apart(transaction, lambda: self._tell(transaction, batch, batch.announced))
@@ -407,7 +397,7 @@ class GroupCommit:
             self._tell(transaction, batch, [])
             return result
 
-        batch.results = [self._run_apart(transaction, partial(run, waiting.unit)) for waiting in batch.waiting]
+        batch.results = [self._run_apart(transaction, partial(run, unit)) for unit in batch.units]
 
     def _run_apart(self, transaction: Transaction, work: Callable[[], Any]) -> Any:
         """Return what `work` returns, or its error when it is undone."""
