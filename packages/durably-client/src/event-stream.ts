@@ -2,6 +2,7 @@ import { Backoff } from './backoff.js'
 import { isPermanent } from './errors.js'
 import { parseEvent, type DurablyEvent } from './events.js'
 import type { Connection, Transport } from './transport.js'
+import { onWake } from './wake.js'
 
 export interface StreamListener {
   onEvent(event: DurablyEvent): void
@@ -28,6 +29,7 @@ export class EventStream {
   #openedAt = 0
   #lastEventId: string | null = null
   #release: ReturnType<typeof setTimeout> | undefined
+  #stopWaking: (() => void) | null = null
 
   constructor(transport: Transport, path: string, onClosed: () => void) {
     this.#transport = transport
@@ -38,6 +40,7 @@ export class EventStream {
   subscribe(listener: StreamListener): () => void {
     clearTimeout(this.#release)
     this.#listeners.add(listener)
+    this.#stopWaking ??= onWake(() => this.#renew())
     if (this.#isOpen) listener.onOpen?.()
     else if (this.#backoff.isWaiting && this.#refusal) listener.onDrop?.(this.#refusal, true)
     else this.#connectUnlessWaiting()
@@ -68,6 +71,16 @@ export class EventStream {
     })
   }
 
+  // What seems to be open may be dead, and what waits for its turn has waited long enough.
+  #renew(): void {
+    const isRefusedForGood = this.#connection === null && !this.#backoff.isWaiting
+    if (isRefusedForGood) return
+    this.#backoff.reset()
+    this.#connection?.close()
+    this.#isOpen = false
+    this.#connect()
+  }
+
   #opened(): void {
     this.#isOpen = true
     this.#refusal = null
@@ -94,6 +107,8 @@ export class EventStream {
   }
 
   #close(): void {
+    this.#stopWaking?.()
+    this.#stopWaking = null
     this.#backoff.reset()
     this.#attempt++
     this.#connection?.close()

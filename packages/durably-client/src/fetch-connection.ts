@@ -2,6 +2,10 @@ import { ApiError, asError, errorText, InvalidResponseError } from './errors.js'
 import { ServerSentEventParser } from './sse-parser.js'
 import type { Connection, ConnectionHandlers } from './transport.js'
 
+// The server says something every 15 seconds, if only a comment. Who says nothing for three times as long is gone, though
+// nobody closed the connection: this machine slept, or something on the way has forgotten it.
+const LONGEST_SILENCE_MS = 45_000
+
 /** Reads an event stream from a fetch body: where there is no EventSource, or it cannot send what is needed. */
 export function connectByFetch(
   path: string,
@@ -9,16 +13,31 @@ export function connectByFetch(
   handlers: ConnectionHandlers,
 ): Connection {
   const abort = new AbortController()
-  void readStream(path, () => fetchStream(abort.signal), handlers).catch((error: unknown) => {
-    if (!abort.signal.aborted) handlers.onClose(asError(error))
+  let silence: ReturnType<typeof setTimeout>
+  const heard = () => {
+    clearTimeout(silence)
+    silence = setTimeout(() => end(new Error('The server has fallen silent')), LONGEST_SILENCE_MS)
+  }
+  const close = () => {
+    clearTimeout(silence)
+    abort.abort()
+  }
+  const end = (error: Error) => {
+    close()
+    handlers.onClose(error)
+  }
+  heard()
+  void readStream(path, () => fetchStream(abort.signal), handlers, heard).catch((error: unknown) => {
+    if (!abort.signal.aborted) end(asError(error))
   })
-  return { close: () => abort.abort() }
+  return { close }
 }
 
 async function readStream(
   path: string,
   fetchStream: () => Promise<Response>,
   handlers: ConnectionHandlers,
+  heard: () => void,
 ): Promise<never> {
   const response = await fetchStream()
   if (!response.ok || response.body === null) {
@@ -34,7 +53,10 @@ async function readStream(
     (message) => handlers.onMessage(message.data, message.id),
     handlers.lastEventId,
   )
-  for await (const text of chunksOf(response.body)) parser.push(text)
+  for await (const text of chunksOf(response.body)) {
+    heard()
+    parser.push(text)
+  }
   throw new Error('The server ended the stream')
 }
 

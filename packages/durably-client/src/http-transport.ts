@@ -8,6 +8,9 @@ import type {
   TransportResponse,
 } from './transport.js'
 
+// On a connection that died unnoticed, which requests share, an answer never comes.
+const LONGEST_ANSWER_MS = 30_000
+
 export interface HttpTransportOptions {
   /** Base path or URL of the server, such as `/api/durably`. */
   api: string
@@ -33,9 +36,12 @@ class HttpTransport implements Transport {
   }
 
   async request({ method, path, body, signal }: TransportRequest): Promise<TransportResponse> {
+    // What changes something is not given up: it may have happened.
+    const limit = method === 'GET' ? AbortSignal.timeout(LONGEST_ANSWER_MS) : undefined
+    const given = signal ?? limit
     const response = await this.#fetch(path, {
       method,
-      ...(signal && { signal }),
+      ...(given && { signal: given }),
       ...(body !== undefined && {
         body: JSON.stringify(body),
         headers: { 'content-type': 'application/json' },

@@ -6,6 +6,7 @@ export class Proxy {
   readonly #target: string
   readonly #pages: ReadonlyMap<string, { type: string; body: string }>
   readonly #server: Server
+  readonly #forgetting = new Set<() => void>()
   #isDown = false
   /** Event streams that the server has opened, as `PATH last-event-id`. */
   readonly streams: string[] = []
@@ -26,6 +27,11 @@ export class Proxy {
   /** Cuts every connection there is. */
   cut(): void {
     this.#server.closeAllConnections()
+  }
+
+  /** Forgets the connections that are open, as a NAT does: neither side is told, and nothing gets through. */
+  forget(): void {
+    for (const forget of this.#forgetting) forget()
   }
 
   /** From now on answers 503, as a proxy does while the server behind it restarts. */
@@ -58,6 +64,12 @@ export class Proxy {
       outgoing.flushHeaders()
       if (url.includes('/subscribe')) this.#record(url, headers['last-event-id'], outgoing)
       answer.pipe(outgoing)
+      const forget = () => {
+        answer.unpipe(outgoing)
+        answer.resume()
+      }
+      this.#forgetting.add(forget)
+      outgoing.on('close', () => this.#forgetting.delete(forget))
     })
     onward.on('error', () => outgoing.destroy())
     outgoing.on('close', () => onward.destroy())

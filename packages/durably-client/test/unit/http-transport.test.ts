@@ -6,7 +6,7 @@ import {
   type ConnectionHandlers,
   type HttpTransportOptions,
 } from 'durably-client'
-import { afterEach, expect, test, vi } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 
 afterEach(() => {
   vi.unstubAllGlobals()
@@ -98,7 +98,10 @@ test('a request goes below the base path, with its body as JSON and the headers 
         headers: { authorization: 'one', 'content-type': 'application/json' },
       },
     ],
-    ['/api/durably/runs', { method: 'GET', credentials: 'include', headers: { authorization: 'two' } }],
+    [
+      '/api/durably/runs',
+      { method: 'GET', credentials: 'include', signal: expect.any(AbortSignal), headers: { authorization: 'two' } },
+    ],
   ])
 })
 
@@ -158,6 +161,60 @@ test('a stream whose reader fails is given back, not left to run on', async () =
   })
   expect((await closed).message).toBe('a listener failed')
   expect(givenBack).toHaveBeenCalledOnce()
+})
+
+describe('of a server that falls silent', () => {
+  const LONGEST_SILENCE_MS = 45_000
+  let say: (text: string) => void
+  let send: ReturnType<typeof fetching>
+
+  beforeEach(() => {
+    vi.useFakeTimers()
+    const body = new ReadableStream<Uint8Array>({
+      start: (controller) => {
+        say = (text) => controller.enqueue(new TextEncoder().encode(text))
+      },
+    })
+    send = fetching(() => eventStream(body))
+  })
+
+  afterEach(() => vi.useRealTimers())
+
+  test('a fetched stream is given up, heartbeats being heard as well', async () => {
+    const { closed } = connect({ EventSource: null, fetch: send })
+    const given = vi.fn()
+    void closed.then(given)
+    await vi.advanceTimersByTimeAsync(LONGEST_SILENCE_MS - 1)
+    say(': heartbeat\n\n')
+    await vi.advanceTimersByTimeAsync(LONGEST_SILENCE_MS - 1)
+    expect(given).not.toHaveBeenCalled()
+    await vi.advanceTimersByTimeAsync(1)
+    expect((await closed).message).toBe('The server has fallen silent')
+    expect(send.mock.calls[0]?.[1]?.signal?.aborted).toBe(true)
+  })
+
+  test('a stream that is closed says nothing of it', async () => {
+    const { heard, closed } = connect({ EventSource: null, fetch: send })
+    const given = vi.fn()
+    void closed.then(given)
+    await vi.advanceTimersByTimeAsync(0)
+    ;(heard[0] as { close: () => void }).close()
+    await vi.advanceTimersByTimeAsync(LONGEST_SILENCE_MS)
+    expect([given.mock.calls, vi.getTimerCount()]).toEqual([[], 0])
+  })
+})
+
+test('what is asked for is not waited for without end, but what is to be done is', async () => {
+  const timeout = vi.spyOn(AbortSignal, 'timeout').mockReturnValue(AbortSignal.abort(new Error('no answer')))
+  const send = vi.fn<typeof fetch>((_url, init) => {
+    init?.signal?.throwIfAborted()
+    return Promise.resolve(new Response('{"runId":"1","disposition":"created"}'))
+  })
+  const client = createDurablyClient({ api: '/api', fetch: send, EventSource: null })
+  await expect(client.getRuns()).rejects.toThrow('no answer')
+  await client.trigger('import-csv', {})
+  expect(timeout.mock.calls).toEqual([[30_000]])
+  timeout.mockRestore()
 })
 
 test('a refused stream tells the status and the words of the server', async () => {

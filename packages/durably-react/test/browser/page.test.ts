@@ -84,6 +84,16 @@ test('a cut connection is resumed with the id of the last event', async () => {
   expect(second?.split(' ')[1]).not.toBe('')
 })
 
+test('connections that died unnoticed are replaced when the network is another one', async () => {
+  await page.click('text=Start')
+  await vi.waitFor(async () => expect(await text('.progress')).toBe('1'), PATIENT)
+  proxy.forget()
+  await page.evaluate(() => window.dispatchEvent(new Event('online')))
+  await vi.waitFor(async () => expect(await text('.status')).toBe('completed'), PATIENT)
+  await vi.waitFor(async () => expect(await runs()).toEqual(['slow completed']), PATIENT)
+  expect(problems).toEqual([])
+})
+
 test('streams that the browser has given up are opened again', async () => {
   await page.click('text=Start')
   await vi.waitFor(async () => expect(await text('.progress')).toBe('1'), PATIENT)
