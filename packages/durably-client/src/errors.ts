@@ -64,6 +64,11 @@ export class RunLostError extends RunEndedError {
   override name = 'RunLostError'
 }
 
+/** What is said where a stream is refused, but not what it is about. */
+export function refusalText(error: Error): string {
+  return `Live updates are off: ${error.message}`
+}
+
 export function errorText(body: string, statusText: string): string {
   return jsonErrorText(body) ?? (plainText(body) || statusText || 'Request failed')
 }

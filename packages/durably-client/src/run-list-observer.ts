@@ -1,7 +1,7 @@
 import type { DurablyApi } from './api.js'
 import { Backoff } from './backoff.js'
 import { CoalescedTask } from './coalesced-task.js'
-import { asError, isPermanent } from './errors.js'
+import { asError, isPermanent, refusalText } from './errors.js'
 import { endsRun, type DurablyEvent } from './events.js'
 import type { RunFilter } from './queries.js'
 import { reduceRuns } from './reducer.js'
@@ -119,7 +119,7 @@ export class RunListObserver<TRun extends ClientRun = ClientRun> extends Store<R
   }
 
   #dropped(error: Error, wasRefused: boolean): void {
-    if (wasRefused) this.#streamRefusal = `Live updates are off: ${error.message}`
+    if (wasRefused) this.#streamRefusal = refusalText(error)
     // Tells it, unless the list is refused as well: then that is what to tell.
     this.#refreshSoon.request()
   }

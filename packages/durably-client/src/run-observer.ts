@@ -1,6 +1,6 @@
 import type { DurablyApi } from './api.js'
 import { Backoff } from './backoff.js'
-import { asError, isPermanent } from './errors.js'
+import { asError, isPermanent, refusalText } from './errors.js'
 import { endsRun, type DurablyEvent } from './events.js'
 import { logLimit } from './logs.js'
 import { initialRunState, reduceRun, type RunAction, type RunState } from './reducer.js'
@@ -27,6 +27,7 @@ export class RunObserver<TOutput = unknown> extends Store<RunState<TOutput>> {
   // for before are then too late; that of a deleted run would bring it back.
   #following = 0
   #leaveStream: (() => void) | null = null
+  #streamRefusal: string | null = null
 
   constructor(
     api: DurablyApi,
@@ -61,8 +62,14 @@ export class RunObserver<TOutput = unknown> extends Store<RunState<TOutput>> {
     if (runId === null || isTerminal(this.getSnapshot().status)) return
     this.#leaveStream = this.#streams.ofRun(runId).subscribe({
       onEvent: (event) => this.#receive(event),
-      onOpen: () => void this.#catchUp(runId),
-      onDrop: (error) => void this.#outliveDrop(runId, error),
+      onOpen: () => {
+        this.#tellRefusal(null)
+        void this.#catchUp(runId)
+      },
+      onDrop: (error, wasRefused) => {
+        if (wasRefused) this.#tellRefusal(refusalText(error))
+        void this.#outliveDrop(runId, error)
+      },
     })
   }
 
@@ -75,6 +82,7 @@ export class RunObserver<TOutput = unknown> extends Store<RunState<TOutput>> {
     this.#backoff.reset()
     this.#leaveStream?.()
     this.#leaveStream = null
+    this.#streamRefusal = null
   }
 
   #receive(event: DurablyEvent): void {
@@ -138,6 +146,18 @@ export class RunObserver<TOutput = unknown> extends Store<RunState<TOutput>> {
   }
 
   #apply(action: RunAction): void {
-    this.setState(reduceRun(this.getSnapshot(), action, this.#maxLogs) as RunState<TOutput>)
+    const state = reduceRun(this.getSnapshot(), action, this.#maxLogs) as RunState<TOutput>
+    this.setState(withRefusal(state, this.#streamRefusal))
   }
+
+  #tellRefusal(refusal: string | null): void {
+    this.#streamRefusal = refusal
+    this.setState(withRefusal(this.getSnapshot(), refusal))
+  }
+}
+
+// A run that is active has no error of its own.
+function withRefusal<TState extends RunState>(state: TState, refusal: string | null): TState {
+  const isActive = state.status !== null && !isTerminal(state.status)
+  return isActive && state.error !== refusal ? { ...state, error: refusal } : state
 }

@@ -239,6 +239,50 @@ describe('a run', () => {
   })
 })
 
+describe('an active run whose stream is refused', () => {
+  const REFUSED = { status: 'leased', error: 'Live updates are off: The event stream was refused' }
+
+  async function refused() {
+    transport.answer('GET /run?', { body: aRun({ status: 'leased' }) })
+    const run = client.observeRun('run-1')
+    run.subscribe(ignore)
+    transport.stream('/subscribe').drop(new Error('The event stream was refused'))
+    await vi.waitFor(() => expect(run.getSnapshot()).toMatchObject(REFUSED))
+    return run
+  }
+
+  beforeEach(() => void vi.useFakeTimers())
+
+  test('says so, and is asked for again', async () => {
+    const run = await refused()
+    const states = new Set<RunState>()
+    run.subscribe(() => states.add(run.getSnapshot()))
+    transport.answer('GET /run?', { body: aRun({ status: 'leased', progress: { current: 1 } }) })
+    await vi.advanceTimersByTimeAsync(500)
+    transport.stream('/subscribe').drop(new Error('The event stream was refused'))
+    await vi.advanceTimersByTimeAsync(0)
+    expect([...states]).toMatchObject([{ ...REFUSED, progress: { current: 1 } }])
+  })
+
+  test('says so no longer when the stream is open', async () => {
+    const run = await refused()
+    await vi.advanceTimersByTimeAsync(500)
+    transport.stream('/subscribe').open()
+    expect(run.getSnapshot()).toMatchObject({ status: 'leased', error: null })
+    transport.stream('/subscribe').send(anEvent('run:progress', { progress: { current: 1 } }))
+    expect(run.getSnapshot()).toMatchObject({ progress: { current: 1 }, error: null })
+  })
+
+  test('has no such error when it has ended', async () => {
+    const run = await refused()
+    transport.answer('GET /run?', { body: aRun({ status: 'completed', output: 1 }) })
+    await vi.advanceTimersByTimeAsync(500)
+    transport.stream('/subscribe').drop(new Error('The event stream was refused'))
+    await vi.advanceTimersByTimeAsync(0)
+    expect(run.getSnapshot()).toMatchObject({ status: 'completed', output: 1, error: null })
+  })
+})
+
 describe('a listener that fails', () => {
   const FAILURE = new Error('a listener failed')
   const fail = () => {
