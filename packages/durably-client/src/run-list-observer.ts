@@ -24,6 +24,7 @@ export interface RunListState<TRun extends ClientRun = ClientRun> {
   readonly error: string | null
 }
 
+const PAGE_SIZE = 10
 const REFRESH_INTERVAL_MS = 200
 
 const CHANGES_PAGE: ReadonlySet<DurablyEvent['type']> = new Set([
@@ -39,7 +40,9 @@ const CHANGES_PAGE: ReadonlySet<DurablyEvent['type']> = new Set([
 export class RunListObserver<TRun extends ClientRun = ClientRun> extends Store<RunListState<TRun>> {
   readonly #api: DurablyApi
   readonly #streams: EventStreams
-  readonly #query: RunListQuery
+  readonly #filter: Omit<RunListQuery, 'pageSize' | 'realtime'>
+  #pageSize: number
+  #realtime: boolean
   readonly #refreshSoon = new CoalescedTask(() => this.#load(), REFRESH_INTERVAL_MS)
   readonly #backoff = new Backoff()
   #latestLoad = 0
@@ -51,11 +54,33 @@ export class RunListObserver<TRun extends ClientRun = ClientRun> extends Store<R
   #leaveStream: (() => void) | null = null
   #streamRefusal: string | null = null
 
-  constructor(api: DurablyApi, streams: EventStreams, query: RunListQuery = {}) {
+  constructor(
+    api: DurablyApi,
+    streams: EventStreams,
+    { pageSize = PAGE_SIZE, realtime = true, ...filter }: RunListQuery = {},
+  ) {
     super({ runs: [], page: 0, hasMore: false, isLoading: true, error: null })
     this.#api = api
     this.#streams = streams
-    this.#query = query
+    this.#filter = filter
+    this.#pageSize = pageSize
+    this.#realtime = realtime
+  }
+
+  /** Begins again with the first page; what is shown stays until that is there. */
+  setPageSize(pageSize = PAGE_SIZE): void {
+    if (this.#pageSize === pageSize) return
+    this.#pageSize = pageSize
+    if (this.isObserved) this.goToPage(0)
+  }
+
+  setRealtime(realtime = true): void {
+    if (this.#realtime === realtime) return
+    this.#realtime = realtime
+    if (!this.isObserved) return
+    // Nobody misses what is switched off.
+    if (this.#streamRefusal === this.getSnapshot().error) this.#patch({ error: null })
+    this.#followFirstPage()
   }
 
   readonly nextPage = (): void => {
@@ -89,13 +114,13 @@ export class RunListObserver<TRun extends ClientRun = ClientRun> extends Store<R
   }
 
   #followFirstPage(): void {
-    const wanted = (this.#query.realtime ?? true) && this.getSnapshot().page === 0
+    const wanted = this.#realtime && this.getSnapshot().page === 0
     if (!wanted) this.#leave()
     else this.#leaveStream ??= this.#follow()
   }
 
   #follow(): () => void {
-    return this.#streams.ofRuns(this.#query).subscribe({
+    return this.#streams.ofRuns(this.#filter).subscribe({
       onEvent: (event) => this.#receive(event),
       onOpen: () => this.#opened(),
       onDrop: (error, wasRefused) => this.#dropped(error, wasRefused),
@@ -139,14 +164,12 @@ export class RunListObserver<TRun extends ClientRun = ClientRun> extends Store<R
     const load = ++this.#latestLoad
     const sinceAsked: DurablyEvent[] = []
     this.#sinceAsked = sinceAsked
-    const { jobName, status, labels, pageSize = 10 } = this.#query
+    const pageSize = this.#pageSize
     const { page } = this.getSnapshot()
     try {
       // One more than a page tells whether there is another page.
       const found = await this.#api.getRuns({
-        ...(jobName !== undefined && { jobName }),
-        ...(status !== undefined && { status }),
-        ...(labels !== undefined && { labels }),
+        ...this.#filter,
         limit: pageSize + 1,
         offset: page * pageSize,
       })

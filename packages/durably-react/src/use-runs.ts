@@ -1,5 +1,5 @@
 import type { ClientRun, RunListQuery, RunListState } from 'durably-client'
-import { useMemo } from 'react'
+import { useEffect, useMemo } from 'react'
 import { clientOf, type ServerOptions } from './server.js'
 import { useObservable } from './use-observable.js'
 
@@ -17,16 +17,15 @@ export function useRuns<TRun extends ClientRun = ClientRun>(
   options: UseRunsOptions,
 ): UseRunsResult<TRun> {
   const client = clientOf(options)
+  const { jobName, status, labels, pageSize, realtime } = options
   // Filters are usually written in place: equal ones must not start a new list with every render.
-  const query = JSON.stringify(queryOf(options))
+  const filter = JSON.stringify({ jobName, status, labels })
   const list = useMemo(
-    () => client.observeRuns<TRun>(JSON.parse(query) as RunListQuery),
-    [client, query],
+    () => client.observeRuns<TRun>(JSON.parse(filter) as RunListQuery),
+    [client, filter],
   )
+  useEffect(() => list.setPageSize(pageSize), [list, pageSize])
+  useEffect(() => list.setRealtime(realtime), [list, realtime])
   const { nextPage, prevPage, goToPage, refresh } = list
   return { ...useObservable(list), nextPage, prevPage, goToPage, refresh }
-}
-
-function queryOf({ jobName, status, labels, pageSize, realtime }: UseRunsOptions): unknown {
-  return { jobName, status, labels, pageSize, realtime }
 }

@@ -972,6 +972,12 @@ describe('a list whose stream is refused', () => {
     await vi.waitFor(() => expect(list.getSnapshot()).toMatchObject({ page: 1, error: null, isLoading: false }))
   })
 
+  test('has no fault when it is not to be live any more', async () => {
+    const list = await refused(403)
+    list.setRealtime(false)
+    expect(list.getSnapshot()).toMatchObject({ runs: [{ id: 'run-1' }], error: null })
+  })
+
   test('tells the words with which the list is refused, if it is', async () => {
     const list = await refused(403)
     transport.answer('GET /runs?', { status: 401, body: 'Unauthorized' })

@@ -179,6 +179,44 @@ describe.each([
     expect(transport.requests.at(-1)?.path).toContain('limit=2&offset=1')
   })
 
+  test('useRuns keeps what it shows while another page size is on its way', async () => {
+    transport.answer('GET /runs?', { body: [aRun({ id: 'a' }), aRun({ id: 'b' })] })
+    const { result, rerender } = renderHook(({ pageSize }) => useRuns({ client, pageSize }), {
+      ...options,
+      initialProps: { pageSize: 1 },
+    })
+    await settle()
+    expect(transport.asked('GET /runs?').map(({ path }) => path)).toContain('/runs?limit=2&offset=0')
+    act(() => result.current.nextPage())
+    await settle()
+    rerender({ pageSize: 2 })
+    expect(result.current).toMatchObject({ runs: [{ id: 'a' }], page: 0, isLoading: true })
+    await settle()
+    expect(result.current).toMatchObject({ runs: [{ id: 'a' }, { id: 'b' }], hasMore: false, isLoading: false })
+    expect(transport.asked('GET /runs?').at(-1)?.path).toBe('/runs?limit=3&offset=0')
+  })
+
+  test('useRuns stops and begins to follow what happens with the page as it is', async () => {
+    transport.answer('GET /runs?', { body: [aRun()] })
+    const { result, rerender } = renderHook(({ realtime }) => useRuns({ client, realtime }), {
+      ...options,
+      initialProps: { realtime: false },
+    })
+    await settle()
+    expect(transport.connections).toEqual([])
+    const asked = transport.asked('GET /runs?').length
+    rerender({ realtime: true })
+    expect(result.current).toMatchObject({ runs: [{ id: 'run-1' }], isLoading: false })
+    act(() => transport.stream('/runs/subscribe').open())
+    await settle()
+    expect(transport.asked('GET /runs?')).toHaveLength(asked + 1)
+    rerender({ realtime: false })
+    await settle()
+    expect(result.current).toMatchObject({ runs: [{ id: 'run-1' }], isLoading: false })
+    expect(transport.live).toEqual([])
+    expect(transport.asked('GET /runs?')).toHaveLength(asked + 1)
+  })
+
   test('useRuns shows progress at once', async () => {
     transport.answer('GET /runs?', { body: [aRun()] })
     const { result } = renderHook(() => useRuns({ client }), options)
