@@ -1,4 +1,4 @@
-import { ApiError, errorText, InvalidResponseError, isWordless } from './errors.js'
+import { ApiError, notExpected, refusal } from './errors.js'
 import { runPath, runsPath, type RunFilter } from './queries.js'
 import type { ClientRun, JobInfo, Labels, LogEntry, StepRecord } from './runs.js'
 import type { Transport, TransportRequest } from './transport.js'
@@ -100,16 +100,13 @@ export class DurablyApi {
   }
 
   async #call<T>(request: TransportRequest): Promise<T> {
-    const { status, statusText, contentType, body } = await this.#transport.request(request)
-    const invalid = (expected: string) =>
-      new InvalidResponseError(`${request.method} ${request.path}`, contentType, expected)
-    // A Durably server says what it is that is not found.
-    if ((status === 404 || status === 405) && isWordless(body)) throw invalid('from a Durably server')
-    if (status < 200 || status >= 300) throw new ApiError(status, errorText(body, statusText))
+    const { url, status, statusText, contentType, body } = await this.#transport.request(request)
+    const asked = `${request.method} ${url ?? request.path}`
+    if (status < 200 || status >= 300) throw refusal(asked, status, statusText, body)
     try {
       return JSON.parse(body) as T
     } catch {
-      throw invalid('JSON')
+      throw notExpected(asked, contentType, 'JSON')
     }
   }
 }

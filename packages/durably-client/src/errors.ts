@@ -26,13 +26,21 @@ const TRANSIENT_STATUSES = new Set([408, 425, 429])
 export class InvalidResponseError extends DurablyClientError {
   override name = 'InvalidResponseError'
 
-  constructor(request: string, contentType: string | null | undefined, expected: string) {
-    const received = contentType?.split(';')[0] ?? 'text'
-    super(
-      `${request} was answered with ${received} that is not ${expected}: ` +
-        'is `api` the address where the handler is mounted?',
-    )
+  constructor(request: string, answer: string) {
+    super(`${request} was answered with ${answer}: is the handler mounted elsewhere than \`api\` says?`)
   }
+}
+
+export function notExpected(request: string, contentType: string | null | undefined, expected: string): Error {
+  return new InvalidResponseError(request, `${contentType?.split(';')[0] ?? 'text'} that is not ${expected}`)
+}
+
+/** What a status that is no success is thrown as. */
+export function refusal(request: string, status: number, statusText: string, body: string): Error {
+  // A Durably server says what it is that is not found.
+  const isBare = (status === 404 || status === 405) && isWordless(body)
+  if (isBare) return new InvalidResponseError(request, `a bare ${status}`)
+  return new ApiError(status, errorText(body, statusText))
 }
 
 export function isPermanent(error: Error): boolean {
@@ -69,12 +77,12 @@ export function refusalText(error: Error): string {
   return `Live updates are off: ${error.message}`
 }
 
-export function errorText(body: string, statusText: string): string {
+function errorText(body: string, statusText: string): string {
   return jsonErrorText(body) ?? (plainText(body) || statusText || 'Request failed')
 }
 
 /** Tell whether a body says no more than that an address is unknown, as web servers and frameworks do. */
-export function isWordless(body: string): boolean {
+function isWordless(body: string): boolean {
   return /^$|^[<{]|^Not Found$|^Method Not Allowed$/.test(jsonErrorText(body) ?? body.trim())
 }
 

@@ -1,4 +1,4 @@
-import { ApiError, asError, errorText, InvalidResponseError } from './errors.js'
+import { asError, notExpected, refusal } from './errors.js'
 import { ServerSentEventParser } from './sse-parser.js'
 import type { Connection, ConnectionHandlers } from './transport.js'
 
@@ -8,7 +8,7 @@ const LONGEST_SILENCE_MS = 45_000
 
 /** Reads an event stream from a fetch body: where there is no EventSource, or it cannot send what is needed. */
 export function connectByFetch(
-  path: string,
+  url: string,
   fetchStream: (signal: AbortSignal) => Promise<Response>,
   handlers: ConnectionHandlers,
 ): Connection {
@@ -27,26 +27,26 @@ export function connectByFetch(
     handlers.onClose(error)
   }
   heard()
-  void readStream(path, () => fetchStream(abort.signal), handlers, heard).catch((error: unknown) => {
+  void readStream(url, () => fetchStream(abort.signal), handlers, heard).catch((error: unknown) => {
     if (!abort.signal.aborted) end(asError(error))
   })
   return { close }
 }
 
 async function readStream(
-  path: string,
+  url: string,
   fetchStream: () => Promise<Response>,
   handlers: ConnectionHandlers,
   heard: () => void,
 ): Promise<never> {
   const response = await fetchStream()
   if (!response.ok || response.body === null) {
-    throw new ApiError(response.status, errorText(await response.text(), response.statusText))
+    throw refusal(`GET ${url}`, response.status, response.statusText, await response.text())
   }
   const contentType = response.headers.get('content-type')
   if (!contentType?.startsWith('text/event-stream')) {
     response.body.cancel().catch(() => undefined)
-    throw new InvalidResponseError(`GET ${path}`, contentType, 'an event stream')
+    throw notExpected(`GET ${url}`, contentType, 'an event stream')
   }
   handlers.onOpen()
   const parser = new ServerSentEventParser(

@@ -48,7 +48,8 @@ class HttpTransport implements Transport {
       }),
     })
     const { status, statusText, headers } = response
-    return { status, statusText, contentType: headers.get('content-type'), body: await response.text() }
+    const contentType = headers.get('content-type')
+    return { url: this.#base + path, status, statusText, contentType, body: await response.text() }
   }
 
   connect(path: string, handlers: ConnectionHandlers): Connection {
@@ -57,7 +58,8 @@ class HttpTransport implements Transport {
       const url = this.#base + withLastEventId(path, handlers.lastEventId)
       return connectByEventSource(EventSourceClass, url, this.#sendsCookiesAcrossOrigins(), handlers)
     }
-    return connectByFetch(path, (signal) => this.#fetchStream(path, handlers.lastEventId, signal), handlers)
+    const url = this.#base + path
+    return connectByFetch(url, (signal) => this.#fetchStream(path, handlers.lastEventId, signal), handlers)
   }
 
   #eventSourceClass(): typeof EventSource | null {

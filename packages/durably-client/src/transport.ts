@@ -8,6 +8,8 @@ export interface TransportRequest {
 }
 
 export interface TransportResponse {
+  /** Where it was asked, for errors. Default: the path. */
+  url?: string
   status: number
   statusText: string
   /** As the header says it, where there are headers. */

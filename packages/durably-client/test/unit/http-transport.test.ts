@@ -227,7 +227,7 @@ test('a refused stream tells the status and the words of the server', async () =
 test('a page in place of an answer says where to look, and ends a wait', async () => {
   const client = createDurablyClient({ api: '/api', fetch: fetching(indexPage), EventSource: null })
   const text =
-    'GET /run?runId=1 was answered with text/html that is not JSON: is `api` the address where the handler is mounted?'
+    'GET /api/run?runId=1 was answered with text/html that is not JSON: is the handler mounted elsewhere than `api` says?'
   await expect(client.getRun('1')).rejects.toThrow(text)
   await expect(client.waitForRun('1', { timeout: 1000 })).rejects.toThrow(new RunLostError('1', text))
 })
@@ -242,7 +242,7 @@ test.each([
 ])('a %i of another server, %s %s, is not that of an unknown run', async (status, contentType, body) => {
   const answer = () => new Response(body, { status, headers: { 'content-type': contentType } })
   const client = createDurablyClient({ api: '/api', fetch: fetching(answer), EventSource: null })
-  const text = `GET /run?runId=1 was answered with ${contentType} that is not from a Durably server: is`
+  const text = `GET /api/run?runId=1 was answered with a bare ${status}: is the handler mounted elsewhere than \`api\` says?`
   await expect(client.getRun('1')).rejects.toThrow(text)
   await expect(client.waitForRun('1', { timeout: 1000 })).rejects.toThrow(text)
 })
@@ -259,9 +259,19 @@ test('the page that a proxy shows for an error is not the message of one', async
   await expect(client.getRuns()).rejects.toThrow(new ApiError(502, 'Bad Gateway'))
 })
 
+test('a stream that there is not says where it was asked for', async () => {
+  const send = fetching(() => new Response('Not Found', { status: 404 }))
+  const error = await connect({ EventSource: null, fetch: send }).closed
+  expect(error.message).toBe(
+    'GET /api/durably/subscribe?runId=1 was answered with a bare 404: is the handler mounted elsewhere than `api` says?',
+  )
+})
+
 test('a page in place of a stream is not opened', async () => {
   const { heard, closed } = connect({ EventSource: null, fetch: fetching(indexPage) })
-  expect((await closed).message).toMatch('GET /subscribe?runId=1 was answered with text/html that is not an event stream')
+  expect((await closed).message).toMatch(
+    'GET /api/durably/subscribe?runId=1 was answered with text/html that is not an event stream',
+  )
   expect(heard.slice(1)).toEqual([])
 })
 
