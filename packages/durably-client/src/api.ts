@@ -16,7 +16,7 @@ export interface TriggerResult {
 }
 
 /** The trigger options among others: nothing else may reach the server. */
-export function triggerOptionsOf(options: TriggerOptions): TriggerOptions {
+function triggerOptionsOf(options: TriggerOptions): TriggerOptions {
   const { idempotencyKey, concurrencyKey, coalesce, labels } = options
   return {
     ...(idempotencyKey !== undefined && { idempotencyKey }),

@@ -17,7 +17,7 @@ export type InputOf<Job> = Job extends { input: infer TInput } ? TInput : unknow
 export type OutputOf<Job> = Job extends { output: infer TOutput } ? TOutput : unknown
 
 /** `importCsv` is the property of the job `import-csv`. */
-export type KebabCase<S extends string> = S extends `${infer Head}${infer Tail}`
+type KebabCase<S extends string> = S extends `${infer Head}${infer Tail}`
   ? Head extends Lowercase<Head>
     ? `${Head}${KebabCase<Tail>}`
     : `-${Lowercase<Head>}${KebabCase<Tail>}`
@@ -51,7 +51,7 @@ export type NamesOption<Jobs> = [UnconventionalProperty<Jobs>] extends [never]
   ? { names?: JobNames<Jobs> }
   : { names: JobNames<Jobs> }
 
-export function jobNameOf(property: string, names: Readonly<Record<string, string | undefined>>): string {
+function jobNameOf(property: string, names: Readonly<Record<string, string | undefined>>): string {
   // A job may be called `constructor`, which every object has.
   const declared = Object.hasOwn(names, property) ? names[property] : undefined
   return declared ?? property.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)

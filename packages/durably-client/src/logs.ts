@@ -13,9 +13,24 @@ export function logLimit(maxLogs = Infinity): number {
 /** Adds a line that was seen live, unless it is there already. */
 export function appendLog(logs: readonly LogEntry[], event: LogEvent): readonly LogEntry[] {
   const live = toLogEntry(event)
-  if (logs.some(({ id }) => id === live.id)) return logs
-  const stored = logs.findIndex((log) => isSameLine(log, live) && !wasSeenLive(log))
-  return stored < 0 ? [...logs, live] : logs.with(stored, live)
+  const start = startOfRecent(logs, live.timestamp)
+  const recent = logs.slice(start)
+  if (recent.some(({ id }) => id === live.id)) return logs
+  const stored = recent.findIndex((log) => isSameLine(log, live) && !wasSeenLive(log))
+  return stored < 0 ? [...logs, live] : logs.with(start + stored, live)
+}
+
+const CERTAINLY_OLDER = 100
+
+// Looking through all of a long log for each new line takes seconds for ten thousand of them. Lines stand in the order of
+// their times, but for where another machine took over, whose clock is another one.
+function startOfRecent(logs: readonly LogEntry[], timestamp: string): number {
+  let older = 0
+  const start = logs.findLastIndex((log) => {
+    older = log.timestamp < timestamp ? older + 1 : 0
+    return older === CERTAINLY_OLDER
+  })
+  return Math.max(0, start)
 }
 
 /** Puts stored lines in front of those seen live since, each once. */

@@ -100,7 +100,7 @@ test('a request goes below the base path, with its body as JSON and the headers 
     ],
     [
       '/api/durably/runs',
-      { method: 'GET', credentials: 'include', signal: expect.any(AbortSignal), headers: { authorization: 'two' } },
+      { method: 'GET', credentials: 'include', signal: expect.any(AbortSignal) as AbortSignal, headers: { authorization: 'two' } },
     ],
   ])
 })

@@ -1,5 +1,5 @@
 import { initialRunState, reduceRun, reduceRuns, type DurablyEvent, type RunState } from 'durably-client'
-import { describe, expect, test } from 'vitest'
+import { describe, expect, test, vi } from 'vitest'
 import { aLog, aLogEvent, anEvent, aRun } from '../support/samples.js'
 
 const START = initialRunState('run-1')
@@ -120,6 +120,25 @@ describe('logs', () => {
     expect(both.logs).toHaveLength(2)
     expect(add(both, 3).logs).toHaveLength(3)
     expect(reduceRun(both, { type: 'history', logs: [aLog('tick'), aLog('tick')] }).logs).toEqual(both.logs)
+  })
+
+  test('a line that was told long ago is not looked at for each that follows', () => {
+    const id = vi.fn(() => 'stored')
+    const first = Object.defineProperty(aLog('first'), 'id', { get: id })
+    const after = (ms: number) => new Date(Date.parse(first.timestamp) + ms).toISOString()
+    const lines = Array.from({ length: 1_000 }, (_, i) =>
+      anEvent('log:write', { message: `line ${i}`, sequence: i, timestamp: after(i + 1) }),
+    )
+    const start = reduceRun(START, { type: 'history', logs: [first] })
+    const { logs } = lines.reduce<RunState>((state, event) => reduceRun(state, { type: 'event', event }), start)
+    expect(logs).toHaveLength(1_001)
+    expect(id.mock.calls.length).toBeLessThanOrEqual(100)
+  })
+
+  test('a line that comes again after those of a slower clock is not told twice', () => {
+    const slow = { ...aLogEvent('b', 2), timestamp: '2026-01-02T03:04:04.000Z' } as DurablyEvent
+    const state = after(aLogEvent('a', 1), slow)
+    expect(reduceRun(state, { type: 'event', event: aLogEvent('a', 1) })).toBe(state)
   })
 
   test('the same words at another time are another log', () => {
