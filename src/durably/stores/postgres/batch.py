@@ -213,7 +213,14 @@ class _Text:
                 columns = "run_id, key, value"
                 return [f"labelled AS (INSERT INTO durably_run_labels ({columns}) SELECT * FROM {source} AS label)"]
             case _:
-                return [f"logged AS (INSERT INTO durably_logs ({LOG_COLUMNS}) {_LOG_LINES.format(source=source)})"]
+                lines = f"SELECT * FROM {source} AS line({LOG_COLUMNS}) WHERE {self._run_stays()}"
+                return [f"logged AS (INSERT INTO durably_logs ({LOG_COLUMNS}) {lines} ON CONFLICT (id) DO NOTHING)"]
+
+    def _run_stays(self) -> str:
+        # The lock makes whoever deletes the run wait, and then see the line. A row that this statement has
+        # updated is locked by that, and cannot be locked again.
+        exists = "EXISTS (SELECT 1 FROM durably_runs AS run WHERE run.id = line.run_id FOR KEY SHARE)"
+        return f"(line.run_id IN (SELECT id FROM held) OR {exists})" if self._are_held else exists
 
     def _update_runs(self, source: str, shape: _Shape) -> list[str]:
         has_progress, has_ends, drop_steps = shape.flags
@@ -273,9 +280,6 @@ _END: Final = f""",
 _DROP_STEPS: Final = """dropped AS (
   DELETE FROM durably_steps AS step USING held WHERE step.run_id = held.id AND held.ended IS NOT NULL
 )"""
-
-_LOG_LINES: Final = f"""SELECT * FROM {{source}} AS line({LOG_COLUMNS})
-  WHERE EXISTS (SELECT 1 FROM durably_runs AS run WHERE run.id = line.run_id) ON CONFLICT (id) DO NOTHING"""
 
 
 def _text(text: str | None) -> str | None:

@@ -138,7 +138,7 @@ class Pool:
                     self._idle.append(connection)
 
     async def fetch(self, statement: str, *values: Any) -> Sequence[Any]:
-        """Return the rows of a statement that only reads. Raises our errors."""
+        """Return the rows of a statement that may be repeated. Raises our errors."""
         try:
             try:
                 return await self.run(lambda connection: self._server.fetch(connection, statement, *values))

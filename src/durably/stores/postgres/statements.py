@@ -255,6 +255,10 @@ gone AS (
 {_DELETE}
 """
 
+DROP_STEPS: Final = "DELETE FROM durably_steps WHERE run_id = ANY($1::text[])"
+
+DROP_LOGS: Final = "DELETE FROM durably_logs WHERE run_id = ANY($1::text[])"
+
 PURGE_RUNS: Final = f"""
 -- Delete the runs that ended first; one range of an index per status, so that the limit ends the search.
 WITH {_MOMENT},

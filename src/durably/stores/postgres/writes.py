@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar
 
 from durably.core.clock import Clock, from_text, to_text
-from durably.core.errors import NotFoundError, StoreUnavailableError
+from durably.core.errors import NotFoundError, StoreError, StoreUnavailableError
 from durably.core.events import (
     DurablyEvent,
     RunCancelEvent,
@@ -31,6 +32,8 @@ from durably.stores.sql.rows import end_of, labels_from_text, run_from_row
 from durably.stores.sql.rules import EXPIRED_AND_REPLACED, cancel_conflict, delete_conflict
 
 T = TypeVar("T")
+
+log = logging.getLogger("durably.postgres")
 
 _CLAIM_TRIES: Final = 20
 _CLAIM_PAUSE_SECONDS: Final = 0.002
@@ -142,20 +145,21 @@ class Writes:
 
     async def recover_expired(self, *, preserve_steps: bool) -> int:
         """Put runs with an expired lease back to pending, or fail them where their place is taken."""
-        return len(await self._return(sql.RECOVER_EXPIRED, EXPIRED_AND_REPLACED, preserve_steps))
+        return len(await self._return(sql.RECOVER_EXPIRED, preserve_steps=preserve_steps))
 
     async def release(self, claims: Sequence[Claim], *, preserve_steps: bool) -> None:
         """Give back runs that are still held; one whose place in the queue is taken fails, as if it had expired."""
         ids, generations = [claim.run_id for claim in claims], [claim.generation for claim in claims]
-        await self._return(sql.RELEASE_RUNS, EXPIRED_AND_REPLACED, preserve_steps, ids, generations)
+        await self._return(sql.RELEASE_RUNS, ids, generations, preserve_steps=preserve_steps)
 
-    async def _return(self, statement: str, *values: Any) -> Sequence[Any]:
+    async def _return(self, statement: str, *values: Any, preserve_steps: bool) -> Sequence[Any]:
         def told(rows: Sequence[Any]) -> list[DurablyEvent]:
             return [
                 RunFailEvent(**_about(row), error=EXPIRED_AND_REPLACED) for row in rows if row["status"] == "failed"
             ]
 
-        return await self._write(statement, values, told)
+        sweep = None if preserve_steps else sql.DROP_STEPS
+        return await self._write(statement, (EXPIRED_AND_REPLACED, preserve_steps, *values), told, sweep)
 
     # --- the end of a run --------------------------------------------------------------------------
 
@@ -180,19 +184,20 @@ class Writes:
         async def found() -> Sequence[Any]:
             return await self._pool.fetch(sql.RUN_BY_ID, run_id)
 
-        rows = await self._write(sql.CANCEL_RUN, (run_id, preserve_steps), told, found)
+        sweep = None if preserve_steps else sql.DROP_STEPS
+        rows = await self._write(sql.CANCEL_RUN, (run_id, preserve_steps), told, sweep, found)
         if rows:
             return run_from_row(rows[0])
         raise cancel_conflict(await self._must_find(run_id))
 
     async def delete_run(self, run_id: str) -> None:
         """Delete a terminal run and all that belongs to it. Raises `NotFoundError`, `ConflictError`."""
-        if not await self._write(sql.DELETE_RUN, (run_id,), _deleted):
+        if not await self._write(sql.DELETE_RUN, (run_id,), _deleted, sql.DROP_LOGS):
             raise delete_conflict(await self._must_find(run_id))
 
     async def purge_runs(self, ended_by: str, limit: int) -> int:
         """Delete the terminal runs that ended first."""
-        return len(await self._write(sql.PURGE_RUNS, (ended_by, limit), _deleted))
+        return len(await self._write(sql.PURGE_RUNS, (ended_by, limit), _deleted, sql.DROP_LOGS))
 
     async def _must_find(self, run_id: str) -> Run[Any]:
         rows = await self._pool.fetch(sql.RUN_BY_ID, run_id)
@@ -207,24 +212,40 @@ class Writes:
         statement: str,
         values: Sequence[Any],
         told: Callable[[Sequence[Any]], list[DurablyEvent]],
+        sweep: str | None,
         found_rows: Callable[[], Awaitable[Sequence[Any]]] | None = None,
     ) -> Sequence[Any]:
-        """Return the rows that a statement wrote; `told` makes events of them.
+        """Return the rows that a statement wrote; `told` makes events of them, `sweep` follows for their runs.
 
         Where the answer was lost, the rows are those of `found_rows`, or the stored events.
         """
 
-        async def attempt(connection: Connection, mark: Mark) -> Sequence[Any]:
+        async def attempt(connection: Connection, mark: Mark) -> tuple[Sequence[Any], list[DurablyEvent]]:
             rows = await self._server.fetch(connection, statement, mark.origin, mark.number, *values)
-            if rows and rows[0]["position"] is not None:
-                self._events.committed(rows[0]["position"], [], told(rows))
-            return rows
+            events = told(rows)
+            if events:
+                self._events.committed(rows[0]["position"], [], events)
+            return rows, events
 
-        async def recover(found: Found) -> Sequence[Any]:
+        async def recover(found: Found) -> tuple[Sequence[Any], list[DurablyEvent]]:
             self._events.committed(found.position, [], found.events)
-            return found.events if found_rows is None else await found_rows()
+            return found.events if found_rows is None else await found_rows(), found.events
 
-        return await self._marks.write(attempt, recover)
+        rows, events = await self._marks.write(attempt, recover)
+        if sweep is not None and events:
+            await self._sweep(sweep, [event.run_id for event in events if event.run_id])
+        return rows
+
+    async def _sweep(self, statement: str, run_ids: list[str]) -> None:
+        """Delete what was committed while the statement that ended or deleted the runs waited for it.
+
+        That statement sees only what was there when it began. A transaction around both would be held open by a
+        client that is suspended in it.
+        """
+        try:
+            await self._pool.fetch(statement, run_ids)
+        except StoreError as error:
+            log.warning("what was written to ended runs at the last moment stays in the database: %s", error)
 
 
 def _claimed(row: Any) -> Claimed:
