@@ -1,8 +1,14 @@
-"""What an event loop leaves behind on the server when it ends."""
+"""Event loops of every make, and what one leaves behind on the server when it ends."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import pytest
 
 from durably import StepContext, create_durably, define_job
 from tests.conftest import PATIENCE_SECONDS
@@ -32,3 +38,37 @@ def test_a_loop_that_ends_keeps_no_session_on_the_server(database: str) -> None:
 
     asyncio.run(until_gone())
     asyncio.run(durably.close())
+
+
+class LoopWithPlainHandles(asyncio.SelectorEventLoop):
+    """As uvloop does: what is due already is called soon, and its handle knows no time."""
+
+    def call_at(self, when: float, *call: Any, **options: Any) -> Any:  # type: ignore[override]
+        return super().call_at(when, *call, **options) if when > self.time() else self.call_soon(*call, **options)
+
+
+def loops() -> list[Any]:
+    """Return what makes event loops: uvloop too, where it is installed."""
+    return [LoopWithPlainHandles] if find_spec("uvloop") is None else [LoopWithPlainHandles, new_uvloop]
+
+
+def new_uvloop() -> asyncio.AbstractEventLoop:
+    loop: asyncio.AbstractEventLoop = import_module("uvloop").new_event_loop()
+    return loop
+
+
+@pytest.mark.parametrize("new_loop", loops())
+def test_runs_are_executed_on_a_loop_whose_handles_know_no_time(
+    new_loop: Callable[[], asyncio.AbstractEventLoop], database: str
+) -> None:
+    """W1: uvicorn runs applications on uvloop where it is installed."""
+
+    async def use() -> None:
+        async with create_durably(database=database, jobs={"echo": echo}) as durably:
+            trigger = durably.jobs.echo.trigger_and_wait
+            for n in range(10):
+                results = await asyncio.gather(*(trigger(i, idempotency_key=f"{n}-{i}") for i in range(5)))
+                assert [result.output for result in results] == list(range(5))
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(asyncio.wait_for(use(), PATIENCE_SECONDS))

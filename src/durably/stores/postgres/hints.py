@@ -41,7 +41,8 @@ class Hints:
         self._pool = pool
         self._origin = origin
         self._channel = channel_of(schema)
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._due_at = 0.0
         self._task: asyncio.Task[None] | None = None
         self._sent_at = 0.0
         self._has_work = False
@@ -64,10 +65,12 @@ class Hints:
         loop = asyncio.get_running_loop()
         due = self._sent_at + (_URGENT_SECONDS if _are_urgent(events) else _EVERY_SECONDS + _SLACK_SECONDS)
         due = max(loop.time(), due)
-        if self._timer is not None and self._timer.when() > due:
+        if self._timer is not None and self._due_at > due:
             self._timer.cancel()
             self._timer = None
         if self._timer is None:
+            # Kept here: what uvloop returns for a time that has come cannot tell it.
+            self._due_at = due
             self._timer = loop.call_at(due, self._begin)
 
     async def close(self) -> None:
@@ -86,7 +89,8 @@ class Hints:
         loop = asyncio.get_running_loop()
         self._sent_at = loop.time()
         if self._task is not None:
-            self._timer = loop.call_later(_EVERY_SECONDS, self._begin)
+            self._due_at = self._sent_at + _EVERY_SECONDS
+            self._timer = loop.call_at(self._due_at, self._begin)
             return
         self._timer = None
         self._task = loop.create_task(self._send(), name="durably-postgres-hint")
