@@ -84,6 +84,16 @@ class TestTypes:
         assert job.output is not None
         assert job.output.annotation is Receipt
 
+    def test_names_quoted_within_an_annotation_are_resolved(self) -> None:
+        """As they are written where a class comes later in its module."""
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: list["Order"]) -> "dict[str, Receipt | None]": ...  # noqa: UP037
+
+        assert job.input.annotation == list[Order]
+        assert job.output is not None
+        assert job.output.annotation == dict[str, Receipt | None]
+
     def test_a_type_that_exists_for_checkers_only_is_refused_by_name(self) -> None:
         """A name that does not exist when the program runs."""
 

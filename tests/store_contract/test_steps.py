@@ -391,6 +391,18 @@ def a_local_annotation() -> Point:
     return Point(3, 4)
 
 
+def quoted_within() -> list["Point"]:  # noqa: UP037
+    return [Point(3, 4)]
+
+
+def quoted_and_no_text() -> Any:
+    return [Point(3, 4)]
+
+
+# As in a module without `from __future__ import annotations`.
+quoted_and_no_text.__annotations__["return"] = list["Point"]
+
+
 def untyped() -> Any:
     return {"x": 5, "y": "6"}
 
@@ -406,12 +418,17 @@ class TestTypedResults:
             (a_tuple, {}, (1, "a")),
             (by_number, {}, {1: "a"}),
             (a_local_annotation, {}, Point(3, 4)),
+            (quoted_within, {}, [Point(3, 4)]),
+            (quoted_and_no_text, {}, [Point(3, 4)]),
             (functools.partial(a_dataclass), {}, Point(1, 2)),
             (untyped, {"returns": Point}, Point(5, 6)),
             (untyped, {}, {"x": 5, "y": "6"}),
             (lambda: (1, [2]), {"returns": tuple[int, list[int]]}, (1, [2])),
         ],
-        ids=["model", "list", "dataclass", "instant", "tuple", "dict", "text", "partial", "returns", "none", "lambda"],
+        ids=[
+            *("model", "list", "dataclass", "instant", "tuple", "dict", "text", "quoted", "no text", "partial"),
+            *("returns", "none", "lambda"),
+        ],
     )
     async def test_both_executions_see_the_same_type(
         self, open_durably: OpenDurably, function: Callable[..., Any], options: dict[str, Any], expected: Any

@@ -6,8 +6,8 @@ import inspect
 import sys
 from collections.abc import Callable, Coroutine
 from functools import partial
-from types import FrameType, FunctionType
-from typing import Any, Final, Generic, Protocol, TypeVar, overload
+from types import FrameType, FunctionType, SimpleNamespace
+from typing import Any, Final, Generic, Protocol, TypeVar, get_type_hints, overload
 
 from durably.core.errors import ValidationError
 from durably.core.json_refusals import not_json
@@ -263,11 +263,9 @@ def _resolve(name: str, annotation: Any, function: Callable[..., Any], caller: F
     if annotation is inspect.Parameter.empty:
         return Any
     inner = inspect.unwrap(innermost(inspect.unwrap(function)))
-    resolved = annotation
     try:
-        while isinstance(resolved, str):
-            # Types defined inside a function are visible only in the frame that defines the job.
-            resolved = eval(resolved, getattr(inner, "__globals__", {}), dict(caller.f_locals))  # noqa: S307
+        # Types defined inside a function are visible only in the frame that defines the job.
+        return evaluated(annotation, getattr(inner, "__globals__", {}), dict(caller.f_locals))
     except (NameError, SyntaxError, AttributeError, TypeError) as error:
         raise ValidationError(
             f"Job {name!r}: the annotation {annotation!r} cannot be resolved: {error}; import the type where the "
@@ -275,7 +273,17 @@ def _resolve(name: str, annotation: Any, function: Callable[..., Any], caller: F
             field="run",
             value=annotation,
         ) from error
-    return resolved
+
+
+def evaluated(annotation: Any, names: dict[str, Any], local_names: dict[str, Any]) -> Any:
+    """Return the type that an annotation stands for which is text, or has text in it, as `list["Order"]`.
+
+    Raises whatever evaluating the text raises.
+    """
+    while isinstance(annotation, str):
+        annotation = eval(annotation, names, local_names)  # noqa: S307 - the user's own annotation
+    owner = SimpleNamespace(__annotations__={"return": annotation})
+    return get_type_hints(owner, names, local_names, include_extras=True)["return"]
 
 
 def _codec(name: str, field: str, annotation: Any, hint: str = "") -> Codec[Any]:

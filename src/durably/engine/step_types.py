@@ -6,10 +6,10 @@ import inspect
 from collections.abc import Callable
 from functools import lru_cache, partial
 from types import CodeType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, ForwardRef, NamedTuple, get_args
 
 from durably.core.errors import ValidationError
-from durably.core.jobs import innermost
+from durably.core.jobs import evaluated, innermost
 from durably.core.json_values import Codec, codec_or_none
 from durably.engine.abort import AbortSignal
 
@@ -25,10 +25,10 @@ class _Code(NamedTuple):
 
 
 class _Result(NamedTuple):
-    """What an annotation that is text means for the functions that one code makes."""
+    """What an annotation means for the functions that one code makes, where it is text or has text in it."""
 
     code: CodeType
-    annotation: str
+    annotation: Any
     codec: Codec[Any] | None
 
 
@@ -113,9 +113,12 @@ def _codec_of_annotation(function: Callable[..., Any]) -> Codec[Any] | None:
     annotation = (getattr(function, "__annotations__", None) or {}).get("return")
     if annotation is None:
         return None
-    if isinstance(annotation, str):
-        return _codec_of_text(annotation, inspect.unwrap(function))
-    return _codec(annotation)
+    codec = None if isinstance(annotation, str) else _codec(annotation)
+    return _codec_of_text(annotation, inspect.unwrap(function)) if codec is None and _has_text(annotation) else codec
+
+
+def _has_text(annotation: Any) -> bool:
+    return isinstance(annotation, str | ForwardRef) or any(map(_has_text, get_args(annotation)))
 
 
 def _codec(annotation: Any) -> Codec[Any] | None:
@@ -130,7 +133,7 @@ def _cached(annotation: Any) -> Codec[Any] | None:
     return codec_or_none(annotation)
 
 
-def _codec_of_text(annotation: str, function: Callable[..., Any]) -> Codec[Any] | None:
+def _codec_of_text(annotation: Any, function: Callable[..., Any]) -> Codec[Any] | None:
     codec = _look_up(annotation, function)
     code = getattr(function, "__code__", None)
     # Without a closure the text means the same for every function that its code makes.
@@ -145,13 +148,10 @@ def _remember(known: dict[int, Any], what: _Code | _Result) -> None:
     known[id(what.code)] = what
 
 
-def _look_up(annotation: str, function: Callable[..., Any]) -> Codec[Any] | None:
+def _look_up(annotation: Any, function: Callable[..., Any]) -> Codec[Any] | None:
     names = getattr(function, "__globals__", {})
     closure = inspect.getclosurevars(function).nonlocals if hasattr(function, "__closure__") else {}
     try:
-        resolved: Any = annotation
-        while isinstance(resolved, str):
-            resolved = eval(resolved, dict(names), dict(closure))  # noqa: S307 - the user's own annotation
-        return _codec(resolved)
+        return _codec(evaluated(annotation, dict(names), dict(closure)))
     except (NameError, SyntaxError, TypeError, AttributeError):
         return None
