@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import parse_qsl
+from weakref import WeakSet
 
 from durably.core.errors import DurablyError, StoreError, StoreUnavailableError, ValidationError, ValueRefusedError
 
@@ -87,6 +88,7 @@ class Database:
 
     def connect(self, *, writes: bool) -> sqlite3.Connection:
         """Open a connection that may be passed between threads, one at a time."""
+        self.refuse_after_fork()
         if not self.in_memory and not (directory := Path(self.path).parent).is_dir():
             raise StoreError(f"{self.name} cannot be opened: there is no directory {directory}; create it first")
         with self.errors():
@@ -109,6 +111,24 @@ class Database:
         if not self.in_memory:
             self._identity = _identity(self.path)
             self._wal_identity = None
+            _open_here.add(self)
+
+    def forget_file(self) -> None:
+        """Note that every connection is closed."""
+        _open_here.discard(self)
+
+    def refuse_after_fork(self) -> None:
+        """Raise `StoreError` in a process that was forked while the file was open.
+
+        There SQLite believes that it holds the locks of the parent. When that closes the file, as the last one to
+        all appearances, it removes the write-ahead log in which the child stores its commits.
+        """
+        if _open_at_fork and _identity(self.path) in _open_at_fork:
+            raise StoreError(
+                f"{self.name} was open when this process was forked, which SQLite does not allow: what is stored here "
+                "could be lost. Fork before the database is opened or after it is closed, or start the process by "
+                "'spawn' or 'forkserver'"
+            )
 
     def check_file(self) -> None:
         """Raise `StoreError` when the file is no longer the one that was opened.
@@ -190,3 +210,16 @@ def _identity(path: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+_open_here: Final[WeakSet[Database]] = WeakSet()
+_open_at_fork: Final[set[tuple[int, int] | None]] = set()
+
+
+def _remember_what_is_open() -> None:
+    _open_at_fork.update(database._identity for database in _open_here)  # noqa: SLF001 - of this module
+    _open_here.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_remember_what_is_open)

@@ -278,6 +278,7 @@ class SqliteStore:
             opened.pop_all()
 
     def _move_to(self, loop: asyncio.AbstractEventLoop, writer: GroupCommit) -> None:
+        self._database.refuse_after_fork()
         if self._loop is not None and not self._loop.is_closed():
             raise StoreError(
                 f"{self.name} is in use on another event loop: an instance belongs to one loop, make one for each"
@@ -292,6 +293,7 @@ class SqliteStore:
         for connection in {id(each): each for each in (*self._idle_readers, self._reader)}.values():
             connection.close()
         self._write_connection.close()
+        self._database.forget_file()
         self._writer = None
 
     def _write(self, unit: Unit[T], *, may_take_long: bool = False) -> asyncio.Future[T]:
@@ -325,6 +327,8 @@ class SqliteStore:
                 self._idle_readers.append(connection)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
+        # A fork inherits no threads: it would wait for them for ever.
+        self._database.refuse_after_fork()
         if self._is_closed:
             raise StoreError(f"{self.name} was closed: make a new instance to use it again")
         if self._read_threads is None:
