@@ -6,7 +6,7 @@ import asyncio
 import gc
 import threading
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -26,7 +26,7 @@ from durably import (
     define_job,
 )
 from durably.core.leases import Claim
-from durably.core.store import Store
+from durably.core.store import LeaseRenewer, Store
 from durably.engine.abort import AbortSignal
 from durably.engine.step_types import result_codec, takes_signal
 from durably.testing import FakeClock
@@ -306,6 +306,27 @@ class TestALoopThatIsGone:
         assert asyncio.run(claim_what_is_left(run_id)) == run_id
 
 
+class SlowlyClosing:
+    """A renewer whose `close` takes until it is told."""
+
+    def __init__(self, renewer: LeaseRenewer) -> None:
+        self.renewals = 0
+        self.is_closing = threading.Event()
+        self.may_close = threading.Event()
+        self.was_used_while_closing = False
+        self._renewer = renewer
+
+    def renew(self, claims: Sequence[Claim], lease_seconds: float) -> dict[str, Claim]:
+        self.was_used_while_closing |= self.is_closing.is_set()
+        self.renewals += 1
+        return self._renewer.renew(claims, lease_seconds)
+
+    def close(self) -> None:
+        self.is_closing.set()
+        self.may_close.wait(PATIENCE_SECONDS)
+        self._renewer.close()
+
+
 class TestOneLoopAfterTheOther:
     @pytest.mark.parametrize("runs", [asyncio.run, run_and_leave_all], ids=["asyncio.run", "closed loop"])
     def test_a_worker_goes_on_where_the_instance_is_used_next(
@@ -342,6 +363,45 @@ class TestOneLoopAfterTheOther:
                 await durably.close()
 
         assert asyncio.run(go_on(runs(begin()))) == (7, 2)
+
+    def test_leases_are_renewed_while_the_renewer_of_the_loop_before_is_being_closed(
+        self, database: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """L2: to close a connection may take a while, and nobody may use it meanwhile."""
+        renewers: list[SlowlyClosing] = []
+
+        @define_job(name="renewed")
+        async def renewed(step: StepContext, input: Any) -> None:
+            before = sum(renewer.renewals for renewer in renewers)
+            while sum(renewer.renewals for renewer in renewers) == before:
+                await asyncio.sleep(0.005)
+
+        durably = create_durably(
+            database=database, jobs={"renewed": renewed}, lease_duration=1, lease_renew_interval=0.05
+        )
+        make = durably.storage.lease_renewer
+
+        def make_slow() -> SlowlyClosing:
+            renewers.append(SlowlyClosing(make()))
+            return renewers[-1]
+
+        async def execute() -> bool:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await durably.jobs.renewed.trigger(None)
+                return await durably.process_one()
+
+        monkeypatch.setattr(durably.storage, "lease_renewer", make_slow)
+        asyncio.run(durably.migrate())
+        assert asyncio.run(execute())
+        assert renewers[0].is_closing.wait(PATIENCE_SECONDS)
+        try:
+            assert asyncio.run(execute())
+        finally:
+            for renewer in renewers:
+                renewer.may_close.set()
+            asyncio.run(durably.close())
+
+        assert not renewers[0].was_used_while_closing
 
     def test_a_worker_that_was_stopped_stays_so(self, database: str) -> None:
         """W4: only what was started goes on."""

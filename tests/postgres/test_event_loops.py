@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
@@ -14,6 +17,41 @@ from durably import StepContext, create_durably, define_job
 from tests.conftest import PATIENCE_SECONDS
 from tests.postgres.shared import shared_server
 
+FORKING = """
+import asyncio
+import os
+import sys
+
+from durably import create_durably, define_job
+
+
+@define_job(name="echo")
+async def echo(step, input):
+    return await step.run("echo", lambda: input)
+
+
+async def use(durably):
+    try:
+        await durably.jobs.echo.trigger(1)
+        print(await durably.process_until_idle(), "executed", flush=True)
+    except Exception as error:
+        print(type(error).__name__, error, flush=True)
+
+
+def in_fork(durably):
+    if (pid := os.fork()) == 0:
+        asyncio.run(use(durably))
+        os._exit(0)
+    os.waitpid(pid, 0)
+
+
+durably = create_durably(database=sys.argv[1], jobs={"echo": echo})
+asyncio.run(durably.migrate())
+in_fork(durably)
+asyncio.run(use(durably))
+in_fork(durably)
+asyncio.run(use(durably))
+"""
 SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'loops'"
 
 
@@ -72,3 +110,13 @@ def test_runs_are_executed_on_a_loop_whose_handles_know_no_time(
 
     with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(asyncio.wait_for(use(), PATIENCE_SECONDS))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_an_instance_goes_on_in_a_process_that_was_forked(database: str) -> None:
+    """W5: a server that loads the application before it forks; a fork inherits no threads."""
+    ended = subprocess.run(
+        [sys.executable, "-c", FORKING, database], capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS
+    )
+
+    assert ended.stdout.splitlines() == 4 * ["1 executed"], ended.stderr

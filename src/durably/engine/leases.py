@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 import threading
 from functools import partial
@@ -44,11 +45,13 @@ class LeaseKeeper:
         self._tick_seconds = min(renew_seconds, lease_seconds / 5, _LONGEST_TICK_SECONDS)
         self._held: dict[str, HeldLease] = {}
         self._wake = threading.Condition()
+        self._process = os.getpid()
         self._thread: threading.Thread | None = None
         self._task: asyncio.Task[None] | None = None
         self._loop_thread: LoopThread
         self._is_stopping = False
         self._renewer: LeaseRenewer | None = None
+        self._renewer_of_parent: LeaseRenewer | None = None
         self._next_renewal = 0.0
         self._watch = LoopWatch(clock)
         self._asking: set[asyncio.Task[None]] = set()
@@ -122,6 +125,12 @@ class LeaseKeeper:
 
     def _start(self) -> None:
         self._loop_thread = LoopThread()
+        if self._process != os.getpid():
+            # A fork inherits neither the thread nor what it renews.
+            self._process, self._thread = os.getpid(), None
+            # Kept, for closing it would take the parent's sockets from what the parent waits on.
+            self._renewer_of_parent, self._renewer = self._renewer, None
+            self._held.clear()
         if self._thread is not None or self._task is not None:
             return
         if sys.platform == "emscripten":
@@ -140,13 +149,15 @@ class LeaseKeeper:
                     # Nobody works any more: leases that this thread kept alive would hold their runs for ever.
                     self._held.clear()
                     self._thread = None
-                    break
-                if self._is_stopping:
+                if self._is_stopping or self._thread is None:
+                    # Taken along: to close it takes a while, and the thread after this one may begin meanwhile.
+                    renewer, self._renewer = self._renewer, None
                     break
             if self._held:
                 self._tick()
                 self._watch.look(self._loop_thread, self.held())
-        self._close_renewer()
+        if renewer is not None:
+            renewer.close()
 
     async def _serve_in_loop(self) -> None:
         while True:

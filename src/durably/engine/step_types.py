@@ -114,7 +114,9 @@ def _codec_of_annotation(function: Callable[..., Any]) -> Codec[Any] | None:
     if annotation is None:
         return None
     codec = None if isinstance(annotation, str) else _codec(annotation)
-    return _codec_of_text(annotation, inspect.unwrap(function)) if codec is None and _has_text(annotation) else codec
+    if codec is not None or annotation is Any or not _has_text(annotation):
+        return codec
+    return _codec_of_text(annotation, inspect.unwrap(function))
 
 
 def _has_text(annotation: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +37,7 @@ class Threads:
         # Threads are made when needed; the bound only keeps a runaway job from making thousands.
         self._limit = max(_FEWEST_THREADS, _THREADS_PER_RUN * max_concurrent_runs)
         self._pool: ThreadPoolExecutor | None = None
+        self._process = 0
 
     async def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Return what `function` returns, awaited if it is awaitable."""
@@ -48,7 +50,9 @@ class Threads:
         """Return what a plain function returns, called in a thread with this task's context."""
         if not has_threads():
             return function()
-        if self._pool is None:
+        if self._pool is None or self._process != os.getpid():
+            # A fork inherits the pool, but not its threads.
+            self._process = os.getpid()
             self._pool = ThreadPoolExecutor(self._limit, thread_name_prefix="durably-job")
         context = copy_context()
         context.run(_awaiting_task.set, asyncio.current_task())
