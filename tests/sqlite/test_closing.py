@@ -5,12 +5,19 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from durably import StepContext, create_durably, define_job
 from durably.stores.sqlite import reads
 from tests.conftest import PATIENCE_SECONDS, OpenDurably
+
+
+@define_job(name="echo")
+async def echo(step: StepContext, input: int) -> int:
+    return input
 
 
 async def test_connections_are_closed_when_nobody_reads_through_them_any_more(
@@ -38,3 +45,23 @@ async def test_connections_are_closed_when_nobody_reads_through_them_any_more(
     assert await reading == [(1,)]
     with pytest.raises(sqlite3.ProgrammingError, match="closed"):
         used[0].execute("SELECT 1")
+
+
+def test_it_is_closed_on_another_loop_than_the_one_it_was_writing_on(tmp_path: Path) -> None:
+    """What was being committed when that loop ended is not waited for: nobody can tell of its end any more."""
+    durably = create_durably(database=f"sqlite:///{tmp_path / 'jobs.db'}?commit=thread", jobs={"echo": echo})
+
+    async def begin_to_write() -> None:
+        await durably.migrate()
+        trigger = asyncio.ensure_future(durably.jobs.echo.trigger(1))
+        # So far that its commit is under way.
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not trigger.done()
+
+    async def close() -> None:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await durably.close()
+
+    asyncio.run(begin_to_write())
+    asyncio.run(close())

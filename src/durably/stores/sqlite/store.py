@@ -79,6 +79,9 @@ class SqliteStore:
         """Write what is still buffered and close every connection."""
         if self._is_closed:
             return
+        if self._writer is not None and self._loop is not None and self._loop.is_closed():
+            # What the writer began on that loop never ends there, and would be waited for.
+            self._open()
         self._is_closed = True
         try:
             if self._writer is not None:
