@@ -179,6 +179,7 @@ class Durably:
     async def close(self) -> None:
         """End every stream and close the database; the instance cannot be used again.
 
+        Whoever still iterates `subscribe` or waits for a run gets a `StoreError`.
         What still executes is interrupted and its leases are released: `stop()` first to let it end.
         Raises `ConflictError` in a job of this instance.
         """
@@ -308,8 +309,8 @@ class Durably:
         ended. `timeout` bounds them too; with 0 this looks once and reports nothing. What a callback raises
         goes to `on_error`, as what a listener raises. The run itself goes on in any case.
 
-        Raises `RunFailedError`, `CancelledError` (as `RunCancelledError`), `NotFoundError`, `TimeoutError`, and
-        `ConflictError` within that very run.
+        Raises `RunFailedError`, `CancelledError` (as `RunCancelledError`), `NotFoundError`, `TimeoutError`,
+        `ConflictError` within that very run, and `StoreError` when the instance is closed before the run ends.
 
         >>> run = await durably.wait_for_run(run_id, timeout=60)
         """
@@ -410,12 +411,14 @@ class Durably:
     async def subscribe(self, run_id: str) -> AsyncIterator[DurablyEvent]:
         """Yield the current state of a run as events, then what happens, to its end; wherever it executes.
 
-        Raises `NotFoundError` at the first step of the iteration.
+        Where events are missing, because this process was suspended for longer than the log keeps them, the state is
+        told again. Raises `NotFoundError` at the first step of the iteration, `StoreError` when the instance is closed
+        before the run ends.
 
         >>> async for event in durably.subscribe(run_id):
         ...     print(event.type)
         """
-        async for _, event in follow_run(self._hub, self.storage, self._clock, checked_run_id(run_id, "run_id")):
+        async for event in follow_run(self._hub, self.storage, self._clock, checked_run_id(run_id, "run_id")):
             yield event
 
     def use(self, plugin: DurablyPlugin) -> Self:

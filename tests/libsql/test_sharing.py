@@ -12,7 +12,9 @@ from durably import StepContext, define_job
 from durably.core.errors import RunCancelledError, SchemaTooNewError, StoreError
 from durably.stores.sql.sqlite_tables import MIGRATIONS, NEWEST, VERSIONS_TABLE
 from tests.conftest import PATIENCE_SECONDS, Events, Gate, OpenDurably
+from tests.libsql.middleman import Middleman
 from tests.libsql.server import LibsqlServer
+from tests.store_contract.test_subscribe import Reader
 
 SILENT_CANCEL = (
     "UPDATE durably_runs SET status = 'cancelled', lease_owner = NULL, lease_expires_at = NULL,"
@@ -159,3 +161,26 @@ async def test_old_events_are_cleaned_away_by_the_clock_of_the_server(
 
     assert await server.ask("SELECT position FROM durably_events") == [[newest]]
     assert await durably.purge_runs(older_than=timedelta(0)) == 0
+
+
+async def test_whoever_missed_what_was_cleaned_away_is_told_the_state(
+    open_durably: OpenDurably, between: Middleman, server: LibsqlServer
+) -> None:
+    """E3, E4: as a process that stood still for longer than the log keeps its rows."""
+    here, there = await open_durably(echo, database=between.url), await open_durably(echo)
+    run = await here.jobs.echo.trigger("x")
+    (claimed,) = await there.storage.claim("there", ["echo"], 1, PATIENCE_SECONDS)
+    reader = Reader(here.subscribe(run.id))
+    await reader.until("run:leased")
+
+    between.may_pass.clear()
+    await there.storage.save_progress(claimed.claim, '{"current":5}')
+    for text in ("old", "newest"):
+        await there.jobs.echo.trigger(text)
+    await server.ask("UPDATE durably_events SET created_at = '2020-01-01T00:00:00.000Z'")
+    await there.storage.maintain(idle=False)
+    between.may_pass.set()
+    await reader.until("run:progress")
+    await there.cancel(run.id)
+
+    assert await reader.end() == ["run:leased", "run:leased", "run:progress", "run:cancel"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from durably import DurablyEvent, NotFoundError, ProgressData, StepContext, define_job
+from durably import DurablyEvent, NotFoundError, ProgressData, StepContext, StoreError, define_job
 from tests.conftest import PATIENCE_SECONDS, Gate, OpenDurably, kept_events
 from tests.store_contract.foreign_writer import write
 
@@ -240,14 +240,16 @@ class TestHere:
         assert kept_events(run.id) == []
 
     async def test_closing_ends_the_streams(self, open_durably: OpenDurably) -> None:
-        """E3: a stream of an instance that is closed ends."""
+        """E3: with an error, for the run has not ended."""
         durably = await open_durably(job)
         run = await durably.jobs.job.trigger("x")
+        await durably.storage.claim("elsewhere", ["job"], 1, PATIENCE_SECONDS)
         reader = Reader(durably.subscribe(run.id))
-        await asyncio.sleep(0)
+        await reader.until("run:leased")
         await durably.close()
 
-        assert await reader.end() == []
+        with pytest.raises(StoreError, match=f"was closed before run {run.id} ended"):
+            await reader.end()
 
     async def test_subscribing_at_any_moment_gives_one_whole_story(self, open_durably: OpenDurably) -> None:
         """E3: no gap and no duplicate, wherever the subscription falls into the run."""

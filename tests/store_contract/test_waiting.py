@@ -16,6 +16,7 @@ from durably import (
     RunCancelledError,
     RunFailedError,
     StepContext,
+    StoreError,
     ValidationError,
     define_job,
 )
@@ -161,6 +162,30 @@ class TestOutcomes:
 
 
 class TestWaking:
+    @pytest.mark.parametrize("options", [{}, {"on_progress": print}])
+    async def test_closing_ends_the_waiting(
+        self, open_durably: OpenDurably, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+    ) -> None:
+        """R11: with an error, and without another poll."""
+        durably = await open_durably(job)
+        run = await durably.jobs.job.trigger("x")
+        look, has_looked = durably.storage.get_run, asyncio.Event()
+
+        async def noticed(run_id: str) -> Any:
+            run = await look(run_id)
+            has_looked.set()
+            return run
+
+        monkeypatch.setattr(durably.storage, "get_run", noticed)
+        waiting = asyncio.create_task(
+            durably.wait_for_run(run.id, timeout=PATIENCE_SECONDS, polling_interval=NEVER, **options)
+        )
+        await has_looked.wait()
+        await durably.close()
+
+        with pytest.raises(StoreError, match="was closed"):
+            await waiting
+
     async def test_many_wait_for_one_run(self, open_durably: OpenDurably) -> None:
         """R11: all wake with its event."""
         gate = Gate()

@@ -282,11 +282,18 @@ class Store(Protocol):
         """Tell whether the sink is still to be given what this process has committed."""
         ...
 
-    async def follow(self, sink: Sink, changed: Callable[[], None], is_heard: Callable[[], bool]) -> Position:
+    async def follow(
+        self,
+        sink: Sink,
+        changed: Callable[[], None],
+        is_heard: Callable[[], bool],
+        missed: Callable[[], None],
+    ) -> Position:
         """Call `sink` with every event after the returned position, once it is in the log, in its order.
 
         `changed` is called when another process may have written something. While `is_heard` returns False, of
-        the events of other processes only those of `WAKING_EVENTS` are wanted. There is one sink.
+        the events of other processes only those of `WAKING_EVENTS` are wanted. `missed` is called when events were
+        cleaned away before they were read here, before `sink` is given those that follow. There is one sink.
         """
         ...
 

@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime
 from typing import Any, Final
 
 from durably.core.clock import Clock
@@ -21,7 +20,6 @@ from durably.core.event_codec import encode_events
 from durably.core.events import (
     TERMINAL_EVENTS,
     DurablyEvent,
-    RunDeleteEvent,
     RunLeasedEvent,
     RunProgressEvent,
     RunTriggerEvent,
@@ -29,7 +27,7 @@ from durably.core.events import (
 from durably.core.runs import ProgressData, Run, RunStatus
 from durably.core.store import Position, Recorded, Store
 from durably.engine.event_bus import EventBus
-from durably.engine.replay import replay_of
+from durably.engine.replay import deletion_of, replay_of
 
 _FEED_BUFFER: Final = 1_000
 _PAGE: Final = 500
@@ -40,14 +38,18 @@ _NOTED: Final = frozenset({*TERMINAL_EVENTS, RunTriggerEvent, RunLeasedEvent, Ru
 log = logging.getLogger("durably")
 
 
+class LogGapError(Exception):
+    """Events were cleaned away from the log before this reader came to them."""
+
+
 class EventFeed:
     """The events of one run, or of all, in order, from some position on; an async iterator of `Recorded`.
 
-    `gapless` turns False when events were cleaned away from the log before this reader came to them.
+    It raises `LogGapError` where events are missing. Whoever then looks at the state and tells it by `start_after`
+    can go on.
     """
 
     def __init__(self, hub: EventHub, store: Store, run_id: str | None) -> None:
-        self.gapless = True
         self.run_id = run_id
         self._hub = hub
         self._store = store
@@ -56,6 +58,7 @@ class EventFeed:
         self._position = Position(0)
         self._is_behind = False
         self._was_passed = False
+        self._has_gap = False
         self._arrived = asyncio.Event()
         self._is_closed = False
 
@@ -70,6 +73,9 @@ class EventFeed:
         if self._is_behind:
             self._was_passed = True
         elif len(self._buffer) >= _FEED_BUFFER:
+            # What stands before the buffer need not be in the log any more.
+            row, place = self._buffer[0].position
+            self._position = max(self._position, Position(row, place - 1) if place else Position.behind(row - 1))
             self._fall_behind()
         else:
             self._buffer.append(recorded)
@@ -78,6 +84,13 @@ class EventFeed:
     def end_with(self, recorded: Recorded) -> None:
         """Take an end that stands in no log; the reader gets it when it has read everything else."""
         self._silent_end = recorded
+        self._arrived.set()
+
+    def miss(self) -> None:
+        """Note that events are missing between what was read and what is delivered from now on."""
+        self._buffer.clear()
+        self._is_behind = False
+        self._has_gap = True
         self._arrived.set()
 
     def close(self) -> None:
@@ -92,6 +105,9 @@ class EventFeed:
 
     async def __anext__(self) -> Recorded:
         while True:
+            if self._has_gap:
+                self._has_gap = False
+                raise LogGapError
             while self._buffer:
                 recorded = self._buffer.popleft()
                 if recorded.position > self._position:
@@ -116,7 +132,9 @@ class EventFeed:
     async def _catch_up(self) -> None:
         self._was_passed = False
         page = await self._store.events_after(self._position, _PAGE)
-        self.gapless = self.gapless and page.is_gapless
+        if self._has_gap or not page.is_gapless:
+            self.miss()
+            return
         for recorded in page.events:
             if self.run_id is None or getattr(recorded.event, "run_id", None) == self.run_id:
                 self._hub.number(recorded.event)
@@ -145,6 +163,8 @@ class EventHub:
         self._rechecking: asyncio.Task[None] | None = None
         self._withheld: deque[DurablyEvent] = deque()
         self._progress: dict[str, ProgressData] = {}
+        self.is_stopped = False
+        """Whether nothing is taken any more: the instance is being closed, or was."""
         self.work_arrived: Callable[[], None] = lambda: None
         """Called when there may be something to claim."""
         self.run_ended: Callable[[DurablyEvent], None] = lambda _: None
@@ -168,7 +188,7 @@ class EventHub:
         await asyncio.shield(starting)
 
     async def _follow(self, loop: asyncio.AbstractEventLoop) -> None:
-        start = await self._store.follow(self._take, self._changed, self._is_heard)
+        start = await self._store.follow(self._take, self._changed, self._is_heard, self._missed)
         self._position = max(self._position, start)
         has_moved = self._loop is not None
         self._loop = loop
@@ -179,7 +199,8 @@ class EventHub:
         return bool(self._all_feeds or self._run_feeds) or self._bus.hears_of_others
 
     def stop(self) -> None:
-        """Take no more events and end every feed."""
+        """Take no more events, end every feed and wake whoever waits."""
+        self.is_stopped = True
         if self._starting is not None:
             self._starting.cancel()
             self._starting = None
@@ -187,8 +208,13 @@ class EventHub:
             self._loop = None
         self._tell_withheld()
         self.stop_looking()
-        for feed in [*self._all_feeds, *(feed for feeds in self._run_feeds.values() for feed in feeds)]:
+        for feed in self._feeds():
             feed.close()
+        for ended in [each for waiting in self._waiting.values() for each in waiting]:
+            ended.set()
+
+    def _feeds(self) -> list[EventFeed]:
+        return [*self._all_feeds, *(feed for feeds in self._run_feeds.values() for feed in feeds)]
 
     def stop_looking(self) -> None:
         """Look no more for runs that other programs ended: the store is about to be closed."""
@@ -339,6 +365,12 @@ class EventHub:
         if self._waiting or self._run_feeds or self.executing():
             self._recheck_soon()
 
+    def _missed(self) -> None:
+        """Events were cleaned away before they were read here, as while this process was suspended."""
+        log.warning("events were cleaned away before this process read them: its listeners do not hear of them")
+        for feed in self._feeds():
+            feed.miss()
+
     def _recheck_soon(self) -> None:
         if self._recheck is None and self._loop is not None:
             self._recheck = asyncio.get_running_loop().call_later(_RECHECK_SECONDS, self._start_recheck)
@@ -379,18 +411,13 @@ class EventHub:
         for executed in self.executing():
             if executed.id == run_id and (run is None or run.status is RunStatus.CANCELLED):
                 # Only its holder tells, so that it is told once; it hears of it itself through the log.
-                self.announce(_end_from_outside(executed, run, self._clock.now()))
+                now = self._clock.now()
+                self.announce(deletion_of(executed, now) if run is None else replay_of(run, now)[0])
         for feed in tuple(self._run_feeds.get(run_id, ())):
             if run is None:
-                feed.close()
+                feed.miss()
                 continue
             for event in replay_of(run, self._clock.now()):
                 feed.end_with(Recorded(position, event, "elsewhere"))
         for ended in self._waiting.get(run_id, ()):
             ended.set()
-
-
-def _end_from_outside(executed: Run[Any], run: Run[Any] | None, now: datetime) -> DurablyEvent:
-    if run is not None:
-        return replay_of(run, now)[0]
-    return RunDeleteEvent(timestamp=now, run_id=executed.id, job_name=executed.job_name, labels=executed.labels)

@@ -9,6 +9,7 @@ from durably.core.events import (
     DurablyEvent,
     RunCancelEvent,
     RunCompleteEvent,
+    RunDeleteEvent,
     RunFailEvent,
     RunLeasedEvent,
     RunProgressEvent,
@@ -34,6 +35,11 @@ def replay_of(run: Run[Any], now: datetime) -> list[DurablyEvent]:
             return [RunCancelEvent(**_of(run), timestamp=run.completed_at or now)]
         case RunStatus.PENDING:
             return []
+
+
+def deletion_of(run: Run[Any], now: datetime) -> RunDeleteEvent:
+    """Return what stands for the state of a run that is gone; `run` is how it was last seen."""
+    return RunDeleteEvent(**_of(run), timestamp=now)
 
 
 def _leased(run: Run[Any], now: datetime) -> list[DurablyEvent]:

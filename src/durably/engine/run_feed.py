@@ -7,47 +7,68 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any
 
 from durably.core.clock import Clock
-from durably.core.errors import DurablyError, NotFoundError, RunCancelledError, RunFailedError
+from durably.core.errors import DurablyError, NotFoundError, RunCancelledError, RunFailedError, StoreError
 from durably.core.events import TERMINAL_EVENTS, DurablyEvent, LogWriteEvent, RunProgressEvent
 from durably.core.logs import LogData
 from durably.core.runs import ProgressData, Run, RunStatus
 from durably.core.store import Position, Store
-from durably.engine.event_hub import EventHub
-from durably.engine.replay import replay_of
+from durably.engine.event_hub import EventHub, LogGapError
+from durably.engine.replay import deletion_of, replay_of
 
 OnProgress = Callable[[ProgressData], object]
 OnLog = Callable[[LogData], object]
 
 
 async def follow_run(
-    hub: EventHub, store: Store, clock: Clock, run_id: str
-) -> AsyncIterator[tuple[Position | None, DurablyEvent]]:
-    """Yield the state of a run and then its events, each with its position, until it ends.
+    hub: EventHub, store: Store, clock: Clock, run_id: str, since: Position | None = None
+) -> AsyncIterator[DurablyEvent]:
+    """Yield the state of a run and then its events, or all its events since a position, until it ends.
 
-    Events that stand for the state have no position. Raises `NotFoundError`.
+    Where events are missing in the log, the state stands for them. Raises `NotFoundError`, and `StoreError` when the
+    instance is closed meanwhile.
     """
     feed = await hub.open_feed(run_id)
+    run: Run[Any] | None = None
     try:
-        run, position = await store.snapshot(run_id)
-        if run is None:
-            raise NotFoundError("run", run_id)
-        feed.start_after(position)
-        for event in replay_of(run, clock.now()):
-            yield None, event
-        if run.is_terminal:
-            return
-        async for recorded in feed:
-            yield recorded.position, recorded.event
-            if isinstance(recorded.event, TERMINAL_EVENTS):
-                return
+        if since is not None:
+            feed.start_after(since, is_past=True)
+        while True:
+            if since is None:
+                found, position = await store.snapshot(run_id)
+                feed.start_after(position)
+                for event in _state(run_id, found, run, clock):
+                    yield event
+                if found is None or found.is_terminal:
+                    return
+                run = found
+            try:
+                async for recorded in feed:
+                    yield recorded.event
+                    if isinstance(recorded.event, TERMINAL_EVENTS):
+                        return
+                raise _closed(store, run_id)
+            except LogGapError:
+                since = None
     finally:
         feed.close()
+
+
+def _state(run_id: str, run: Run[Any] | None, last_seen: Run[Any] | None, clock: Clock) -> list[DurablyEvent]:
+    if run is not None:
+        return replay_of(run, clock.now())
+    if last_seen is None:
+        raise NotFoundError("run", run_id)
+    return [deletion_of(last_seen, clock.now())]
 
 
 async def wait_for_end(
     hub: EventHub, store: Store, run_id: str, polling_interval: float, *, looks_once: bool = False
 ) -> Run[Any]:
-    """Return the run when it has ended. Raises `NotFoundError`; `TimeoutError` when it may look only once."""
+    """Return the run when it has ended.
+
+    Raises `NotFoundError`, `TimeoutError` when it may look only once, and `StoreError` when the instance is closed
+    meanwhile.
+    """
     await hub.start()
     with hub.waiting_for_end(run_id) as ended:
         while True:
@@ -61,6 +82,12 @@ async def wait_for_end(
                 raise TimeoutError
             # The event wakes us; looking now and then only covers programs that write no events.
             await _set_within(ended, polling_interval)
+            if hub.is_stopped:
+                raise _closed(store, run_id)
+
+
+def _closed(store: Store, run_id: str) -> StoreError:
+    return StoreError(f"{store.name} was closed before run {run_id} ended: it goes on where it executes")
 
 
 async def _set_within(event: asyncio.Event, seconds: float) -> None:
@@ -108,8 +135,7 @@ async def report_run(
 
     What a callback raises is reported to the error handlers, as with a listener.
     """
-    events = follow_run(hub, store, clock, run_id) if position is None else _follow_from(hub, run_id, position)
-    async for _, event in events:
+    async for event in follow_run(hub, store, clock, run_id, position):
         reported: object = None
         try:
             if isinstance(event, RunProgressEvent) and on_progress is not None:
@@ -120,17 +146,3 @@ async def report_run(
                 await reported
         except (Exception, DurablyError) as error:  # noqa: BLE001 - whatever a callback raises is reported
             hub.report(error, event)
-
-
-async def _follow_from(
-    hub: EventHub, run_id: str, position: Position
-) -> AsyncIterator[tuple[Position | None, DurablyEvent]]:
-    feed = await hub.open_feed(run_id)
-    feed.start_after(position, is_past=True)
-    try:
-        async for recorded in feed:
-            yield recorded.position, recorded.event
-            if isinstance(recorded.event, TERMINAL_EVENTS):
-                return
-    finally:
-        feed.close()

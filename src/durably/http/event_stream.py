@@ -10,17 +10,13 @@ from typing import Final
 
 from durably.core.events import DurablyEvent, RunProgressEvent, TerminalEvent
 from durably.core.store import Position, Recorded
-from durably.engine.event_hub import EventFeed
+from durably.engine.event_hub import EventFeed, LogGapError
 from durably.http.cursor import Cursor, sequence_at
 from durably.http.throttle import ProgressThrottle
 
 HEARTBEAT_SECONDS: Final = 15.0
 _RETRY_MILLISECONDS: Final = (500, 1_500)
 _RETRY_ENDED_MILLISECONDS: Final = 60_000
-
-
-class LogGapError(Exception):
-    """The log was cleaned before this reader came to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +105,6 @@ class EventStream:
                 recorded = None
             except StopAsyncIteration:
                 return
-            if not self._feed.gapless:
-                raise LogGapError
             if recorded is not None:
                 for frame in self._take(recorded):
                     yield frame

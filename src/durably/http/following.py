@@ -8,13 +8,14 @@ from datetime import datetime
 from typing import Any, Final
 
 from durably.app import Durably
-from durably.core.events import DurablyEvent, RunDeleteEvent, RunEvent, RunProgressEvent, TerminalEvent
+from durably.core.events import DurablyEvent, RunEvent, RunProgressEvent, TerminalEvent
 from durably.core.runs import Run
 from durably.core.store import Position, Recorded, Store
-from durably.engine.replay import replay_of
+from durably.engine.event_hub import LogGapError
+from durably.engine.replay import deletion_of, replay_of
 from durably.http.codec import ALL_RUNS_EVENTS, RUN_STREAM_EVENTS, all_runs_event, run_stream_event
 from durably.http.cursor import Cursor
-from durably.http.event_stream import EventStream, LogGapError, Replay, Selection
+from durably.http.event_stream import EventStream, Replay, Selection
 
 _PAGE: Final = 500
 _NO_RUN: Final = ""
@@ -129,9 +130,7 @@ async def _between(store: Store, run_id: str | None, start: Position, end: Posit
 
 def _state(run: Run[Any], current: Run[Any] | None, now: datetime) -> list[Replay]:
     if current is None:
-        events: list[DurablyEvent] = [
-            RunDeleteEvent(timestamp=now, run_id=run.id, job_name=run.job_name, labels=run.labels)
-        ]
+        events: list[DurablyEvent] = [deletion_of(run, now)]
     else:
         events = replay_of(current, now)
     return [Replay(event, is_whole=event is events[-1]) for event in events]

@@ -41,6 +41,7 @@ class EventLog:
         self._interval = min(_SHORTEST_LOOK_SECONDS, poll_seconds)
         self._sink: Sink | None = None
         self._changed: Callable[[], None] = lambda: None
+        self._missed: Callable[[], None] = lambda: None
         self._overflow = Overflow(log)
         self._delivered = 0
         self._looked_at = 0.0
@@ -66,10 +67,11 @@ class EventLog:
         """Tell whether rows of our own wait for others."""
         return bool(self._own)
 
-    def follow(self, sink: Sink, changed: Callable[[], None], newest: int) -> None:
+    def follow(self, sink: Sink, changed: Callable[[], None], missed: Callable[[], None], newest: int) -> None:
         """Begin to deliver what follows the row `newest`."""
         self._sink = sink
         self._changed = changed
+        self._missed = missed
         self._delivered = newest
         self._own.clear()
         self._polling = asyncio.get_running_loop().create_task(self._poll(), name="durably-libsql-poll")
@@ -122,6 +124,8 @@ class EventLog:
     def _deliver(self, told: Told) -> None:
         if self._sink is None or told.row <= self._delivered:
             return
+        if told.row > self._delivered + 1:
+            self._missed()
         self._delivered = told.row
         self._sink([Recorded(Position(told.row, place), event, told.source) for place, event in enumerate(told.events)])
 

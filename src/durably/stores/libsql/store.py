@@ -220,13 +220,15 @@ class LibsqlStore:
         """Tell whether the sink is still to be given what this process has committed."""
         return self._events.is_behind
 
-    async def follow(self, sink: Sink, changed: Callable[[], None], is_heard: Callable[[], bool]) -> Position:
+    async def follow(
+        self, sink: Sink, changed: Callable[[], None], is_heard: Callable[[], bool], missed: Callable[[], None]
+    ) -> Position:
         """Call `sink` with every event after the returned position, once it is in the log, in its order."""
 
         def begin(rows: list[Rows]) -> int:
             # Here, and not later: no other transaction of this process may come between.
             newest: int = rows[0][0][0]
-            self._events.follow(sink, changed, newest)
+            self._events.follow(sink, changed, missed, newest)
             return newest
 
         return Position.behind(await self._write(Unit([Statement(queries.LAST_EVENT_ROW)], begin)))

@@ -53,6 +53,7 @@ class EventLog:
         self._sink: Sink | None = None
         self._changed: Callable[[], None] = lambda: None
         self._is_heard: Callable[[], bool] = lambda: True
+        self._missed: Callable[[], None] = lambda: None
         self._delivered = 0
         self._ahead: dict[int, Callable[..., list[Recorded]]] = {}
         """Rows whose turn has not come; decoded when it has, for only then is it known whether anyone listens."""
@@ -80,11 +81,13 @@ class EventLog:
         """Tell whether rows wait for others before them."""
         return bool(self._ahead)
 
-    async def follow(self, sink: Sink, changed: Callable[[], None], is_heard: Callable[[], bool]) -> int:
+    async def follow(
+        self, sink: Sink, changed: Callable[[], None], is_heard: Callable[[], bool], missed: Callable[[], None]
+    ) -> int:
         """Begin to deliver what follows the returned row."""
         self._delivered = await self._settled(self._pool.fetch)
         self._ahead.clear()
-        self._sink, self._changed, self._is_heard = sink, changed, is_heard
+        self._sink, self._changed, self._is_heard, self._missed = sink, changed, is_heard, missed
         self._watch = asyncio.create_task(self._keep_watching(), name="durably-postgres-watch")
         return self._delivered
 
@@ -210,6 +213,8 @@ class EventLog:
         rows = await fetch(sql.EVENTS_AFTER, self._delivered, _ROWS_PER_READ)
         if len(rows) == _ROWS_PER_READ:
             last = min(last, rows[-1]["position"])
+        if (await fetch(sql.FIRST_EVENT_ROW))[0]["position"] > self._delivered + 1:
+            self._missed()
         unsettled = self._take(rows)
         self._deliver(min([last, *(position - 1 for position in unsettled)]))
         if unsettled:

@@ -222,9 +222,11 @@ class PostgresStore:
         """Tell whether the sink is still to be given what this process has committed."""
         return self._bound is not None and self._bound.events.is_behind
 
-    async def follow(self, sink: Sink, changed: Callable[[], None], is_heard: Callable[[], bool]) -> Position:
+    async def follow(
+        self, sink: Sink, changed: Callable[[], None], is_heard: Callable[[], bool], missed: Callable[[], None]
+    ) -> Position:
         """Call `sink` with every event after the returned position, once it is in the log, in its order."""
-        return Position.behind(await self._open().events.follow(sink, changed, is_heard))
+        return Position.behind(await self._open().events.follow(sink, changed, is_heard, missed))
 
     def unfollow(self) -> None:
         """Stop calling the sink."""

@@ -40,6 +40,7 @@ class EventLog:
         self._sink: Sink | None = None
         self._changed: Callable[[], None] | None = None
         self._is_heard: Callable[[], bool] = lambda: True
+        self._missed: Callable[[], None] = lambda: None
         self._overflow = Overflow(log)
         self._delivered = 0
         self._settled = 0
@@ -92,11 +93,20 @@ class EventLog:
         self._delivered = row
         self._sink(recorded_here(row, announced, events))
 
-    def follow(self, sink: Sink, changed: Callable[[], None], is_heard: Callable[[], bool], *, watch: bool) -> int:
+    def follow(
+        self,
+        sink: Sink,
+        changed: Callable[[], None],
+        is_heard: Callable[[], bool],
+        missed: Callable[[], None],
+        *,
+        watch: bool,
+    ) -> int:
         """Begin to deliver what follows the returned row; `watch` tells that other processes may write too."""
         self._sink = sink
         self._changed = changed
         self._is_heard = is_heard
+        self._missed = missed
         (self._delivered,) = self._reader.execute(queries.LAST_EVENT_ROW).fetchone()
         if watch:
             loop = asyncio.get_running_loop()
@@ -167,10 +177,12 @@ class EventLog:
             return False
         limit = _ROWS_PER_READ if before is None else before - self._delivered - 1
         rows = self._reader.execute(queries.EVENTS_AFTER, (self._delivered, limit)).fetchall()
+        if (rows[0][0] if rows else before or 0) > self._delivered + 1:
+            self._missed()
         is_heard = self._is_heard()
         for row, origin, text in rows:
-            if origin == self.origin and row > self._settled:
-                # Committed by our writer's thread and about to be delivered by `committed`.
+            if row == before or (origin == self.origin and row > self._settled):
+                # Committed by our writer and about to be delivered by `committed`.
                 return False
             self._delivered = row
             if origin == self.origin:

@@ -223,10 +223,13 @@ class SqliteStore:
         """Tell whether the sink is still to be given what this process has committed."""
         return self._events.is_behind
 
-    async def follow(self, sink: Sink, changed: Callable[[], None], is_heard: Callable[[], bool]) -> Position:
+    async def follow(
+        self, sink: Sink, changed: Callable[[], None], is_heard: Callable[[], bool], missed: Callable[[], None]
+    ) -> Position:
         """Call `sink` with every event after the returned position, once it is in the log, in its order."""
         watch = not self._is_single
-        return Position.behind(self._read_here(lambda _: self._events.follow(sink, changed, is_heard, watch=watch)))
+        newest = self._read_here(lambda _: self._events.follow(sink, changed, is_heard, missed, watch=watch))
+        return Position.behind(newest)
 
     def unfollow(self) -> None:
         """Stop calling the sink."""
