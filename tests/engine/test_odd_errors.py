@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from durably import (
     create_durably,
     define_job,
 )
-from tests.conftest import Events, Gate, OpenDurably
+from tests.conftest import PATIENCE_SECONDS, Events, Gate, OpenDurably
 
 
 class OddError(BaseException):
@@ -268,3 +269,53 @@ def test_an_interrupt_from_the_keyboard(database: str, *, in_step: bool) -> None
     with pytest.raises(KeyboardInterrupt):
         asyncio.run(begin())
     asyncio.run(look())
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["plain", "async"])
+def test_an_exit_in_what_is_told_of_events(database: str, *, is_async: bool) -> None:
+    """E2: a listener, a callback or an error handler that exits is reported and ends neither the run nor the loop."""
+    reported: list[BaseException] = []
+
+    def leave(told: Any) -> None:
+        sys.exit(told.type if hasattr(told, "type") else "progress")
+
+    async def leave_later(told: Any) -> None:
+        leave(told)
+
+    listener = leave_later if is_async else leave
+
+    @define_job(name="job")
+    async def job(step: StepContext, input: Any) -> None:
+        step.progress(1)
+
+    async def live() -> None:
+        async with create_durably(database=database, jobs={"job": job}) as durably:
+            durably.on("run:leased", listener)
+            durably.on_error(lambda error, event: reported.append(error))
+            durably.on_error(lambda error, event: listener(event))
+            await durably.jobs.job.trigger_and_wait(None, timeout=PATIENCE_SECONDS, on_progress=listener)
+
+    asyncio.run(live())
+
+    assert [(type(error), str(error)) for error in reported] == [(SystemExit, "run:leased"), (SystemExit, "progress")]
+
+
+def test_an_interrupt_from_the_keyboard_in_a_listener(database: str) -> None:
+    """E2: it ends the process."""
+
+    @define_job(name="job")
+    async def job(step: StepContext, input: Any) -> None: ...
+
+    def interrupt(_: Any) -> None:
+        raise KeyboardInterrupt
+
+    durably = create_durably(database=database, jobs={"job": job})
+
+    async def begin() -> None:
+        await durably.migrate()
+        durably.on("run:trigger", interrupt)
+        await durably.jobs.job.trigger(None)
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(begin())
+    asyncio.run(durably.close())

@@ -94,7 +94,7 @@ class EventBus:
                 continue
             try:
                 result = listener(event)
-            except (KeyboardInterrupt, SystemExit):
+            except KeyboardInterrupt:
                 raise
             except BaseException as error:  # noqa: BLE001 - whatever a listener raises is reported
                 self.report(error, event)
@@ -106,7 +106,7 @@ class EventBus:
         async def settle() -> None:
             try:
                 await awaitable
-            except (Exception, DurablyError) as error:  # noqa: BLE001 - whatever a listener raises is reported
+            except (Exception, DurablyError, SystemExit) as error:  # noqa: BLE001 - whatever a listener raises is reported
                 failed(error)
 
         task = asyncio.ensure_future(settle())
@@ -121,7 +121,7 @@ class EventBus:
             failed = partial(_handler_failed, error)
             try:
                 result = handler(error, event)
-            except (Exception, DurablyError, asyncio.CancelledError) as failure:  # noqa: BLE001 - it ends here
+            except (Exception, DurablyError, SystemExit, asyncio.CancelledError) as failure:  # noqa: BLE001 - it ends here
                 failed(failure)
                 continue
             if inspect.isawaitable(result):

@@ -144,5 +144,5 @@ async def report_run(
                 reported = on_log(LogData(event.level, event.message, event.data, event.step_name))
             if isinstance(reported, Awaitable):
                 await reported
-        except (Exception, DurablyError) as error:  # noqa: BLE001 - whatever a callback raises is reported
+        except (Exception, DurablyError, SystemExit) as error:  # noqa: BLE001 - whatever a callback raises is reported
             hub.report(error, event)
