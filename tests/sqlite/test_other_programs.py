@@ -141,7 +141,7 @@ class TestEnding:
     async def test_a_run_that_another_program_deleted_is_gone(
         self, open_durably: OpenDurably, program: Program
     ) -> None:
-        """R11: who waits for it is told, and its streams end."""
+        """R11, E3: who waits for it is told, and its streams tell it at their end."""
         durably = await open_durably(job)
         run = await durably.jobs.job.trigger(1)
         waiting = asyncio.create_task(durably.wait_for_run(run.id, timeout=PATIENCE_SECONDS, polling_interval=NEVER))
@@ -151,7 +151,7 @@ class TestEnding:
 
         with pytest.raises(NotFoundError):
             await waiting
-        assert await streaming == []
+        assert await streaming == ["run:delete"]
 
     @pytest.mark.parametrize(("statement", "event_type"), [(CANCEL, "run:cancel"), (DELETE, "run:delete")])
     async def test_a_run_that_executes_here_is_stopped_and_its_end_told_once(

@@ -292,8 +292,9 @@ class Store(Protocol):
         """Call `sink` with every event after the returned position, once it is in the log, in its order.
 
         `changed` is called when another process may have written something. While `is_heard` returns False, of
-        the events of other processes only those of `WAKING_EVENTS` are wanted. `missed` is called when events were
-        cleaned away before they were read here, before `sink` is given those that follow. There is one sink.
+        the events of other processes only those of `WAKING_EVENTS` are wanted. `missed` is called when events will
+        not come, as they were cleaned away before they were read here, before `sink` is given those that follow. There
+        is one sink.
         """
         ...
 

@@ -366,8 +366,8 @@ class EventHub:
             self._recheck_soon()
 
     def _missed(self) -> None:
-        """Events were cleaned away before they were read here, as while this process was suspended."""
-        log.warning("events were cleaned away before this process read them: its listeners do not hear of them")
+        """Events will not come: cleaned away while this process was suspended, or lost with the answer to a write."""
+        log.warning("events did not reach this process in time: its listeners do not hear of them")
         for feed in self._feeds():
             feed.miss()
 
