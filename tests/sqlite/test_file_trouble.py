@@ -209,6 +209,16 @@ class TestWhileInUse:
         with pytest.raises(StoreError, match=r"jobs\.db lost the file -wal beside it.*start them again"):
             await durably.jobs.job.trigger(3)
 
+    async def test_a_file_that_was_emptied(self, open_durably: OpenDurably, path: Path) -> None:
+        """D3: opened once more, SQLite would delete the log beside it as well, after waiting for our own lock."""
+        durably = await open_durably(job)
+        await durably.jobs.job.trigger(1)
+        path.write_bytes(b"")
+
+        with pytest.raises(StoreError, match="was emptied while it was in use"):
+            await durably.storage.maintain(idle=True)
+        assert path.with_name(f"{path.name}-wal").stat().st_size
+
     async def test_a_running_job_stops_when_its_file_is_gone(self, open_durably: OpenDurably, path: Path) -> None:
         """S1: a step that cannot be stored does not return; the run is not lost with the file put back."""
         gate, seen = Gate(), []

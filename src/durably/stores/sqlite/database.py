@@ -91,6 +91,7 @@ class Database:
         self.refuse_after_fork()
         if not self.in_memory and not (directory := Path(self.path).parent).is_dir():
             raise StoreError(f"{self.name} cannot be opened: there is no directory {directory}; create it first")
+        self._check_not_emptied()
         with self.errors():
             connection = sqlite3.connect(
                 self.path,
@@ -156,6 +157,13 @@ class Database:
             raise StoreError(
                 f"{self.name} lost the file -wal beside it while it was in use, and with it what was committed lately; "
                 "nothing more is written to it. Stop every process that uses the database, and start them again"
+            )
+
+    def _check_not_emptied(self) -> None:
+        # SQLite would take it for a new one, delete the -wal that belongs to it, and wait for our own lock.
+        if self._identity is not None and (file := Path(self.path)).exists() and not file.stat().st_size:
+            raise StoreError(
+                f"{self.name} was emptied while it was in use. Stop every process that uses it and restore a backup"
             )
 
     @contextmanager
