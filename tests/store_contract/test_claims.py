@@ -301,6 +301,7 @@ class TestTheFence:
     async def test_a_released_run_whose_place_is_taken_fails(self, open_durably: OpenDurably) -> None:
         """R7: giving back must not make two pending runs of one job and key."""
         durably = await open_durably(job)
+        events = Events(durably)
         run = await durably.jobs.job.trigger(1, concurrency_key="k")
         claim = (await claim_one(durably.storage)).claim
         rival = await durably.jobs.job.trigger(2, concurrency_key="k")
@@ -309,7 +310,8 @@ class TestTheFence:
 
         found = await durably.get_run(run.id)
         assert found is not None
-        assert (found.status, found.error) == (RunStatus.FAILED, "Lease expired; pending run already exists")
+        assert (found.status, found.error) == (RunStatus.FAILED, "Given back by its worker; pending run already exists")
+        assert (await events.until("run:fail")).error == found.error
         assert (await claim_one(durably.storage)).run.id == rival.id
 
     async def test_cancelling_ends_the_lease(self, open_durably: OpenDurably) -> None:

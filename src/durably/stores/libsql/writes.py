@@ -21,7 +21,7 @@ from durably.stores.libsql.ranges import oldest_waiting
 from durably.stores.libsql.unit import Unit
 from durably.stores.sql import sqlite_queries as queries
 from durably.stores.sql.rows import row_of_log, run_from_row
-from durably.stores.sql.rules import EXPIRED_AND_REPLACED, cancel_conflict, delete_conflict
+from durably.stores.sql.rules import EXPIRED_AND_REPLACED, RELEASED_AND_REPLACED, cancel_conflict, delete_conflict
 
 
 class Writes:
@@ -43,7 +43,7 @@ class Writes:
         waiting, parameters = oldest_waiting(job_names, limit)
         statements = [
             Statement(sql.MARK_EXPIRED),
-            *self._give_back_marked(preserve_steps=preserve_steps),
+            *self._give_back_marked(EXPIRED_AND_REPLACED, preserve_steps=preserve_steps),
             Statement(sql.CLAIM.format(waiting=waiting), (sql.later(lease_seconds), *parameters, limit)),
             Statement(sql.TELL_LEASED, (self._origin, owner), tells=True),
             Statement(sql.NAME_OWNER, (owner,)),
@@ -57,19 +57,20 @@ class Writes:
 
     def recover_expired(self, *, preserve_steps: bool) -> Unit[int]:
         """Put runs with an expired lease back to pending, or fail them where their place is taken."""
-        give_back = self._give_back_marked(preserve_steps=preserve_steps)
+        give_back = self._give_back_marked(EXPIRED_AND_REPLACED, preserve_steps=preserve_steps)
         return Unit([Statement(sql.MARK_EXPIRED), *give_back], lambda rows: len(rows[0]))
 
     def release(self, claims: Sequence[Claim], *, preserve_steps: bool) -> Unit[None]:
-        """Give back runs that are still held; one whose place in the queue is taken fails, as if it had expired."""
+        """Give back runs that are still held; one whose place in the queue is taken fails."""
         marks = [Statement(sql.MARK_RELEASED, (claim.run_id, claim.generation)) for claim in claims]
-        return Unit([*marks, *self._give_back_marked(preserve_steps=preserve_steps)], _nothing)
+        give_back = self._give_back_marked(RELEASED_AND_REPLACED, preserve_steps=preserve_steps)
+        return Unit([*marks, *give_back], _nothing)
 
-    def _give_back_marked(self, *, preserve_steps: bool) -> list[Statement]:
+    def _give_back_marked(self, error: str, *, preserve_steps: bool) -> list[Statement]:
         return [
-            Statement(sql.TELL_REPLACED, (self._origin, EXPIRED_AND_REPLACED), tells=True),
+            Statement(sql.TELL_REPLACED, (self._origin, error), tells=True),
             *([] if preserve_steps else [Statement(sql.DELETE_STEPS_OF_REPLACED)]),
-            Statement(sql.FAIL_REPLACED, (EXPIRED_AND_REPLACED,)),
+            Statement(sql.FAIL_REPLACED, (error,)),
             Statement(sql.RETURN_TO_PENDING),
         ]
 

@@ -29,7 +29,7 @@ from durably.stores.postgres.enqueueing import Enqueueing, keys_of
 from durably.stores.postgres.event_log import EventLog
 from durably.stores.postgres.marks import Found, Mark, Marks, WriteInDoubtError
 from durably.stores.sql.rows import end_of, labels_from_text, run_from_row
-from durably.stores.sql.rules import EXPIRED_AND_REPLACED, cancel_conflict, delete_conflict
+from durably.stores.sql.rules import EXPIRED_AND_REPLACED, RELEASED_AND_REPLACED, cancel_conflict, delete_conflict
 
 T = TypeVar("T")
 
@@ -145,21 +145,19 @@ class Writes:
 
     async def recover_expired(self, *, preserve_steps: bool) -> int:
         """Put runs with an expired lease back to pending, or fail them where their place is taken."""
-        return len(await self._return(sql.RECOVER_EXPIRED, preserve_steps=preserve_steps))
+        return len(await self._return(sql.RECOVER_EXPIRED, EXPIRED_AND_REPLACED, preserve_steps=preserve_steps))
 
     async def release(self, claims: Sequence[Claim], *, preserve_steps: bool) -> None:
-        """Give back runs that are still held; one whose place in the queue is taken fails, as if it had expired."""
+        """Give back runs that are still held; one whose place in the queue is taken fails."""
         ids, generations = [claim.run_id for claim in claims], [claim.generation for claim in claims]
-        await self._return(sql.RELEASE_RUNS, ids, generations, preserve_steps=preserve_steps)
+        await self._return(sql.RELEASE_RUNS, RELEASED_AND_REPLACED, ids, generations, preserve_steps=preserve_steps)
 
-    async def _return(self, statement: str, *values: Any, preserve_steps: bool) -> Sequence[Any]:
+    async def _return(self, statement: str, error: str, *values: Any, preserve_steps: bool) -> Sequence[Any]:
         def told(rows: Sequence[Any]) -> list[DurablyEvent]:
-            return [
-                RunFailEvent(**_about(row), error=EXPIRED_AND_REPLACED) for row in rows if row["status"] == "failed"
-            ]
+            return [RunFailEvent(**_about(row), error=error) for row in rows if row["status"] == "failed"]
 
         sweep = None if preserve_steps else sql.DROP_STEPS
-        return await self._write(statement, (EXPIRED_AND_REPLACED, preserve_steps, *values), told, sweep)
+        return await self._write(statement, (error, preserve_steps, *values), told, sweep)
 
     # --- the end of a run --------------------------------------------------------------------------
 

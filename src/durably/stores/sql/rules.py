@@ -10,6 +10,7 @@ from durably.core.runs import Run, RunStatus
 from durably.core.store import NewRun
 
 EXPIRED_AND_REPLACED: Final = "Lease expired; pending run already exists"
+RELEASED_AND_REPLACED: Final = "Given back by its worker; pending run already exists"
 
 
 def may_coalesce(new: NewRun, pending_id: str) -> bool:

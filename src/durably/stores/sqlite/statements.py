@@ -34,7 +34,7 @@ SET status = 'pending', lease_owner = NULL, lease_expires_at = NULL, updated_at 
 WHERE id = ? AND status = 'leased'
 """
 
-FAIL_EXPIRED: Final = """
+FAIL_REPLACED: Final = """
 -- End a run whose place in the queue is taken.
 UPDATE durably_runs
 SET status = 'failed', error = ?, lease_owner = NULL, lease_expires_at = NULL, completed_at = ?, updated_at = ?

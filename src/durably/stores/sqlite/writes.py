@@ -37,6 +37,7 @@ from durably.stores.sql.rows import (
 )
 from durably.stores.sql.rules import (
     EXPIRED_AND_REPLACED,
+    RELEASED_AND_REPLACED,
     cancel_conflict,
     delete_conflict,
     may_coalesce,
@@ -156,12 +157,15 @@ def recover_expired(transaction: Transaction, *, preserve_steps: bool) -> int:
         if transaction.execute(sql.PENDING_RIVAL, (run_id,)).fetchone() is None:
             transaction.execute(sql.RETURN_TO_PENDING, (transaction.now, run_id))
         else:
-            _fail_replaced(transaction, run_id, job_name, labels, preserve_steps=preserve_steps)
+            replaced = (run_id, job_name, labels)
+            _fail_replaced(transaction, *replaced, EXPIRED_AND_REPLACED, preserve_steps=preserve_steps)
     return len(expired)
 
 
-def _fail_replaced(transaction: Transaction, run_id: str, job_name: str, labels: str, *, preserve_steps: bool) -> None:
-    transaction.execute(sql.FAIL_EXPIRED, (EXPIRED_AND_REPLACED, transaction.now, transaction.now, run_id))
+def _fail_replaced(
+    transaction: Transaction, run_id: str, job_name: str, labels: str, error: str, *, preserve_steps: bool
+) -> None:
+    transaction.execute(sql.FAIL_REPLACED, (error, transaction.now, transaction.now, run_id))
     if not preserve_steps:
         transaction.execute(sql.DELETE_STEPS, (run_id,))
     transaction.events.append(
@@ -170,20 +174,21 @@ def _fail_replaced(transaction: Transaction, run_id: str, job_name: str, labels:
             run_id=run_id,
             job_name=job_name,
             labels=labels_from_text(labels),
-            error=EXPIRED_AND_REPLACED,
+            error=error,
         )
     )
 
 
 def release(transaction: Transaction, claims: Sequence[Claim], *, preserve_steps: bool) -> None:
-    """Give back runs that are still held; one whose place in the queue is taken fails, as if it had expired."""
+    """Give back runs that are still held; one whose place in the queue is taken fails."""
     for claim in claims:
         if transaction.execute(sql.PENDING_RIVAL, (claim.run_id,)).fetchone() is None:
             transaction.execute(sql.RELEASE_RUN, (transaction.now, claim.run_id, claim.generation))
             continue
         row = transaction.execute(queries.RUN_BY_ID, (claim.run_id,)).fetchone()
         if row[3] == "leased" and row[14] == claim.generation:
-            _fail_replaced(transaction, claim.run_id, row[1], row[6], preserve_steps=preserve_steps)
+            replaced = (claim.run_id, row[1], row[6])
+            _fail_replaced(transaction, *replaced, RELEASED_AND_REPLACED, preserve_steps=preserve_steps)
 
 
 def record_step(
