@@ -7,7 +7,7 @@ import logging
 from typing import Final
 
 from durably.app import Durably, DurablyPlugin
-from durably.core.errors import StoreError, StoreUnavailableError
+from durably.core.errors import StoreError, StoreUnavailableError, ValueRefusedError
 from durably.core.events import LogWriteEvent
 from durably.core.logs import Log
 from durably.core.ulid import new_ulid
@@ -42,6 +42,7 @@ class _LogPersistence:
         """Each line with the JSON of its data; under one id, however often it has to be sent."""
         self._settled = 0
         self._dropped = 0
+        self._at_once = _MOST_AT_ONCE
         self._writing: asyncio.Task[None] | None = None
         self._storing: asyncio.Task[StoreUnavailableError | None] | None = None
 
@@ -111,15 +112,22 @@ class _LogPersistence:
 
     async def _store_batch(self) -> StoreUnavailableError | None:
         # They wait until it is known that they are stored: whoever gives up then can say how many are not.
-        batch = tuple(self._waiting[:_MOST_AT_ONCE])
+        batch = tuple(self._waiting[: self._at_once])
         if not batch:
             return None
         try:
             await self._durably.storage.append_logs([line for line, _ in batch], [data_json for _, data_json in batch])
         except StoreUnavailableError as error:
             return error
+        except ValueRefusedError as error:
+            if len(batch) > 1:
+                # Fewer at once, until only a line that is too large by itself is lost.
+                self._at_once = len(batch) // 2
+                return None
+            log.error("a log line of run %s is lost: %s", batch[0][0].run_id, error)  # noqa: TRY400 - it says it all
         except StoreError:
             log.exception("%d log lines are lost", len(batch))
+        self._at_once = min(2 * self._at_once, _MOST_AT_ONCE)
         self._settle(len(batch))
         if self._dropped:
             log.error("%d log lines were dropped: the database did not take them in time", self._dropped)

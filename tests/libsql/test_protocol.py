@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from durably import BatchItem, StepContext, define_job
+from durably import BatchItem, StepContext, define_job, with_log_persistence
 from durably.core.errors import StoreError, StoreUnavailableError
 from durably.core.events import WorkerErrorEvent
 from durably.core.leases import Claim
@@ -328,6 +328,26 @@ class TestErrors:
         assert "takes no request of this size" in str(triggered[0])
         assert [run.input for run in await durably.get_runs()] == ["small"]
         assert "1 events are missing in the log of events" in caplog.text
+
+    async def test_only_the_log_line_that_the_server_does_not_take_is_lost(
+        self, open_durably: OpenDurably, between: Middleman, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """P1: not those that were sent in the same request."""
+        lines = [f"line {number}" if number != 13 else "huge" for number in range(40)]
+
+        @define_job(name="chatty")
+        async def chatty(step: StepContext, input: Any) -> None:
+            for line in lines:
+                step.log.info(line)
+
+        durably = await open_durably(chatty, database=between.url)
+        durably.use(with_log_persistence())
+        between.answer = lambda request: Answer(413, "too large") if "huge" in json.dumps(request.body) else None
+        run = await durably.jobs.chatty.trigger(None)
+        await durably.process_one()
+
+        assert [line.message for line in await durably.get_logs(run.id)] == [each for each in lines if each != "huge"]
+        assert f"a log line of run {run.id} is lost" in caplog.text
 
     async def test_a_store_is_closed_while_its_server_is_away(
         self, open_durably: OpenDurably, between: Middleman, caplog: pytest.LogCaptureFixture
