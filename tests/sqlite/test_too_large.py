@@ -190,3 +190,20 @@ class TestOthers:
 
         with pytest.raises(ValueRefusedError):
             await durably.storage.record_step(Claim("nobody", 1, "me", now), step, None, event)
+
+
+@define_job(name="given")
+async def given(step: StepContext, input: str) -> int:
+    return len(input)
+
+
+async def test_runs_whose_inputs_are_too_large_together_are_claimed_one_by_one(open_durably: OpenDurably) -> None:
+    """L1: each could be stored, so each is executed."""
+    durably = await open_durably(given, max_concurrent_runs=3)
+    lower_the_limit(durably)
+    size = LIMIT * 2 // 5
+    for _ in range(5):
+        await durably.jobs.given.trigger(letters(size))
+
+    assert await durably.process_until_idle() == 5
+    assert [run.output for run in await durably.get_runs()] == [size] * 5

@@ -11,7 +11,7 @@ from typing import Any, Final
 from weakref import WeakSet
 
 from durably.core.clock import Clock
-from durably.core.errors import StoreError
+from durably.core.errors import StoreError, ValueRefusedError
 from durably.core.events import DurablyEvent
 from durably.core.jobs import JobDefinition
 from durably.core.store import Claimed, Store
@@ -136,6 +136,11 @@ class ActiveRuns:
             with suppress(StoreError):
                 await self._store.release([each.claim for each in await claiming])
             raise
+        except ValueRefusedError:
+            if limit == 1:
+                raise
+            # The event log takes what is claimed together as one value, with the inputs of all.
+            return await self._claim_and_begin(worker_id, 1)
         self._may_be_more = len(claimed) == limit
         return [self._begin(each, claimed_at) for each in claimed]
 
