@@ -112,7 +112,7 @@ class _LogPersistence:
 
     async def _store_batch(self) -> StoreUnavailableError | None:
         # They wait until it is known that they are stored: whoever gives up then can say how many are not.
-        batch = tuple(self._waiting[: self._at_once])
+        batch = self._waiting[: self._at_once]
         if not batch:
             return None
         try:
