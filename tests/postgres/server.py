@@ -87,6 +87,10 @@ def free_port() -> int:
         return port
 
 
+def new_database_name() -> str:
+    return f"test_{secrets.token_hex(6)}"
+
+
 class PostgresServer:
     """One server. `settings` are those of postgresql.conf; it loses nothing in a crash if `is_safe`."""
 
@@ -140,7 +144,7 @@ class PostgresServer:
 
     def create_database(self) -> str:
         """Make a database of a new name and return its URL."""
-        name = f"test_{secrets.token_hex(6)}"
+        name = new_database_name()
         self.sql(f"CREATE DATABASE {name}")
         return self.url(name)
 
