@@ -33,18 +33,6 @@ def test_an_example_runs_as_printed(example: Example, tmp_path: Path) -> None:
         assert finished.stdout == example.output
 
 
-def test_examples_are_typed(tmp_path: Path) -> None:
-    """What a reader copies passes `mypy --strict`."""
-    pytest.importorskip("mypy", reason="mypy is not installed here")
-    for number, example in enumerate(EXECUTED):
-        (tmp_path / f"example_{number}.py").write_text(f"# {example.name}\n{example.code}")
-
-    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache"), "."]
-    finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
-
-    assert finished.returncode == 0, finished.stdout
-
-
 def test_there_are_examples_to_execute() -> None:
     """A change of the pages' form must not make the test above pass by finding nothing."""
     pages = {example.page.name for example in EXECUTED}
