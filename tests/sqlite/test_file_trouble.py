@@ -328,14 +328,14 @@ class TestWhileInUse:
 
 def fill(durably: Any) -> None:
     """Let the database have no page more than it has."""
-    connection = durably.storage._write_connection
+    connection = durably.storage.connections.writing
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     connection.execute(f"PRAGMA max_page_count = {pages}")
 
 
 def free(durably: Any) -> None:
     """Take the limit away."""
-    durably.storage._write_connection.execute("PRAGMA max_page_count = 1000000")
+    durably.storage.connections.writing.execute("PRAGMA max_page_count = 1000000")
 
 
 def _big_event() -> Any:

@@ -57,7 +57,7 @@ class TestOptions:
     async def test_synchronous_is_what_was_asked_for(self, database: str, options: str, synchronous: int) -> None:
         """D3: FULL by default; the file is in WAL mode."""
         async with create_durably(database=database + options, jobs={"job": job}) as durably:
-            connection = durably.storage._write_connection  # type: ignore[attr-defined]
+            connection = durably.storage.connections.writing  # type: ignore[attr-defined]
             assert connection.execute("PRAGMA synchronous").fetchone() == (synchronous,)
             assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
@@ -72,7 +72,7 @@ class TestOptions:
 
         async with create_durably(database=f"{database}?commit={option}", jobs={"job": job}) as durably:
             await durably.jobs.job.trigger(1)
-            durably.storage._write_connection.set_trace_callback(note)  # type: ignore[attr-defined]
+            durably.storage.connections.writing.set_trace_callback(note)  # type: ignore[attr-defined]
             await durably.jobs.job.trigger_and_wait(2, timeout=PATIENCE_SECONDS)
 
         assert (threading.get_ident() in committed) is in_loop
@@ -92,7 +92,7 @@ class TestOptions:
         durably.use(with_log_persistence())
         await durably.migrate()
         run = await durably.jobs.job.trigger(1)
-        durably.storage._write_connection.set_trace_callback(note)  # type: ignore[attr-defined]
+        durably.storage.connections.writing.set_trace_callback(note)  # type: ignore[attr-defined]
         await durably.process_one()
         await call(durably, run.id)
         await durably.close()
@@ -131,7 +131,7 @@ class Transactions:
 
     def __init__(self, durably: Durably) -> None:
         self._seen: list[list[str]] = [[]]
-        durably.storage._write_connection.set_trace_callback(self._take)  # type: ignore[attr-defined]
+        durably.storage.connections.writing.set_trace_callback(self._take)  # type: ignore[attr-defined]
 
     def _take(self, statement: str) -> None:
         self._seen[-1].append(statement)
@@ -163,7 +163,7 @@ class TestSharedCommits:
         durably = await open_durably(job)
         await durably.jobs.job.trigger(0)
         commits: list[str] = []
-        connection = durably.storage._write_connection  # type: ignore[attr-defined]
+        connection = durably.storage.connections.writing  # type: ignore[attr-defined]
         connection.set_trace_callback(lambda statement: commits.append(statement) if "COMMIT" in statement else None)
         await asyncio.gather(*[durably.jobs.job.trigger(n) for n in range(100)])
 

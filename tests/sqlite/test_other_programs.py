@@ -239,7 +239,7 @@ class TestCleaningTheLog:
             if len(asked) == 2:
                 program.does("DELETE FROM durably_events WHERE position <= 3")
 
-        durably.storage._reader.set_trace_callback(clean)  # type: ignore[attr-defined]
+        durably.storage.connections.reading.set_trace_callback(clean)  # type: ignore[attr-defined]
         page = await durably.storage.events_after(Position.behind(0), 10)
 
         assert len(asked) == 2

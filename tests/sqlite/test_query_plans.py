@@ -107,7 +107,7 @@ class TestPlans:
         tracer.statements.clear()
         await VERBS[verb](durably)
 
-        plans = tracer.plans(durably.storage._write_connection)  # type: ignore[attr-defined]
+        plans = tracer.plans(durably.storage.connections.writing)  # type: ignore[attr-defined]
         assert plans
         for statement, plan in plans.items():
             for line in plan:
@@ -123,7 +123,7 @@ class TestPlans:
 
         plans = "\n".join(
             line
-            for plan in tracer.plans(durably.storage._write_connection).values()
+            for plan in tracer.plans(durably.storage.connections.writing).values()
             for line in plan  # type: ignore[attr-defined]
         )
         assert "idx_durably_runs_job_status_created (job_name=? AND status=?)" in plans
@@ -140,7 +140,7 @@ class TestPlans:
 
         plans = "\n".join(
             line
-            for plan in tracer.plans(durably.storage._write_connection).values()
+            for plan in tracer.plans(durably.storage.connections.writing).values()
             for line in plan  # type: ignore[attr-defined]
         )
         assert "idx_durably_runs_job_idempotency (job_name=? AND idempotency_key=?)" in plans
@@ -151,7 +151,7 @@ class TestUpkeep:
         """W3, D3: a plan does not tell a look at the oldest rows from one at all of them; the work done does."""
         durably = await open_durably(red)
         await durably.jobs.red.trigger(1)
-        connection = durably.storage._write_connection  # type: ignore[attr-defined]
+        connection = durably.storage.connections.writing  # type: ignore[attr-defined]
         work = Counter[int]()
         for rows in (10_000, 20_000):
             connection.execute(EVENTS, (json.dumps([0] * 10_000),))

@@ -27,7 +27,7 @@ LIMIT = 300_000
 
 def lower_the_limit(durably: Durably) -> None:
     """Let the database take values of so many bytes only; by itself it takes a billion."""
-    durably.storage._write_connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LIMIT)  # type: ignore[attr-defined]
+    durably.storage.connections.writing.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LIMIT)  # type: ignore[attr-defined]
 
 
 def letters(count: int) -> str:

@@ -20,6 +20,7 @@ from durably.core.store import LogPage, Position, Recorded, Sink, recorded_here
 from durably.stores.sql import sqlite_queries as queries
 from durably.stores.sql.overflow import Overflow
 from durably.stores.sqlite import statements as sql
+from durably.stores.sqlite.connections import Connections
 from durably.stores.sqlite.group_commit import GroupCommit, Transaction
 
 _FLUSH_SECONDS: Final = 0.01
@@ -49,14 +50,12 @@ class EventLog:
         self._seen: tuple[str, int] | None = None
         self._last_change = 0.0
         self._writer: GroupCommit
-        self._write_connection: sqlite3.Connection
-        self._reader: sqlite3.Connection
+        self._connections: Connections
 
-    def attach(self, writer: GroupCommit, write_connection: sqlite3.Connection, reader: sqlite3.Connection) -> None:
+    def attach(self, writer: GroupCommit, connections: Connections) -> None:
         """Connect the log to the writer that calls it and to the connections it looks through."""
         self._writer = writer
-        self._write_connection = write_connection
-        self._reader = reader
+        self._connections = connections
 
     def announce(self, event: DurablyEvent) -> None:
         """Take an event that belongs to no write of its own; it goes with the next one, or soon by itself."""
@@ -107,7 +106,7 @@ class EventLog:
         self._changed = changed
         self._is_heard = is_heard
         self._missed = missed
-        (self._delivered,) = self._reader.execute(queries.LAST_EVENT_ROW).fetchone()
+        (self._delivered,) = self._connections.reading.execute(queries.LAST_EVENT_ROW).fetchone()
         if watch:
             loop = asyncio.get_running_loop()
             self._watch = loop.call_later(_WATCH_SECONDS, self._look, loop)
@@ -126,12 +125,12 @@ class EventLog:
     def after(self, position: Position, limit: int) -> LogPage:
         """Return events that follow `position`, whole rows, until there are `limit`."""
         events: list[Recorded] = []
-        for row, _, text in self._reader.execute(queries.EVENTS_AFTER, (position.row - 1, _ROWS_PER_READ)):
+        for row, _, text in self._connections.reading.execute(queries.EVENTS_AFTER, (position.row - 1, _ROWS_PER_READ)):
             events += [recorded for recorded in decode_row(row, text, "elsewhere") if recorded.position > position]
             if len(events) >= limit:
                 break
         # Last: what is cleaned away in between is then taken for a gap, and not for nothing.
-        (first,) = self._reader.execute(queries.FIRST_EVENT_ROW).fetchone()
+        (first,) = self._connections.reading.execute(queries.FIRST_EVENT_ROW).fetchone()
         return LogPage(events, is_gapless=first <= position.row + 1)
 
     def _flush_announced(self) -> None:
@@ -164,19 +163,19 @@ class EventLog:
     def _data_version(self) -> tuple[str, int]:
         # Commits of its own do not change what the writing connection sees, so a change there is always
         # somebody else's. While a thread uses it the reader has to do, and a change may be our own.
-        if self._writer.lock.acquire(blocking=False):
+        if self._connections.lock.acquire(blocking=False):
             try:
-                return "writer", self._write_connection.execute("PRAGMA data_version").fetchone()[0]
+                return "writer", self._connections.writing.execute("PRAGMA data_version").fetchone()[0]
             finally:
-                self._writer.lock.release()
-        return "reader", self._reader.execute("PRAGMA data_version").fetchone()[0]
+                self._connections.lock.release()
+        return "reader", self._connections.reading.execute("PRAGMA data_version").fetchone()[0]
 
     def _deliver_foreign(self, before: int | None = None) -> bool:
         """Deliver rows of other processes; return whether there may be more."""
         if self._sink is None:
             return False
         limit = _ROWS_PER_READ if before is None else before - self._delivered - 1
-        rows = self._reader.execute(queries.EVENTS_AFTER, (self._delivered, limit)).fetchall()
+        rows = self._connections.reading.execute(queries.EVENTS_AFTER, (self._delivered, limit)).fetchall()
         if (rows[0][0] if rows else before or 0) > self._delivered + 1:
             self._missed()
         is_heard = self._is_heard()

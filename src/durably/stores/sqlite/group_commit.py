@@ -24,19 +24,14 @@ from typing import Any, Final, TypeVar
 from durably.core.clock import Clock, to_text
 from durably.core.errors import DurablyError, StoreError, ValueRefusedError
 from durably.core.events import DurablyEvent
-from durably.stores.sqlite.database import CommitMode, Database
+from durably.stores.sqlite.connections import Connections
+from durably.stores.sqlite.database import Database
+from durably.stores.sqlite.pacing import CheckpointSchedule, CommitPace
 
 T = TypeVar("T")
 
-_SLOW_COMMIT_SECONDS: Final = 0.001
-_FAST_COMMIT_SECONDS: Final = 0.0005
-_PACE_WEIGHT: Final = 0.1
 _LOCK_TRIES_PAUSE_SECONDS: Final = 0.001
 _LOCK_SECONDS: Final = 10.0
-_PAGES_PER_COMMIT: Final = 10
-_CHANGES_PER_PAGE: Final = 8
-_PAGES_PER_CHECKPOINT: Final = 1_000
-_MOST_CORRECTION: Final = 2.0
 _CHECKPOINT: Final = "PRAGMA wal_checkpoint(PASSIVE)"
 
 log = logging.getLogger("durably.sqlite")
@@ -81,83 +76,27 @@ class _BusyError(Exception):
     """Another process holds the write lock; not something to wait for on the event loop."""
 
 
-class CommitPace:
-    """Decides from the commits seen so far whether the event loop can afford the next one."""
-
-    def __init__(self, mode: CommitMode) -> None:
-        self._mode = mode
-        self._seconds = 0.0
-        self._in_place = mode != "thread"
-
-    def saw(self, seconds: float) -> None:
-        """Take note of how long one commit took."""
-        self._seconds += _PACE_WEIGHT * (seconds - self._seconds)
-        if self._mode == "auto":
-            # Two thresholds, so that a disk in between does not make it change at every commit.
-            self._in_place = self._seconds < (_SLOW_COMMIT_SECONDS if self._in_place else _FAST_COMMIT_SECONDS)
-
-    def is_affordable_in_place(self, *, may_take_long: bool = False) -> bool:
-        """Tell whether to commit on the event loop; what its statements take is not measured, only told."""
-        return self._in_place and not (may_take_long and self._mode == "auto")
-
-
-class _CheckpointSchedule:
-    """When to move the write-ahead log into the database.
-
-    SQLite would do it by itself inside some unlucky commit, on the event loop, with several flushes. How long
-    the log has become it tells only at a checkpoint: until then that is estimated, and the estimate corrected.
-    """
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        connection.execute("PRAGMA wal_autocheckpoint = 0")
-        self._connection = connection
-        self._changes = connection.total_changes
-        self._pages = 0.0
-        self._correction = 1.0
-        self._began_anew = True
-
-    def saw_commit(self) -> None:
-        """Take note of a commit: about how many pages the log has grown by."""
-        changes = self._connection.total_changes
-        self._pages += self._correction * (_PAGES_PER_COMMIT + (changes - self._changes) // _CHANGES_PER_PAGE)
-        self._changes = changes
-
-    def is_due(self) -> bool:
-        """Tell, once each time, that the log has grown enough."""
-        if self._pages < _PAGES_PER_CHECKPOINT:
-            return False
-        self._pages = 0.0
-        return True
-
-    def saw_checkpoint(self, pages: int, *, is_whole: bool) -> None:
-        """Take note of how many pages the log had, and of whether it begins anew now."""
-        if self._began_anew:
-            correction = self._correction * pages / _PAGES_PER_CHECKPOINT
-            self._correction = max(1 / _MOST_CORRECTION, min(_MOST_CORRECTION, correction))
-        self._began_anew = is_whole
-
-
 class GroupCommit:
     """The one writer of a database in this process."""
 
     def __init__(
         self,
         database: Database,
-        connection: sqlite3.Connection,
+        connections: Connections,
         clock: Clock,
         *,
-        threads: bool,
         write_events: Callable[[Transaction, list[DurablyEvent]], int],
         committed: Callable[[int, list[DurablyEvent], list[DurablyEvent]], None],
     ) -> None:
         self._database = database
-        self._connection = connection
-        self._cursor = connection.cursor()
+        self._connection = connections.writing
+        self._cursor = self._connection.cursor()
+        self._lock = connections.lock
         self._clock = clock
-        self._threads = threads
+        self._has_thread = not connections.is_single
         self._write_events = write_events
         self._committed = committed
-        self._pace = CommitPace(database.options.commit if threads else "in-place")
+        self._pace = CommitPace(database.options.commit if self._has_thread else "in-place")
         self._units: list[Unit[Any]] = []
         self._futures: list[asyncio.Future[Any]] = []
         self._may_take_long = False
@@ -165,11 +104,9 @@ class GroupCommit:
         self._is_scheduled = False
         self._in_thread: _Batch | None = None
         self._handed_over: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._checkpoints = _CheckpointSchedule(connection) if threads else None
+        self._checkpoints = CheckpointSchedule(self._connection) if self._has_thread else None
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self.lock = threading.Lock()
-        """Held while the connection is in use; for those few who borrow it from another thread."""
 
     def submit(self, unit: Unit[T], *, may_take_long: bool = False) -> asyncio.Future[T]:
         """Run `unit` in the next shared transaction; the future has its result once that is committed.
@@ -200,7 +137,7 @@ class GroupCommit:
 
     def forget_loop(self) -> None:
         """Drop what waits on an event loop that is gone; nobody there can learn of it any more."""
-        with self.lock:
+        with self._lock:
             self._units, self._futures = [], []
             self._is_scheduled = False
             self._in_thread = None
@@ -227,16 +164,16 @@ class GroupCommit:
         self._units, self._futures, self._announced = [], [], []
         is_affordable = self._pace.is_affordable_in_place(may_take_long=self._may_take_long)
         self._may_take_long = False
-        if not is_affordable or not self.lock.acquire(blocking=False):
+        if not is_affordable or not self._lock.acquire(blocking=False):
             self._hand_over(batch)
             return
         try:
-            self._commit(batch, wait_for_lock=not self._threads)
+            self._commit(batch, wait_for_lock=not self._has_thread)
         except _BusyError:
             self._hand_over(batch)
             return
         finally:
-            self.lock.release()
+            self._lock.release()
         self._settle(batch)
         if self._checkpoints is not None and self._checkpoints.is_due():
             self._do_in_thread(partial(self._checkpoint, self._checkpoints))
@@ -285,7 +222,7 @@ class GroupCommit:
             work()
 
     def _commit_apart(self, batch: _Batch) -> None:
-        with self.lock:
+        with self._lock:
             self._commit(batch, wait_for_lock=True)
         if self._loop is not None:
             # A loop that was closed meanwhile has nobody left to tell.
@@ -294,7 +231,7 @@ class GroupCommit:
         if self._checkpoints is not None and self._checkpoints.is_due():
             self._checkpoint(self._checkpoints)
 
-    def _checkpoint(self, schedule: _CheckpointSchedule) -> None:
+    def _checkpoint(self, schedule: CheckpointSchedule) -> None:
         try:
             # Most of it beside the writer, on a connection of its own. Then, with the writer held, the little
             # that was written meanwhile: only a log that was copied to its end begins again at its start.
@@ -304,7 +241,7 @@ class GroupCommit:
             if is_taken:
                 # Another process is at it.
                 return
-            with self.lock:
+            with self._lock:
                 is_taken, left, moved = self._connection.execute(_CHECKPOINT).fetchone()
             schedule.saw_checkpoint(pages, is_whole=not is_taken and moved == left)
         except Exception as error:  # noqa: BLE001 - the thread has to live on for those whose commits come next

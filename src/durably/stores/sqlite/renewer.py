@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -13,6 +12,7 @@ from typing import Final
 from durably.core.clock import Clock, to_text
 from durably.core.leases import Claim
 from durably.stores.sqlite import statements as sql
+from durably.stores.sqlite.connections import Connections
 from durably.stores.sqlite.database import Database
 
 _BUSY_MILLISECONDS: Final = 2000
@@ -21,13 +21,11 @@ _BUSY_MILLISECONDS: Final = 2000
 class SqliteLeaseRenewer:
     """Renews leases; opened at the first use, in the thread that uses it."""
 
-    def __init__(
-        self, database: Database, clock: Clock, shared: tuple[sqlite3.Connection, threading.Lock] | None
-    ) -> None:
+    def __init__(self, database: Database, clock: Clock, shared: Connections | None) -> None:
         self._database = database
         self._clock = clock
-        self._connection: sqlite3.Connection | None = None if shared is None else shared[0]
-        self._turn: AbstractContextManager[object] = nullcontext() if shared is None else shared[1]
+        self._connection: sqlite3.Connection | None = None if shared is None else shared.writing
+        self._turn: AbstractContextManager[object] = nullcontext() if shared is None else shared.lock
         self._is_shared = shared is not None
 
     def renew(self, claims: Sequence[Claim], lease_seconds: float) -> dict[str, Claim]:

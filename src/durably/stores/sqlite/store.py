@@ -5,11 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-import sys
-from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -24,7 +20,8 @@ from durably.core.outcomes import Completed, Failed
 from durably.core.runs import Run, RunStatus, TriggerResult
 from durably.core.steps import Step
 from durably.core.store import Claimed, LogPage, NewRun, Position, RunQuery, Sink, StepRecord
-from durably.stores.sqlite import reads, schema, writes
+from durably.stores.sqlite import reads, writes
+from durably.stores.sqlite.connections import Connections
 from durably.stores.sqlite.database import Database
 from durably.stores.sqlite.event_log import EventLog
 from durably.stores.sqlite.group_commit import GroupCommit, Unit
@@ -34,7 +31,6 @@ T = TypeVar("T")
 
 log = logging.getLogger("durably.sqlite")
 
-_READ_THREADS: Final = 2
 _EVENTS_KEPT_FOR: Final = timedelta(minutes=10)
 _EVENT_ROWS_KEPT: Final = 100_000
 _ROWS_PER_TRIM: Final = 2_000
@@ -50,15 +46,9 @@ class SqliteStore:
         self.preserve_steps = False
         self._database = database
         self._clock = clock
-        self._has_threads = sys.platform != "emscripten"
-        # Where only one connection can exist it writes, reads and renews, in turns.
-        self._is_single = database.in_memory or not self._has_threads
+        self.connections: Final = Connections(database, clock)
         self._events = EventLog()
         self._writer: GroupCommit | None = None
-        self._write_connection: sqlite3.Connection
-        self._reader: sqlite3.Connection
-        self._idle_readers: deque[sqlite3.Connection] = deque()
-        self._read_threads: ThreadPoolExecutor | None = None
         self._is_closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -69,11 +59,9 @@ class SqliteStore:
 
     async def migrate(self) -> None:
         """Bring the schema up to date; idempotent, safe from many processes at once."""
-        if self._is_single:
+        if self.connections.is_single:
             self._open()
-            self._migrate(self._write_connection)
-        else:
-            await self._in_thread(self._migrate_file)
+        await self.connections.migrate()
 
     async def close(self) -> None:
         """Write what is still buffered and close every connection."""
@@ -83,6 +71,7 @@ class SqliteStore:
             # What the writer began on that loop never ends there, and would be waited for.
             self._open()
         self._is_closed = True
+        self.connections.refuse()
         try:
             if self._writer is not None:
                 await self._writer.submit(lambda _: None)
@@ -91,12 +80,14 @@ class SqliteStore:
             log.warning("the last events could not be written: %s", error)
         finally:
             try:
-                if self._read_threads is not None:
-                    # First, for they give their connections back; and off the loop, for a read may take long.
-                    await asyncio.to_thread(self._read_threads.shutdown)
+                # First, for they give their connections back.
+                await self.connections.end_reads()
             finally:
                 if self._writer is not None:
-                    self._close_connections(self._writer)
+                    self._events.unfollow()
+                    self._writer.close()
+                    self._writer = None
+                self.connections.close()
 
     # --- runs ------------------------------------------------------------------------------------
 
@@ -160,8 +151,7 @@ class SqliteStore:
     def lease_renewer(self) -> SqliteLeaseRenewer:
         """Return what renews leases; it is used and closed by one thread of the caller's."""
         # Called in the thread that renews, while leases are held: the connection is open.
-        writer = self._writer
-        shared = (self._write_connection, writer.lock) if self._is_single and writer is not None else None
+        shared = self.connections if self.connections.is_single else None
         return SqliteLeaseRenewer(self._database, self._clock, shared)
 
     async def release(self, claims: Sequence[Claim]) -> None:
@@ -208,8 +198,8 @@ class SqliteStore:
         trim = partial(writes.trim_events, older_than=older_than, keep_rows=_EVENT_ROWS_KEPT, limit=_ROWS_PER_TRIM)
         while await self._write(trim, may_take_long=True) == _ROWS_PER_TRIM:
             await asyncio.sleep(0)
-        if idle and not self._is_single:
-            await self._in_thread(self._checkpoint)
+        if idle:
+            await self.connections.truncate_log()
 
     # --- events ----------------------------------------------------------------------------------
 
@@ -227,7 +217,7 @@ class SqliteStore:
         self, sink: Sink, changed: Callable[[], None], is_heard: Callable[[], bool], missed: Callable[[], None]
     ) -> Position:
         """Call `sink` with every event after the returned position, once it is in the log, in its order."""
-        watch = not self._is_single
+        watch = not self.connections.is_single
         newest = self._read_here(lambda _: self._events.follow(sink, changed, is_heard, missed, watch=watch))
         return Position.behind(newest)
 
@@ -247,41 +237,24 @@ class SqliteStore:
             run = run if progress is None else replace(run, progress=progress)
         return run, Position.behind(row)
 
-    # --- connections -------------------------------------------------------------------------------
+    # --- reading and writing -----------------------------------------------------------------------
 
     def _open(self) -> GroupCommit:
         loop, writer = asyncio.get_running_loop(), self._writer
-        if writer is not None:
-            if loop is not self._loop:
-                self._move_to(loop, writer)
-            return writer
-        if self._is_closed:
-            raise StoreError(f"{self.name} was closed: make a new instance to use it again")
-        self._loop = loop
-        self._connect()
-        self._writer = GroupCommit(
-            self._database,
-            self._write_connection,
-            self._clock,
-            threads=not self._is_single,
-            write_events=self._events.write,
-            committed=self._events.committed,
-        )
-        self._events.attach(self._writer, self._write_connection, self._reader)
-        return self._writer
-
-    def _connect(self) -> None:
-        with ExitStack() as opened:
-            write_connection = opened.enter_context(closing(self._database.connect(writes=True)))
-            self._database.remember_file()
-            reader = write_connection
-            if not self._is_single:
-                reader = opened.enter_context(closing(self._database.connect(writes=False)))
-            with self._database.errors():
-                schema.check_version(reader, self.name)
-            self._write_connection, self._reader = write_connection, reader
-            # From here on `close` closes them.
-            opened.pop_all()
+        if writer is None:
+            self._loop = loop
+            self.connections.open()
+            writer = self._writer = GroupCommit(
+                self._database,
+                self.connections,
+                self._clock,
+                write_events=self._events.write,
+                committed=self._events.committed,
+            )
+            self._events.attach(writer, self.connections)
+        elif loop is not self._loop:
+            self._move_to(loop, writer)
+        return writer
 
     def _move_to(self, loop: asyncio.AbstractEventLoop, writer: GroupCommit) -> None:
         self._database.refuse_after_fork()
@@ -293,68 +266,13 @@ class SqliteStore:
         writer.forget_loop()
         self._events.unfollow()
 
-    def _close_connections(self, writer: GroupCommit) -> None:
-        self._events.unfollow()
-        writer.close()
-        for connection in {id(each): each for each in (*self._idle_readers, self._reader)}.values():
-            connection.close()
-        self._write_connection.close()
-        self._database.forget_file()
-        self._writer = None
-
     def _write(self, unit: Unit[T], *, may_take_long: bool = False) -> asyncio.Future[T]:
         return self._open().submit(unit, may_take_long=may_take_long)
 
     def _read_here(self, read: Callable[[sqlite3.Connection], T]) -> T:
-        """Read something small: a few microseconds, less than a hop to a thread."""
-        writer = self._open()
-        # Not `errors()`: to make a context manager takes a fifth of such a read.
-        try:
-            if not self._is_single:
-                return read(self._reader)
-            with writer.lock:
-                return read(self._reader)
-        except sqlite3.Error as error:
-            raise self._database.explain(error) from error
+        self._open()
+        return self.connections.read_here(read)
 
     async def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
-        """Read something that may be large, off the event loop."""
         self._open()
-        if self._is_single:
-            return self._read_here(read)
-        return await self._in_thread(partial(self._read_apart, read))
-
-    def _read_apart(self, read: Callable[[sqlite3.Connection], T]) -> T:
-        with self._database.errors():
-            connection = self._idle_readers.pop() if self._idle_readers else self._database.connect(writes=False)
-            try:
-                return read(connection)
-            finally:
-                self._idle_readers.append(connection)
-
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        # A fork inherits no threads: it would wait for them for ever.
-        self._database.refuse_after_fork()
-        if self._is_closed:
-            raise StoreError(f"{self.name} was closed: make a new instance to use it again")
-        if self._read_threads is None:
-            self._read_threads = ThreadPoolExecutor(_READ_THREADS, thread_name_prefix="durably-sqlite-read")
-        return await asyncio.get_running_loop().run_in_executor(self._read_threads, work)
-
-    def _migrate_file(self) -> None:
-        connection = self._database.connect(writes=True)
-        try:
-            connection.execute("PRAGMA busy_timeout = 10000")
-            self._migrate(connection)
-        finally:
-            connection.close()
-
-    def _migrate(self, connection: sqlite3.Connection) -> None:
-        with self._database.errors():
-            schema.migrate(connection, self._clock, self.name)
-
-    def _checkpoint(self) -> None:
-        # Or else a file that stands in place of the removed one would be opened, or made.
-        self._database.check_file()
-        with self._database.errors(), closing(self._database.connect(writes=True)) as connection:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return await self.connections.read(read)
