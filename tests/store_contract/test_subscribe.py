@@ -15,8 +15,7 @@ from tests.conftest import PATIENCE_SECONDS, Gate, OpenDurably, kept_events
 from tests.store_contract.foreign_writer import write
 
 
-@define_job(name="job")
-async def job(step: StepContext, input: Any) -> Any:
+async def tell_story(step: StepContext, input: Any) -> Any:
     for n in range(3):
         await step.run(f"step-{n}", lambda n=n: n)
         step.log.info(f"after {n}")
@@ -25,6 +24,7 @@ async def job(step: StepContext, input: Any) -> Any:
     return "done"
 
 
+job = define_job(name="job", run=tell_story)
 STORY = ["run:leased", *["step:start", "step:complete", "log:write"] * 3]
 
 
@@ -67,12 +67,21 @@ class Reader:
 class TestHere:
     async def test_a_pending_run_is_silent_and_then_tells_everything(self, open_durably: OpenDurably) -> None:
         """E3: it ends with the terminal event."""
-        durably = await open_durably(job)
+        gate = Gate()
+
+        @define_job(name="job")
+        async def waiting(step: StepContext, input: Any) -> Any:
+            await gate.pass_through()
+            return await tell_story(step, input)
+
+        durably = await open_durably(waiting)
         run = await durably.jobs.job.trigger("x", labels={"a": "b"})
         reader = Reader(durably.subscribe(run.id))
-        await asyncio.sleep(0)
-        assert reader.seen == []
-        await durably.process_one()
+        working = asyncio.create_task(durably.process_one())
+        # Where the database is a server, the subscription may come later than the claim.
+        await reader.until("run:leased")
+        gate.open()
+        await working
 
         assert await reader.end() == [*STORY, "run:complete"]
         assert {(event.run_id, event.job_name) for event in reader.seen} == {(run.id, "job")}
