@@ -24,7 +24,7 @@ from durably.stores.sqlite.connections import Connections
 from durably.stores.sqlite.group_commit import GroupCommit, Transaction
 
 _FLUSH_SECONDS: Final = 0.01
-_WATCH_SECONDS: Final = 0.04
+_WATCH_SECONDS: Final = 0.045
 _ACTIVE_WATCH_SECONDS: Final = 0.01
 _ACTIVE_SECONDS: Final = 1.0
 _RETRY_SECONDS: Final = 1.0
