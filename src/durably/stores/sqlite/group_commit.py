@@ -180,7 +180,8 @@ class GroupCommit:
 
     def _hand_over(self, batch: _Batch) -> None:
         self._in_thread = batch
-        self._do_in_thread(lambda: self._commit_apart(batch))
+        # The loop as it is now: on one that comes after it another batch may be under way by then.
+        self._do_in_thread(partial(self._commit_apart, batch, asyncio.get_running_loop()))
 
     def _do_in_thread(self, work: Callable[[], None]) -> None:
         if self._thread is None:
@@ -221,13 +222,12 @@ class GroupCommit:
         while (work := self._handed_over.get()) is not None:
             work()
 
-    def _commit_apart(self, batch: _Batch) -> None:
+    def _commit_apart(self, batch: _Batch, loop: asyncio.AbstractEventLoop) -> None:
         with self._lock:
             self._commit(batch, wait_for_lock=True)
-        if self._loop is not None:
-            # A loop that was closed meanwhile has nobody left to tell.
-            with suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._take_back)
+        # A loop that was closed meanwhile has nobody left to tell.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(self._take_back)
         if self._checkpoints is not None and self._checkpoints.is_due():
             self._checkpoint(self._checkpoints)
 
