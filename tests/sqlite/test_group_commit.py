@@ -21,7 +21,7 @@ from durably import (
     define_job,
     with_log_persistence,
 )
-from durably.stores.sqlite.group_commit import CommitPace
+from durably.stores.sqlite.pacing import CommitPace
 from tests.conftest import PATIENCE_SECONDS, Events, Gate, OpenDurably
 
 
