@@ -566,6 +566,36 @@ class TestStopping:
         assert found is not None
         assert (found.status, found.lease_owner, executing) == ("pending", None, set())
 
+    async def test_a_stop_does_not_claim_what_it_gives_back(
+        self, open_durably: OpenDurably, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """W4: a look for work that is under way finds no run that this worker has released."""
+        gate, looking = Gate(), Gate()
+
+        @define_job(name="held")
+        async def held(step: StepContext, input: Any) -> None:
+            await gate.pass_through()
+
+        durably = await open_durably(held, start=True, polling_interval=0.01)
+        run = await durably.jobs.held.trigger(None)
+        await gate.reached()
+        claim = durably.storage.claim
+
+        async def slow_claim(*args: Any) -> Any:
+            await looking.pass_through()
+            return await claim(*args)
+
+        monkeypatch.setattr(durably.storage, "claim", slow_claim)
+        await looking.reached()
+        stopping = asyncio.create_task(durably.stop(timeout=0))
+        # The stop has given up waiting when the claim is asked for.
+        asyncio.get_running_loop().call_later(0.05, looking.open)
+        await stopping
+
+        found = await durably.get_run(run.id)
+        assert found is not None
+        assert (found.status, found.lease_generation) == ("pending", 1)
+
     async def test_a_stop_with_a_time_limit_does_not_wait_for_maintenance(
         self, open_durably: OpenDurably, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from typing import Any, Final
@@ -89,30 +89,28 @@ class ActiveRuns:
         while under_way := {*self._looks, *self._active}:
             await asyncio.wait(under_way)
 
-    async def all_claimed(self) -> None:
-        """Return when no claim is under way."""
+    async def give_up(self) -> None:
+        """Interrupt what still runs and give its leases back, so that another worker resumes at once."""
+        given_up = self._interrupted()
+        # Not released before: a claim that is under way here could be given one of these runs.
         while self._looks:
             await asyncio.wait(self._looks)
-
-    async def give_up(self, *, besides: Collection[asyncio.Task[Any]] = ()) -> Collection[asyncio.Task[Any]]:
-        """Interrupt what still runs and give its leases back, so that another worker resumes at once.
-
-        Returns what was given up; `besides` was before.
-        """
-        left = {task: claimed for task, claimed in self._active.items() if task not in besides}
-        if not left:
-            return left
-        for claimed in left.values():
-            if (lease := self._leases.find(claimed.run.id)) is not None:
-                lease.controller.abort("released")
-        await asyncio.wait(left, timeout=_UNWIND_SECONDS)
-        for task in left:
+        given_up |= self._interrupted()
+        if not given_up:
+            return
+        await asyncio.wait(given_up, timeout=_UNWIND_SECONDS)
+        for task in given_up:
             task.cancel()
         try:
-            await self._store.release([claimed.claim for claimed in left.values()])
+            await self._store.release([claimed.claim for claimed in given_up.values()])
         except StoreError as error:
             self._tell(f"leases could not be released, their runs are free when they expire: {error}", None)
-        return left
+
+    def _interrupted(self) -> dict[asyncio.Task[Any], Claimed]:
+        for claimed in self._active.values():
+            if (lease := self._leases.find(claimed.run.id)) is not None:
+                lease.controller.abort("released")
+        return dict(self._active)
 
     def forget(self) -> None:
         """Leave all runs to others: the event loop was closed, with every task as it was."""

@@ -111,12 +111,9 @@ class Worker:
                 await _until_done(self._upkeep)
         except TimeoutError:
             log.info("stopping without waiting any longer for %d runs", len(self._runs))
-        given_up = await self._runs.give_up()
+        await self._runs.give_up()
         await _until_done(self._loop_task)
         self._loop_task = None
-        await self._runs.all_claimed()
-        # What was just being claimed.
-        await self._runs.give_up(besides=given_up)
         # Looked at again: the loop may have begun it in its last turn. What it does is done whole or not at all.
         if self._upkeep is not None:
             self._upkeep.cancel()
