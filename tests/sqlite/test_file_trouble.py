@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import subprocess
 import sys
@@ -180,10 +181,13 @@ asyncio.run(main())
 
 
 class TestWhileInUse:
+    @pytest.mark.parametrize("age", ["just made", "old"])
     @pytest.mark.parametrize("fate", ["removed", "replaced"])
-    async def test_a_file_that_goes_away(self, open_durably: OpenDurably, path: Path, fate: str) -> None:
+    async def test_a_file_that_goes_away(self, open_durably: OpenDurably, path: Path, fate: str, age: str) -> None:
         """Nothing more is written to a file that nobody will find again."""
         durably = await open_durably(job)
+        if age == "old":
+            make_old(path.parent)
         kept = await durably.jobs.job.trigger(1)
         path.rename(path.with_suffix(".moved"))
         if fate == "replaced":
@@ -199,14 +203,39 @@ class TestWhileInUse:
         assert [run.input for run in await durably.get_runs()] == [3, 1]
         assert kept.id
 
-    async def test_a_write_ahead_log_that_goes_away(self, open_durably: OpenDurably, path: Path) -> None:
+    @pytest.mark.parametrize("age", ["just made", "old"])
+    @pytest.mark.parametrize("fate", ["removed", "replaced"])
+    async def test_a_write_ahead_log_that_goes_away(
+        self, open_durably: OpenDurably, path: Path, fate: str, age: str
+    ) -> None:
         """S1: what would be committed to it now, nobody would find after the process has died."""
         durably = await open_durably(job)
         await durably.jobs.job.trigger(1)
+        if age == "old":
+            make_old(path.parent)
         await durably.jobs.job.trigger(2)
-        path.with_name(f"{path.name}-wal").unlink()
+        log = path.with_name(f"{path.name}-wal")
+        log.rename(log.with_suffix(".moved"))
+        if fate == "replaced":
+            log.write_bytes(b"")
 
         with pytest.raises(StoreError, match=r"jobs\.db lost the file -wal beside it.*start them again"):
+            await durably.jobs.job.trigger(3)
+
+    @pytest.mark.parametrize("gone", ["link", "log"])
+    async def test_a_file_behind_a_link(self, open_durably: OpenDurably, tmp_path: Path, gone: str) -> None:
+        """The log is beside the file, and the link is how the next process will look for it."""
+        for directory in ("links", "files"):
+            (tmp_path / directory).mkdir()
+        link, file = tmp_path / "links" / "jobs.db", tmp_path / "files" / "real.db"
+        link.symlink_to(file)
+        durably = await open_durably(job, database=f"sqlite:///{link}")
+        await durably.jobs.job.trigger(1)
+        make_old(link.parent, file.parent)
+        await durably.jobs.job.trigger(2)
+        (link if gone == "link" else file.with_name("real.db-wal")).unlink()
+
+        with pytest.raises(StoreError, match=r"was removed" if gone == "link" else r"lost the file -wal"):
             await durably.jobs.job.trigger(3)
 
     async def test_a_file_that_was_emptied(self, open_durably: OpenDurably, path: Path) -> None:
@@ -324,6 +353,12 @@ class TestWhileInUse:
         other.close()
 
         assert (await durably.jobs.job.trigger_and_wait(2, timeout=PATIENCE_SECONDS)).output == 2
+
+
+def make_old(*directories: Path) -> None:
+    """Let directories look as if nobody had touched what is in them for years."""
+    for directory in directories:
+        os.utime(directory, (0, 0))
 
 
 def fill(durably: Any) -> None:

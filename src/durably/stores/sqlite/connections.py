@@ -45,7 +45,7 @@ class Connections:
         self._refuse_when_closed()
         with ExitStack() as opened:
             writing = opened.enter_context(closing(self._database.connect(writes=True)))
-            self._database.remember_file()
+            self._database.files.opened()
             reading = writing
             if not self.is_single:
                 reading = opened.enter_context(closing(self._database.connect(writes=False)))
@@ -73,7 +73,7 @@ class Connections:
         for connection in {id(each): each for each in (*self._idle_readers, self.reading)}.values():
             connection.close()
         self.writing.close()
-        self._database.forget_file()
+        self._database.files.closed()
         self._is_open = False
 
     # --- reading -----------------------------------------------------------------------------------
@@ -105,7 +105,7 @@ class Connections:
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         # A fork inherits no threads: it would wait for them for ever.
-        self._database.refuse_after_fork()
+        self._database.files.refuse_after_fork()
         self._refuse_when_closed()
         if self._read_threads is None:
             self._read_threads = ThreadPoolExecutor(_READ_THREADS, thread_name_prefix="durably-sqlite-read")
@@ -140,6 +140,6 @@ class Connections:
 
     def _truncate_log(self) -> None:
         # Or else a file that stands in place of the removed one would be opened, or made.
-        self._database.check_file()
+        self._database.files.check()
         with self._database.errors(), closing(self._database.connect(writes=True)) as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -11,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import parse_qsl
-from weakref import WeakSet
 
 from durably.core.errors import DurablyError, StoreError, StoreUnavailableError, ValidationError, ValueRefusedError
+from durably.stores.sqlite.files import DatabaseFiles
 
 Synchronous = Literal["full", "normal"]
 CommitMode = Literal["auto", "in-place", "thread"]
@@ -76,10 +75,8 @@ class Database:
     def __init__(self, path: str, options: SqliteOptions) -> None:
         self.in_memory = path == ":memory:"
         self.path = path if self.in_memory else str(Path(path).absolute())
-        self._wal_path = f"{self.path}-wal"
         self.options = options
-        self._identity: tuple[int, int] | None = None
-        self._wal_identity: tuple[int, int] | None = None
+        self.files: Final = DatabaseFiles(self.path, self.name)
 
     @property
     def name(self) -> str:
@@ -88,10 +85,10 @@ class Database:
 
     def connect(self, *, writes: bool) -> sqlite3.Connection:
         """Open a connection that may be passed between threads, one at a time."""
-        self.refuse_after_fork()
+        self.files.refuse_after_fork()
         if not self.in_memory and not (directory := Path(self.path).parent).is_dir():
             raise StoreError(f"{self.name} cannot be opened: there is no directory {directory}; create it first")
-        self._check_not_emptied()
+        self.files.check_not_emptied()
         with self.errors():
             connection = sqlite3.connect(
                 self.path,
@@ -106,65 +103,6 @@ class Database:
                 connection.close()
                 raise
         return connection
-
-    def remember_file(self) -> None:
-        """Note which file the writer has just opened, for `check_file`."""
-        if not self.in_memory:
-            self._identity = _identity(self.path)
-            self._wal_identity = None
-            _open_here.add(self)
-
-    def forget_file(self) -> None:
-        """Note that every connection is closed."""
-        _open_here.discard(self)
-
-    def refuse_after_fork(self) -> None:
-        """Raise `StoreError` in a process that was forked while the file was open.
-
-        There SQLite believes that it holds the locks of the parent. When that closes the file, as the last one to
-        all appearances, it removes the write-ahead log in which the child stores its commits.
-        """
-        if _open_at_fork and _identity(self.path) in _open_at_fork:
-            raise StoreError(
-                f"{self.name} was open when this process was forked, which SQLite does not allow: what is stored here "
-                "could be lost. Fork before the database is opened or after it is closed, or start the process by "
-                "'spawn' or 'forkserver'"
-            )
-
-    def check_file(self) -> None:
-        """Raise `StoreError` when the file is no longer the one that was opened.
-
-        An unlinked file can still be written to, and everything written would be gone with the process.
-        """
-        if self._identity is None:
-            return
-        found = _identity(self.path)
-        if found is None:
-            raise StoreError(
-                f"{self.name} was removed while it was in use; nothing more is written to it. "
-                "Put the file back or start the process again with a new one"
-            )
-        if found != self._identity:
-            raise StoreError(
-                f"{self.name} was replaced by another file while it was in use; nothing more is written to it. "
-                "Start the process again to use the new file"
-            )
-        wal = _identity(self._wal_path)
-        if self._wal_identity is None:
-            # SQLite makes it at the first write, and keeps it as long as a connection is open.
-            self._wal_identity = wal
-        elif wal != self._wal_identity:
-            raise StoreError(
-                f"{self.name} lost the file -wal beside it while it was in use, and with it what was committed lately; "
-                "nothing more is written to it. Stop every process that uses the database, and start them again"
-            )
-
-    def _check_not_emptied(self) -> None:
-        # SQLite would take it for a new one, delete the -wal that belongs to it, and wait for our own lock.
-        if self._identity is not None and (file := Path(self.path)).exists() and not file.stat().st_size:
-            raise StoreError(
-                f"{self.name} was emptied while it was in use. Stop every process that uses it and restore a backup"
-            )
 
     @contextmanager
     def errors(self) -> Iterator[None]:
@@ -210,24 +148,3 @@ class Database:
             connection.execute("PRAGMA busy_timeout = 0")
         else:
             connection.execute("PRAGMA query_only = ON")
-
-
-def _identity(path: str) -> tuple[int, int] | None:
-    try:
-        found = os.stat(path)  # noqa: PTH116 - before every commit; a Path takes five times as long
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-_open_here: Final[WeakSet[Database]] = WeakSet()
-_open_at_fork: Final[set[tuple[int, int] | None]] = set()
-
-
-def _remember_what_is_open() -> None:
-    _open_at_fork.update(database._identity for database in _open_here)  # noqa: SLF001 - of this module
-    _open_here.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_remember_what_is_open)

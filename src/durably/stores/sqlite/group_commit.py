@@ -235,7 +235,7 @@ class GroupCommit:
         try:
             # Most of it beside the writer, on a connection of its own. Then, with the writer held, the little
             # that was written meanwhile: only a log that was copied to its end begins again at its start.
-            self._database.check_file()
+            self._database.files.check()
             with closing(self._database.connect(writes=True)) as beside:
                 is_taken, pages, _ = beside.execute(_CHECKPOINT).fetchone()
             if is_taken:
@@ -251,7 +251,7 @@ class GroupCommit:
     def _commit(self, batch: _Batch, *, wait_for_lock: bool) -> None:
         """Run a batch in one transaction; its errors are kept in it, except `_BusyError` when not waiting."""
         try:
-            self._database.check_file()
+            self._database.files.check()
             self._transact(batch, self._run_all, wait_for_lock=wait_for_lock)
         except _BusyError:
             raise

@@ -31,7 +31,7 @@ class SqliteLeaseRenewer:
     def renew(self, claims: Sequence[Claim], lease_seconds: float) -> dict[str, Claim]:
         """Prolong what is still held and not expired; return the renewed claims by run id."""
         with self._turn, self._database.errors():
-            self._database.check_file()
+            self._database.files.check()
             connection = self._open()
             connection.execute("BEGIN IMMEDIATE")
             try:

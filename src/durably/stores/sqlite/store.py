@@ -257,7 +257,7 @@ class SqliteStore:
         return writer
 
     def _move_to(self, loop: asyncio.AbstractEventLoop, writer: GroupCommit) -> None:
-        self._database.refuse_after_fork()
+        self._database.files.refuse_after_fork()
         if self._loop is not None and not self._loop.is_closed():
             raise StoreError(
                 f"{self.name} is in use on another event loop: an instance belongs to one loop, make one for each"
