@@ -45,6 +45,8 @@ class Throughput:
         steps = self._sizes.steps
         full = self._paired(self._f1, partial(workloads.sequential_steps, steps=steps))
         yield paired_line(f"W1 {steps} steps in sequence, FULL", full, "/s", "F1", 0.6)
+        looking = in_turns(self._f1, partial(self._f1, looks_at_log=True), self._sizes.repetitions)
+        yield paired_line("F1 with `os.stat` of the write-ahead log before each step", looking, "/s", "F1", None)
         normal = self._paired(self._n1, partial(workloads.sequential_steps, steps=steps), "synchronous=normal")
         yield paired_line(f"W1 {steps} steps in sequence, NORMAL", normal, "/s", "N1", 0.35)
 

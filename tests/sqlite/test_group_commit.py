@@ -21,6 +21,7 @@ from durably import (
     define_job,
     with_log_persistence,
 )
+from durably.stores.sqlite import pacing
 from durably.stores.sqlite.pacing import CommitPace
 from tests.conftest import PATIENCE_SECONDS, Events, Gate, OpenDurably
 
@@ -41,6 +42,11 @@ LONG: dict[str, tuple[str, Callable[[Durably, str], Awaitable[Any]]]] = {
     "clean the log of events": ("DELETE FROM durably_events", lambda durably, _: durably.storage.maintain(idle=False)),
 }
 """What each is known by in SQL, and how it is asked for."""
+
+
+def length_of_log(database: str) -> int:
+    """Return how many bytes the write-ahead log of a database has."""
+    return Path(f"{database.removeprefix('sqlite:///')}-wal").stat().st_size
 
 
 class TestOptions:
@@ -113,6 +119,29 @@ class TestOptions:
         for _ in range(100):
             pace.saw(0.0001)
         assert pace.is_affordable_in_place()
+
+    @pytest.mark.parametrize(("limit", "in_loop"), [(3600.0, True), (0.0, False)], ids=["quick", "slow"])
+    async def test_the_write_ahead_log_is_moved_where_it_holds_up_least(
+        self, database: str, monkeypatch: pytest.MonkeyPatch, limit: float, *, in_loop: bool
+    ) -> None:
+        """D3: the first time off the event loop, then on it where that was quick. The log stays short in any case."""
+        monkeypatch.setattr(pacing, "_QUICK_CHECKPOINT_SECONDS", limit)
+        threads: set[int] = set()
+
+        def note(statement: str) -> None:
+            if "wal_checkpoint" in statement:
+                threads.add(threading.get_ident())
+
+        durably = create_durably(database=f"{database}?commit=in-place", jobs={"job": job})
+        await durably.migrate()
+        durably.storage.connections.writing.set_trace_callback(note)  # type: ignore[attr-defined]
+        for n in range(1000):
+            await durably.jobs.job.trigger(n)
+
+        assert length_of_log(database) < 4 * 1000 * 4096
+        await durably.close()
+        assert (threading.get_ident() in threads) is in_loop
+        assert len(threads) == 1 + in_loop
 
     def test_a_path_object_is_a_database(self, tmp_path: Path) -> None:
         """`database` takes a `Path`; the name shows in messages."""

@@ -16,8 +16,8 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -175,8 +175,16 @@ class GroupCommit:
         finally:
             self._lock.release()
         self._settle(batch)
-        if self._checkpoints is not None and self._checkpoints.is_due():
-            self._do_in_thread(partial(self._checkpoint, self._checkpoints))
+        schedule = self._checkpoints
+        if schedule is None or not schedule.is_due():
+            return
+        if schedule.is_affordable_in_place and self._lock.acquire(blocking=False):
+            try:
+                self._checkpoint_here(schedule)
+            finally:
+                self._lock.release()
+        else:
+            self._do_in_thread(partial(self._checkpoint_apart, schedule))
 
     def _hand_over(self, batch: _Batch) -> None:
         self._in_thread = batch
@@ -229,22 +237,40 @@ class GroupCommit:
         with suppress(RuntimeError):
             loop.call_soon_threadsafe(self._take_back)
         if self._checkpoints is not None and self._checkpoints.is_due():
-            self._checkpoint(self._checkpoints)
+            self._checkpoint_apart(self._checkpoints)
 
-    def _checkpoint(self, schedule: CheckpointSchedule) -> None:
-        try:
-            # Most of it beside the writer, on a connection of its own. Then, with the writer held, the little
-            # that was written meanwhile: only a log that was copied to its end begins again at its start.
+    def _checkpoint_here(self, schedule: CheckpointSchedule) -> None:
+        """Move the log into the database, with the writer held."""
+        with self._reported():
+            self._database.files.check()
+            started = time.perf_counter()
+            is_taken, pages, moved = self._connection.execute(_CHECKPOINT).fetchone()
+            schedule.saw_checkpoint(time.perf_counter() - started, pages, is_whole=not is_taken and moved == pages)
+
+    def _checkpoint_apart(self, schedule: CheckpointSchedule) -> None:
+        """Move the log into the database, most of it beside the writer, on a connection of its own.
+
+        Then, with the writer held, the little that was written meanwhile: only a log that was copied to its end begins
+        again at its start.
+        """
+        with self._reported():
             self._database.files.check()
             with closing(self._database.connect(writes=True)) as beside:
+                started = time.perf_counter()
                 is_taken, pages, _ = beside.execute(_CHECKPOINT).fetchone()
             if is_taken:
                 # Another process is at it.
                 return
+            seconds = time.perf_counter() - started
             with self._lock:
                 is_taken, left, moved = self._connection.execute(_CHECKPOINT).fetchone()
-            schedule.saw_checkpoint(pages, is_whole=not is_taken and moved == left)
-        except Exception as error:  # noqa: BLE001 - the thread has to live on for those whose commits come next
+            schedule.saw_checkpoint(seconds, pages, is_whole=not is_taken and moved == left)
+
+    @contextmanager
+    def _reported(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - those whose commits come next need the loop and the thread
             # Nothing is lost by it: the write-ahead log holds everything until the next one succeeds.
             log.warning("%s: %s", self._database.name, error)
 

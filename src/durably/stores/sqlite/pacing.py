@@ -14,6 +14,7 @@ _PAGES_PER_COMMIT: Final = 10
 _CHANGES_PER_PAGE: Final = 8
 _PAGES_PER_CHECKPOINT: Final = 1_000
 _MOST_CORRECTION: Final = 2.0
+_QUICK_CHECKPOINT_SECONDS: Final = 0.002
 
 
 class CommitPace:
@@ -37,10 +38,11 @@ class CommitPace:
 
 
 class CheckpointSchedule:
-    """When to move the write-ahead log into the database.
+    """When to move the write-ahead log into the database, and where.
 
-    SQLite would do it by itself inside some unlucky commit, on the event loop, with several flushes. How long
-    the log has become it tells only at a checkpoint: until then that is estimated, and the estimate corrected.
+    SQLite would do it by itself inside some unlucky commit, on the event loop, with several flushes, however slow they
+    are. How long the log has become it tells only at a checkpoint: until then that is estimated, and the estimate
+    corrected.
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
@@ -50,6 +52,8 @@ class CheckpointSchedule:
         self._pages = 0.0
         self._correction = 1.0
         self._began_anew = True
+        self.is_affordable_in_place = False
+        """Whether the last one was quick enough for the event loop: beside the writer, it slows commits down."""
 
     def saw_commit(self) -> None:
         """Take note of a commit: about how many pages the log has grown by."""
@@ -64,8 +68,9 @@ class CheckpointSchedule:
         self._pages = 0.0
         return True
 
-    def saw_checkpoint(self, pages: int, *, is_whole: bool) -> None:
-        """Take note of how many pages the log had, and of whether it begins anew now."""
+    def saw_checkpoint(self, seconds: float, pages: int, *, is_whole: bool) -> None:
+        """Take note of how long it took, how many pages the log had, and whether it begins anew now."""
+        self.is_affordable_in_place = seconds < _QUICK_CHECKPOINT_SECONDS
         if self._began_anew:
             correction = self._correction * pages / _PAGES_PER_CHECKPOINT
             self._correction = max(1 / _MOST_CORRECTION, min(_MOST_CORRECTION, correction))
