@@ -26,7 +26,8 @@ log = logging.getLogger("durably")
 class ActiveRuns:
     """What was claimed here and has not ended, each run as the task that executes it.
 
-    `slot_free` is called when there is room for another run, `tell` with what went wrong and the run that it concerns.
+    `slot_free` is called when there is room for another run that may be waiting, `tell` with what went wrong and the
+    run that it concerns.
     """
 
     def __init__(
@@ -56,8 +57,8 @@ class ActiveRuns:
         """Those that claimed what executes here: the loop of the worker, and whoever processes without it."""
         self._looks: set[asyncio.Future[None]] = set()
         """One for each claim that is under way: what it finds is not active yet."""
-        self._may_be_more = False
-        """Whether the last claim got all that it asked for."""
+        self.may_be_more = False
+        """Whether something may be waiting: the last claim got all that it asked for, or there was no room to claim."""
 
     def __len__(self) -> int:
         return len(self._active)
@@ -139,7 +140,7 @@ class ActiveRuns:
                 raise
             # The event log takes what is claimed together as one value, with the inputs of all.
             return await self._claim_and_begin(worker_id, 1)
-        self._may_be_more = len(claimed) == limit
+        self.may_be_more = len(claimed) == limit
         return [self._begin(each, claimed_at) for each in claimed]
 
     def _begin(self, claimed: Claimed, claimed_at: float) -> asyncio.Task[Any]:
@@ -157,7 +158,7 @@ class ActiveRuns:
 
     def _is_ending(self) -> None:
         task = asyncio.current_task()
-        if task is not None and self._may_be_more and self._store.claims_see_writes_under_way:
+        if task is not None and self.may_be_more and self._store.claims_see_writes_under_way:
             # The next run is claimed in the transaction that ends this one: one flush to the disk less between them.
             self._ending.add(task)
             self._slot_free()
@@ -170,6 +171,7 @@ class ActiveRuns:
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._active.pop(task, None)
         self._ending.discard(task)
-        self._slot_free()
+        if self.may_be_more:
+            self._slot_free()
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("an execution ended by %r", error)

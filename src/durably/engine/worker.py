@@ -132,7 +132,7 @@ class Worker:
                 wake.clear()
                 # What ends while this looks may free a key or trigger another run: then it looks again.
                 was_executing = bool(own)
-                begun = await self._begin_more(worker_id or self._worker_id, own, most - started)
+                begun = await self._begin_more(worker_id or self._worker_id, own, most - started, wake)
                 started += begun
                 if not begun and not was_executing:
                     break
@@ -142,8 +142,11 @@ class Worker:
             await self._maintenance.run(idle=True)
         return started
 
-    async def _begin_more(self, worker_id: str, own: set[asyncio.Task[Any]], most: int) -> int:
-        """Fill the slots that `own` leaves free, with `most` runs at most; return how many were begun."""
+    async def _begin_more(self, worker_id: str, own: set[asyncio.Task[Any]], most: int, ended: asyncio.Event) -> int:
+        """Fill the slots that `own` leaves free, with `most` runs at most; return how many were begun.
+
+        Sets `ended` when one of them has.
+        """
         free = 0 if self._stops else min(self._max_concurrent_runs - self._runs.slots_taken_by(own), most)
         if free <= 0:
             return 0
@@ -158,6 +161,7 @@ class Worker:
         for task in begun:
             own.add(task)
             task.add_done_callback(own.discard)
+            task.add_done_callback(lambda _: ended.set())
         return len(begun)
 
     # --- the loop ----------------------------------------------------------------------------------
@@ -168,7 +172,7 @@ class Worker:
             while not self._stops:
                 wake.clear()
                 try:
-                    has_begun = await self._fill_slots()
+                    may_be_more = await self._fill_slots()
                     self._maintain_if_due()
                     backoff = 0.0
                 except Exception as error:
@@ -179,7 +183,7 @@ class Worker:
                     self._tell(f"cannot look for work, trying again: {error}")
                     await self._back_off(backoff * random.uniform(0.5, 1))  # noqa: S311 - jitter, not a secret
                     continue
-                if not has_begun:
+                if not may_be_more:
                     await self._pause(wake)
 
     @contextmanager
@@ -193,8 +197,13 @@ class Worker:
             self._wakes.discard(wake)
 
     async def _fill_slots(self) -> bool:
+        """Begin as many runs as there is room for; tell whether there may be more now."""
         free = self._max_concurrent_runs - self._runs.slots_taken()
-        return free > 0 and bool(await self._runs.claim(self._worker_id, free))
+        if free <= 0:
+            # The next that ends leaves room for what woke the worker now.
+            self._runs.may_be_more = True
+            return False
+        return bool(await self._runs.claim(self._worker_id, free)) and self._runs.may_be_more
 
     def _maintain_if_due(self) -> None:
         idle = not self._runs

@@ -173,10 +173,10 @@ class EventLog:
     def _notified(self, connection: Any, pid: int, channel: str, payload: object) -> None:
         origin, has_work = read_payload(str(payload))
         if origin != self._marks.origin:
-            self._look.set()
             if has_work:
                 # The worker need not wait until the events are read: what it tells waits for what came before.
                 self._changed()
+            self._look.set()
 
     async def _resume(self, connection: Connection) -> None:
         last = await self._last_given(self._fetch_by(connection))

@@ -1,9 +1,9 @@
 """Waking other processes: NOTIFY, every few milliseconds at the most.
 
-A NOTIFY inside a transaction makes its commit wait for the commits of all others that notify. So most commits
-carry none: the first after a pause does, and what follows shortly after is told of by a later commit or by a
-NOTIFY of its own. What somebody may be waiting for, a new run or the end of one, is told of sooner than the
-rest. Nothing depends on it: who misses it looks a little later.
+A NOTIFY inside a transaction makes its commit wait for the commits of all others that notify, and each makes
+every process look. So most commits carry none. What somebody may be waiting for, a new run or the end of one, is
+told of by its own commit, or very soon; the rest by a commit that comes a little later, or by a NOTIFY of its
+own. Nothing depends on it: who misses it looks a little later.
 """
 
 from __future__ import annotations
@@ -45,12 +45,13 @@ class Hints:
         self._due_at = 0.0
         self._task: asyncio.Task[None] | None = None
         self._sent_at = 0.0
+        self._untold_since: float | None = None
         self._has_work = False
 
     def carry(self, events: Sequence[DurablyEvent]) -> tuple[str, str] | None:
         """Return channel and payload if the commit of `events` is to carry the hint; `give` it anew if that fails."""
         now = asyncio.get_running_loop().time()
-        if now < self._sent_at + (_URGENT_SECONDS if _are_urgent(events) else _EVERY_SECONDS):
+        if now < self._due(events, now):
             return None
         self._sent_at = now
         if self._timer is not None:
@@ -60,10 +61,12 @@ class Hints:
         return self._channel, self._payload()
 
     def give(self, events: Sequence[DurablyEvent]) -> None:
-        """Send a hint of `events` now, or soon if one was sent just before; a commit may carry it until then."""
+        """Send a hint of `events` soon; a commit may carry it until then."""
         self._has_work |= _have_work(events)
         loop = asyncio.get_running_loop()
-        due = self._sent_at + (_URGENT_SECONDS if _are_urgent(events) else _EVERY_SECONDS + _SLACK_SECONDS)
+        due = self._due(events, loop.time())
+        if not _are_urgent(events):
+            due = max(due, self._sent_at + _EVERY_SECONDS + _SLACK_SECONDS)
         due = max(loop.time(), due)
         if self._timer is not None and self._due_at > due:
             self._timer.cancel()
@@ -81,7 +84,20 @@ class Hints:
         if self._task is not None:
             await asyncio.wait([self._task])
 
+    def _due(self, events: Sequence[DurablyEvent], now: float) -> float:
+        """Return when a commit of `events` may carry a hint."""
+        if _are_urgent(events):
+            return self._sent_at + _URGENT_SECONDS
+        if not events:
+            # What was announced only has waited for others already.
+            return self._sent_at + _EVERY_SECONDS
+        if self._untold_since is None:
+            self._untold_since = now
+        # Most steps are short, and what comes next is the end of the run: then one hint tells of both.
+        return max(self._sent_at + _EVERY_SECONDS, self._untold_since + _SLACK_SECONDS)
+
     def _payload(self) -> str:
+        self._untold_since = None
         has_work, self._has_work = self._has_work, False
         return self._origin + _WORK * has_work
 
