@@ -208,6 +208,27 @@ class TestHere:
 
         assert await reader.end() == ["run:leased", "step:start", "step:complete", "run:leased", "run:complete"]
 
+    async def test_what_is_said_in_one_breath_comes_before_the_end(self, open_durably: OpenDurably) -> None:
+        """E3: however much that is, and though the run ends with it."""
+        count = 2500
+
+        @define_job(name="breathless")
+        async def breathless(step: StepContext, input: Any) -> None:
+            for n in range(count):
+                step.log.info(f"{n}")
+
+        durably = await open_durably(breathless)
+        run = await durably.jobs.breathless.trigger(None)
+        stream = durably.subscribe(run.id)
+        first = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0)
+        await durably.process_one()
+        assert (await first).type == "run:leased"
+
+        *lines, end = await collect(stream)
+        assert [line.message for line in lines] == [f"{n}" for n in range(count)]
+        assert end.type == "run:complete"
+
     async def test_a_reader_that_falls_far_behind_misses_nothing(self, open_durably: OpenDurably) -> None:
         """E3: a slow reader reads on from the log; the job does not wait for it."""
         count = 5000

@@ -132,9 +132,13 @@ class GroupCommit:
         while self._waiting or self._looks or self._announced:
             # What is asked for in the same turn of the loop goes together.
             await asyncio.sleep(0)
-            units, looks, announced = self._take_units(), self._looks, self._announced[:_MOST_EVENTS]
-            self._looks, self._announced = [], self._announced[_MOST_EVENTS:]
+            units, looks, announced = self._take_units(), self._looks, self._announced
+            self._looks, self._announced = [], []
             try:
+                while len(announced) > _MOST_EVENTS:
+                    # Too many for one request. What the units tell comes after all that was announced before them.
+                    await self._commit([], announced[:_MOST_EVENTS])
+                    announced = announced[_MOST_EVENTS:]
                 await self._commit(units, announced)
             except BaseException as error:
                 self._announced[:0] = announced
