@@ -139,9 +139,9 @@ def _retention(value: Any) -> timedelta | None:
     return retained
 
 
-def aware(name: str, value: datetime) -> datetime:
+def aware(name: str, value: Any) -> datetime:
     """Return an instant that says of which time zone it is. Raises `ValidationError` for one that does not."""
-    if value.tzinfo is None:
+    if not isinstance(value, datetime) or value.tzinfo is None:
         raise refuse(name, value, "an aware datetime, as datetime.now(UTC)")
     return value
 
@@ -151,6 +151,13 @@ def whole_number(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise refuse(name, value, "a whole number, 0 or more")
     return min(value, LARGEST_COUNT)
+
+
+def checked_attempt(value: Any) -> int:
+    """Return the number of an attempt. Raises `ValidationError` for less than 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise refuse("attempt", value, "a whole number, 1 or more: the first attempt is 1")
+    return value
 
 
 def checked_run_id(value: Any, name: str = "id") -> str:

@@ -46,8 +46,10 @@ def test_the_wall_clock_can_jump_while_no_time_passes():
 
 
 def test_the_clock_refuses_naive_times_and_a_negative_advance():
-    with pytest.raises(ValidationError, match="must be aware"):
+    with pytest.raises(ValidationError, match=r"Invalid start .* must be an aware datetime"):
         FakeClock(datetime(2026, 1, 1))  # noqa: DTZ001 - that is what is refused
+    with pytest.raises(ValidationError, match="Invalid now 5: must be an aware datetime"):
+        FakeClock().set_wall_clock(5)
     with pytest.raises(ValidationError, match="set_wall_clock"):
         FakeClock().advance(seconds=-1)
 

@@ -200,6 +200,12 @@ def test_the_run_is_what_the_test_says_it_is():
     assert (step.run_id, step.job_name, step.labels, step.attempt) == ("run-7", "job", {"org": "a"}, 3)
 
 
+@pytest.mark.parametrize("attempt", [0, "1", True])
+def test_the_first_attempt_is_one(attempt):
+    with pytest.raises(ValidationError, match=r"Invalid attempt .*the first attempt is 1"):
+        FakeStep(attempt=attempt)
+
+
 @pytest.mark.parametrize("name", ["", None])
 async def test_a_step_needs_a_name(name):
     with pytest.raises(ValidationError, match="Invalid step name"):

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from durably.core.errors import ValidationError
+from durably.settings import aware
 
 _START: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -25,7 +26,7 @@ class FakeClock:
     def __init__(self, start: datetime = _START) -> None:
         """Begin at `start`, which must be aware. Raises `ValidationError`."""
         self._lock = threading.Lock()
-        self._now = _aware("start", start)
+        self._now = aware("start", start).astimezone(UTC)
         self._monotonic = 0.0
 
     def now(self) -> datetime:
@@ -61,12 +62,4 @@ class FakeClock:
         >>> clock.set_wall_clock(clock.now() - timedelta(hours=1))
         """
         with self._lock:
-            self._now = _aware("now", now)
-
-
-def _aware(name: str, instant: datetime) -> datetime:
-    if instant.tzinfo is None:
-        raise ValidationError(
-            f"Invalid {name} {instant!r}: must be aware, as datetime(2026, 1, 1, tzinfo=UTC)", field=name, value=instant
-        )
-    return instant.astimezone(UTC)
+            self._now = aware("now", now).astimezone(UTC)

@@ -23,6 +23,7 @@ from durably.engine.progress import progress_of
 from durably.engine.step_context import BaseContext, StepContext, SyncStepContext
 from durably.engine.step_results import encoded_result
 from durably.engine.step_types import result_codec, with_signal
+from durably.settings import checked_attempt
 
 _current_step: Final[ContextVar[str | None]] = ContextVar("durably_fake_step", default=None)
 
@@ -57,7 +58,7 @@ class _Recorder:
         self.run_id = run_id
         self.job_name = job_name
         self.labels = dict(labels)
-        self.attempt = attempt
+        self.attempt = checked_attempt(attempt)
         self.controller = AbortController(run_id)
         self.signal = self.controller.signal
         self.calls: list[FakeStepCall] = []
