@@ -126,7 +126,7 @@ class Durably:
         self._worker = Worker(
             store,
             self._registry.definitions,
-            Executor(store, self._registry.definitions, self._leases, self._hub, clock, self._threads),
+            Executor(store, self._registry.definitions, self._hub, clock, self._threads),
             self._leases,
             Maintenance(store, self._hub, clock, settings.retain_runs),
             self._hub,

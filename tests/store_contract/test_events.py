@@ -51,6 +51,20 @@ async def job(step: StepContext, input: Any) -> Any:
 
 
 class TestTheEventsOfARun:
+    async def test_what_a_job_does_to_its_labels_stays_with_it(self, open_durably: OpenDurably) -> None:
+        """E1: events tell of the run as it is stored."""
+
+        @define_job(name="forger")
+        async def forger(step: StepContext, input: Any) -> None:
+            step.labels["org"] = "another"
+
+        durably = await open_durably(forger)
+        events = Events(durably)
+        await durably.jobs.forger.trigger(None, labels={"org": "a"})
+        await durably.process_one()
+
+        assert [event.labels for event in events.seen] == [{"org": "a"}] * 3
+
     async def test_a_completed_run_tells_its_story_in_order(self, open_durably: OpenDurably) -> None:
         """E1: type by type, field by field."""
         durably = await open_durably(job, start=True)

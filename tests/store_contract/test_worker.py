@@ -12,6 +12,7 @@ from durably import (
     ConflictError,
     LeaseLostError,
     RunFailedError,
+    RunLeasedEvent,
     RunStatus,
     StepContext,
     SyncStepContext,
@@ -307,6 +308,56 @@ class TestStopping:
         durably = await open_durably(job)
         with pytest.raises(ValidationError, match=r"Invalid timeout .* a number of seconds, 0 or more, or a timedelta"):
             await durably.stop(timeout=timeout)
+
+
+@define_job(name="endless")
+async def endless(step: StepContext, input: Any) -> None:
+    await step.run("wait", asyncio.Event().wait)
+
+
+class TestJustClaimed:
+    """From the moment that a lease is told of, whatever ends the run or the worker reaches it."""
+
+    async def test_a_run_that_is_cancelled_as_soon_as_it_is_leased_stops(self, open_durably: OpenDurably) -> None:
+        """R10, S5: long before its lease is renewed."""
+        durably = await open_durably(endless, lease_duration=NEVER, lease_renew_interval=NEVER / 2)
+        events = Events(durably)
+
+        @durably.on("run:leased")
+        async def cancel(event: RunLeasedEvent) -> None:
+            await durably.cancel(event.run_id)
+
+        for _ in range(5):
+            run = await durably.jobs.endless.trigger(None)
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                assert await durably.process_one()
+            found = await durably.get_run(run.id)
+            assert found is not None
+            assert found.status == "cancelled"
+        assert events.of("step:fail") == []
+
+    async def test_a_run_is_given_back_as_soon_as_it_is_leased(self, open_durably: OpenDurably) -> None:
+        """R1, W4: it has not failed, and the next worker executes it."""
+        durably = await open_durably(endless)
+        events = Events(durably)
+        leased = asyncio.Event()
+
+        @durably.on("run:leased")
+        def note(event: RunLeasedEvent) -> None:
+            leased.set()
+
+        run = await durably.jobs.endless.trigger(None)
+        for attempt in range(1, 6):
+            leased.clear()
+            processing = asyncio.create_task(durably.process_one())
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await leased.wait()
+                await durably.stop(timeout=0)
+                await processing
+            found = await durably.get_run(run.id)
+            assert found is not None
+            assert (found.status, found.lease_generation) == ("pending", attempt)
+        assert [*events.of("step:fail"), *events.of("run:fail")] == []
 
 
 class TestWithoutAWorker:

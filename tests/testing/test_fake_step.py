@@ -200,6 +200,28 @@ def test_the_run_is_what_the_test_says_it_is():
     assert (step.run_id, step.job_name, step.labels, step.attempt) == ("run-7", "job", {"org": "a"}, 3)
 
 
+async def test_side_by_side_a_name_stands_for_one_step():
+    step, calls = FakeStep(), []
+
+    async def count() -> int:
+        await asyncio.sleep(0)
+        calls.append(1)
+        return len(calls)
+
+    assert await asyncio.gather(*(step.run("same", count) for _ in range(3))) == [1, 1, 1]
+    assert [line.level for line in step.logs] == ["warn", "warn"]
+
+
+async def test_a_step_in_a_step_of_its_own_name_is_refused():
+    step = FakeStep()
+
+    async def outer() -> int:
+        return await step.run("same", lambda: 1)
+
+    with pytest.raises(ValidationError, match="would wait for itself"):
+        await step.run("same", outer)
+
+
 @pytest.mark.parametrize("attempt", [0, "1", True])
 def test_the_first_attempt_is_one(attempt):
     with pytest.raises(ValidationError, match=r"Invalid attempt .*the first attempt is 1"):

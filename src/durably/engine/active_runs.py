@@ -12,10 +12,11 @@ from weakref import WeakSet
 
 from durably.core.clock import Clock
 from durably.core.errors import StoreError, ValueRefusedError
-from durably.core.events import DurablyEvent
+from durably.core.events import DurablyEvent, RunCancelEvent, RunDeleteEvent
 from durably.core.jobs import JobDefinition
 from durably.core.store import Claimed, Store
 from durably.engine.executor import Executor
+from durably.engine.held_lease import HeldLease
 from durably.engine.leases import LeaseKeeper
 
 _UNWIND_SECONDS: Final = 1.0
@@ -50,13 +51,15 @@ class ActiveRuns:
         self._lease_seconds = lease_seconds
         self._slot_free = slot_free
         self._tell = tell
-        self._active: dict[asyncio.Task[Any], Claimed] = {}
+        self._active: dict[asyncio.Task[Any], HeldLease] = {}
         self._ending: set[asyncio.Task[Any]] = set()
         """Those whose job has returned: only the record of their end is still to be written."""
         self._claimers: WeakSet[asyncio.Task[Any]] = WeakSet()
         """Those that claimed what executes here: the loop of the worker, and whoever processes without it."""
         self._looks: set[asyncio.Future[None]] = set()
         """One for each claim that is under way: what it finds is not active yet."""
+        self._ended_meanwhile: set[str] = set()
+        """The runs that were cancelled or deleted while a claim was under way, which may just have got them."""
         self.may_be_more = False
         """Whether something may be waiting: the last claim got all that it asked for, or there was no room to claim."""
 
@@ -84,6 +87,8 @@ class ActiveRuns:
         finally:
             self._looks.discard(look)
             look.set_result(None)
+            if not self._looks:
+                self._ended_meanwhile.clear()
 
     async def all_ended(self) -> None:
         """Return when nothing executes, nor is being claimed."""
@@ -103,14 +108,13 @@ class ActiveRuns:
         for task in given_up:
             task.cancel()
         try:
-            await self._store.release([claimed.claim for claimed in given_up.values()])
+            await self._store.release([lease.claim for lease in given_up.values()])
         except StoreError as error:
             self._tell(f"leases could not be released, their runs are free when they expire: {error}", None)
 
-    def _interrupted(self) -> dict[asyncio.Task[Any], Claimed]:
-        for claimed in self._active.values():
-            if (lease := self._leases.find(claimed.run.id)) is not None:
-                lease.controller.abort("released")
+    def _interrupted(self) -> dict[asyncio.Task[Any], HeldLease]:
+        for lease in self._active.values():
+            lease.controller.abort("released")
         return dict(self._active)
 
     def forget(self) -> None:
@@ -121,9 +125,13 @@ class ActiveRuns:
             self._leases.let_go(lease)
 
     def ended_from_outside(self, event: DurablyEvent) -> None:
-        """Abort a run that executes here and was cancelled or deleted."""
-        if event.type in ("run:cancel", "run:delete") and (lease := self._leases.find(getattr(event, "run_id", ""))):
+        """Abort a run that executes here, or is about to, and was cancelled or deleted."""
+        if not isinstance(event, RunCancelEvent | RunDeleteEvent):
+            return
+        if (lease := self._leases.find(event.run_id)) is not None:
             lease.controller.abort("cancelled")
+        elif self._looks:
+            self._ended_meanwhile.add(event.run_id)
 
     async def _claim_and_begin(self, worker_id: str, limit: int) -> list[asyncio.Task[Any]]:
         claimed_at = self._clock.monotonic()
@@ -144,17 +152,21 @@ class ActiveRuns:
         return [self._begin(each, claimed_at) for each in claimed]
 
     def _begin(self, claimed: Claimed, claimed_at: float) -> asyncio.Task[Any]:
-        task = asyncio.create_task(self._execute(claimed, claimed_at), name=f"durably-run-{claimed.run.id}")
-        self._active[task] = claimed
+        # Held from here on, before anything else can happen: whoever ends the run or stops the worker finds it.
+        lease = self._leases.keep(claimed.claim, claimed.run, claimed_at)
+        if claimed.run.id in self._ended_meanwhile:
+            lease.controller.abort("cancelled")
+        task = asyncio.create_task(self._execute(lease), name=f"durably-run-{claimed.run.id}")
+        self._active[task] = lease
         task.add_done_callback(self._ended)
         return task
 
-    async def _execute(self, claimed: Claimed, claimed_at: float) -> None:
+    async def _execute(self, lease: HeldLease) -> None:
         try:
-            await self._executor.execute(claimed, claimed_at, self._is_ending, self._is_cancelled)
+            await self._executor.execute(lease, self._is_ending, self._is_cancelled)
         except Exception as error:
-            log.exception("run %s ended by an error of the worker itself", claimed.run.id)
-            self._tell(f"run {claimed.run.id} ended by an error of the worker itself: {error!r}", claimed.run.id)
+            log.exception("run %s ended by an error of the worker itself", lease.run.id)
+            self._tell(f"run {lease.run.id} ended by an error of the worker itself: {error!r}", lease.run.id)
 
     def _is_ending(self) -> None:
         task = asyncio.current_task()
@@ -169,7 +181,8 @@ class ActiveRuns:
         return not is_left or any(claimer.cancelling() for claimer in self._claimers)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._active.pop(task, None)
+        if (lease := self._active.pop(task, None)) is not None:
+            self._leases.let_go(lease)
         self._ending.discard(task)
         if self.may_be_more:
             self._slot_free()

@@ -12,8 +12,9 @@ from durably.core.errors import DurablyError, LeaseLostError, StoreError, ValueR
 from durably.core.events import RunCompleteEvent, RunFailEvent
 from durably.core.jobs import JobDefinition
 from durably.core.json_values import encode_json
+from durably.core.leases import Claim
 from durably.core.outcomes import Cancelled, Completed, Failed, LeaseLost, Outcome, Released
-from durably.core.store import Claimed, Store
+from durably.core.store import Store
 from durably.engine.abort import AbortSignal
 from durably.engine.error_messages import describe, sole_error
 from durably.engine.event_hub import EventHub
@@ -21,7 +22,6 @@ from durably.engine.execution import Execution
 from durably.engine.held_lease import HeldLease
 from durably.engine.interruption import is_being_cancelled
 from durably.engine.leased_store import LeasedStore
-from durably.engine.leases import LeaseKeeper
 from durably.engine.step_context import context_for
 from durably.engine.step_results import refused_result
 from durably.engine.threads import Threads
@@ -36,52 +36,34 @@ class Executor:
         self,
         store: Store,
         jobs: Mapping[str, JobDefinition[Any, Any]],
-        leases: LeaseKeeper,
         hub: EventHub,
         clock: Clock,
         threads: Threads,
     ) -> None:
         self._store = store
         self._jobs = jobs
-        self._leases = leases
         self._hub = hub
         self._clock = clock
         self._threads = threads
 
     async def execute(
-        self,
-        claimed: Claimed,
-        claimed_at: float,
-        is_ending: Callable[[], None],
-        is_worker_cancelled: Callable[[], bool],
+        self, lease: HeldLease, is_ending: Callable[[], None], is_worker_cancelled: Callable[[], bool]
     ) -> Outcome:
-        """Execute a run under its lease and record how it ended.
+        """Execute the run of a lease and record how it ended.
 
         Calls `is_ending` when its job has returned and only the record of that is left to be written. Where this task
         is cancelled, `is_worker_cancelled` tells whether the program is ending: then the run has not failed.
         """
-        lease = self._leases.keep(claimed.claim, claimed.run, claimed_at)
-        try:
-            return await self._execute_under(lease, claimed, is_ending, is_worker_cancelled)
-        finally:
-            self._leases.let_go(lease)
-
-    async def _execute_under(
-        self,
-        lease: HeldLease,
-        claimed: Claimed,
-        is_ending: Callable[[], None],
-        is_worker_cancelled: Callable[[], bool],
-    ) -> Outcome:
         store = LeasedStore(lease, self._store, self._hub, self._clock)
         try:
             # A first attempt has no checkpoints: not looking for them saves most runs a read.
-            checkpoints = {} if claimed.claim.generation == 1 else await store.load_checkpoints()
+            checkpoints = {} if lease.claim.generation == 1 else await store.load_checkpoints()
         except StoreError as error:
-            return await self._give_back(claimed, store, error)
+            return await self._give_back(lease.claim, store, error)
         except DurablyError:
-            if (ended := _why_aborted(lease.controller.signal)) is None:
+            if not lease.controller.signal.aborted:
                 raise
+        if (ended := _why_aborted(lease.controller.signal)) is not None:
             return ended
         execution = Execution(lease, checkpoints, store, self._hub, self._clock, self._threads)
         try:
@@ -138,12 +120,12 @@ class Executor:
             return Cancelled()
         return outcome
 
-    async def _give_back(self, claimed: Claimed, store: LeasedStore, error: StoreError) -> Outcome:
-        store.tell(f"the checkpoints of run {claimed.run.id} could not be read, it was given back: {error}")
+    async def _give_back(self, claim: Claim, store: LeasedStore, error: StoreError) -> Outcome:
+        store.tell(f"the checkpoints of run {claim.run_id} could not be read, it was given back: {error}")
         try:
-            await self._store.release([claimed.claim])
+            await self._store.release([claim])
         except StoreError:
-            log.warning("run %s could not be given back either; it is free when its lease ends", claimed.run.id)
+            log.warning("run %s could not be given back either; it is free when its lease ends", claim.run_id)
         return Released()
 
     def _end_event(self, lease: HeldLease, outcome: Completed | Failed) -> RunCompleteEvent | RunFailEvent:

@@ -65,8 +65,8 @@ class BaseContext:
 
     @property
     def labels(self) -> dict[str, str]:
-        """Return the labels of this run."""
-        return self._execution.run.labels
+        """Return the labels of this run, as a copy."""
+        return dict(self._execution.run.labels)
 
     @property
     def attempt(self) -> int:

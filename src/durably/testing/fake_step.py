@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from typing import Any, Final, Literal, cast
@@ -20,6 +20,7 @@ from durably.engine.abort import AbortController, AbortSignal
 from durably.engine.error_messages import describe
 from durably.engine.execution import Execution
 from durably.engine.progress import progress_of
+from durably.engine.running_steps import RunningSteps
 from durably.engine.step_context import BaseContext, StepContext, SyncStepContext
 from durably.engine.step_results import encoded_result
 from durably.engine.step_types import result_codec, with_signal
@@ -66,11 +67,15 @@ class _Recorder:
         self.log = _RecordedLog()
         self._given = dict(results)
         self._completed: dict[str, Any] = {}
+        self._running: RunningSteps | None = None
+
+    def check(self, name: str) -> None:
+        """Raise what keeps a step from starting."""
+        self.signal.throw_if_aborted()
+        checked_name("step name", name, field="name")
 
     def is_known(self, name: str) -> bool:
         """Tell whether a step has its result without its function being called."""
-        self.signal.throw_if_aborted()
-        checked_name("step name", name, field="name")
         return name in self._completed or name in self._given
 
     def unused_results(self) -> list[str]:
@@ -92,6 +97,20 @@ class _Recorder:
         self._completed[name] = value
         self.calls.append(FakeStepCall(name, "replayed", output=value))
         return value
+
+    @asynccontextmanager
+    async def alone_with(self, name: str) -> AsyncIterator[None]:
+        """Wait until no other step of this name is performed, as side by side."""
+        if self._running is None:
+            self._running = RunningSteps(asyncio.get_running_loop())
+        outer = _current_step.get()
+        while name in self._running:
+            await self._running.wait_for(name, outer)
+        self._running[name] = outer
+        try:
+            yield
+        finally:
+            self._running.end(name)
 
     @contextmanager
     def performing(self, name: str) -> Iterator[None]:
@@ -214,11 +233,13 @@ class FakeStep(_FakeContext, StepContext):
     async def run(self, name: str, fn: Callable[..., Any], /, *args: Any, returns: Any = None, **kwargs: Any) -> Any:
         """Call `fn`, or return the result that was given for this name."""
         recorder, codec = self._recorder, result_codec(name, fn, returns)
-        if recorder.is_known(name):
-            return recorder.known_result(name, codec)
-        with recorder.performing(name):
-            value = await _call(fn, args, with_signal(fn, args, kwargs, recorder.signal))
-        return recorder.complete(name, codec, value)
+        recorder.check(name)
+        async with recorder.alone_with(name):
+            if recorder.is_known(name):
+                return recorder.known_result(name, codec)
+            with recorder.performing(name):
+                value = await _call(fn, args, with_signal(fn, args, kwargs, recorder.signal))
+            return recorder.complete(name, codec, value)
 
 
 class FakeSyncStep(_FakeContext, SyncStepContext):
@@ -232,6 +253,7 @@ class FakeSyncStep(_FakeContext, SyncStepContext):
     def run(self, name: str, fn: Callable[..., Any], /, *args: Any, returns: Any = None, **kwargs: Any) -> Any:
         """Call `fn`, or return the result that was given for this name."""
         recorder, codec = self._recorder, result_codec(name, fn, returns)
+        recorder.check(name)
         if recorder.is_known(name):
             return recorder.known_result(name, codec)
         with recorder.performing(name):
