@@ -54,12 +54,19 @@ def test_it_is_closed_on_another_loop_than_the_one_it_was_writing_on(tmp_path: P
     Whether that commit ends before the next one begins is a matter of luck: several attempts see both.
     """
     durably = create_durably(database=f"sqlite:///{tmp_path / 'jobs.db'}?commit=thread", jobs={"echo": echo})
+    is_committing, may_commit = threading.Event(), threading.Event()
+
+    def hold(statement: str) -> None:
+        if statement == "COMMIT":
+            is_committing.set()
+            assert may_commit.wait(PATIENCE_SECONDS)
 
     async def begin_to_write() -> None:
         await durably.migrate()
+        await durably.jobs.echo.trigger(0)
+        durably.storage.connections.writing.set_trace_callback(hold)  # type: ignore[attr-defined]
         trigger = asyncio.ensure_future(durably.jobs.echo.trigger(1))
-        # So far that its commit is under way.
-        for _ in range(5):
+        while not is_committing.is_set():
             await asyncio.sleep(0)
         assert not trigger.done()
 
@@ -68,4 +75,5 @@ def test_it_is_closed_on_another_loop_than_the_one_it_was_writing_on(tmp_path: P
             await durably.close()
 
     asyncio.run(begin_to_write())
+    may_commit.set()
     asyncio.run(close())

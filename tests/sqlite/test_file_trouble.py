@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -220,6 +221,20 @@ class TestWhileInUse:
             log.write_bytes(b"")
 
         with pytest.raises(StoreError, match=r"jobs\.db lost the file -wal beside it.*start them again"):
+            await durably.jobs.job.trigger(3)
+
+    async def test_a_file_system_that_counts_in_seconds(self, open_durably: OpenDurably, path: Path) -> None:
+        """What goes away in the second in which something came is noticed too."""
+        durably = await open_durably(job)
+        await durably.jobs.job.trigger(1)
+        second = int(time.time())
+        os.utime(path.parent, (second, second))
+        await asyncio.sleep(0.06)
+        await durably.jobs.job.trigger(2)
+        path.unlink()
+        os.utime(path.parent, (second, second))
+
+        with pytest.raises(StoreError, match="was removed while it was in use"):
             await durably.jobs.job.trigger(3)
 
     @pytest.mark.parametrize("gone", ["link", "log"])

@@ -57,6 +57,35 @@ in_fork(open_durably)
 """
 
 
+IN_MEMORY = """
+import asyncio
+import os
+import sys
+
+from durably import create_durably
+
+asyncio.run(create_durably(database="sqlite://:memory:").migrate())
+if os.fork() == 0:
+    asyncio.run(create_durably(database=f"sqlite:///{sys.argv[1]}").migrate())
+    print("migrated", flush=True)
+    os._exit(0)
+os.wait()
+"""
+
+
+def test_a_database_in_memory_at_the_fork_keeps_nobody_from_a_new_file(tmp_path: Path) -> None:
+    """D3: only the files that were open are refused."""
+    ended = subprocess.run(
+        [sys.executable, "-c", IN_MEMORY, tmp_path / "jobs.db"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_SECONDS,
+    )
+
+    assert (ended.stdout, ended.stderr) == ("migrated\n", "")
+
+
 def test_a_database_that_was_open_at_the_fork_is_refused(tmp_path: Path) -> None:
     """D3: the parent would remove the write-ahead log under the child."""
     ended = subprocess.run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -16,6 +17,7 @@ from durably import (
     ConflictError,
     Durably,
     NotFoundError,
+    Run,
     StepContext,
     create_durably,
     define_job,
@@ -143,6 +145,15 @@ class TestOptions:
         assert (threading.get_ident() in threads) is in_loop
         assert len(threads) == 1 + in_loop
 
+    async def test_the_write_ahead_log_stays_short_whatever_is_stored(self, database: str) -> None:
+        """D3: large inputs count for what they are."""
+        async with create_durably(database=f"{database}?commit=in-place", jobs={"job": job}) as durably:
+            await durably.stop()
+            for _ in range(60):
+                await durably.jobs.job.trigger("x" * 500_000)
+
+            assert length_of_log(database) < 16_000_000
+
     def test_a_path_object_is_a_database(self, tmp_path: Path) -> None:
         """`database` takes a `Path`; the name shows in messages."""
         durably = create_durably(database=tmp_path / "a b?.db")
@@ -266,6 +277,36 @@ class TestSharedCommits:
             assert (kinds[2], kinds[3]) == (ConflictError, NotFoundError)
             assert sorted(run.input for run in await durably.get_runs()) == ["a", "b", "c", "d", "taken"]
             assert sorted(event.input for event in events.of("run:trigger")) == ["a", "b", "c", "d", "taken"]
+
+    async def test_the_event_loop_never_waits_for_a_lock(self, database: str) -> None:
+        """D3: not even where a transaction is begun again, because one of its units was refused after it wrote."""
+        other = sqlite3.connect(database.removeprefix("sqlite:///"), isolation_level=None)
+        loop = asyncio.get_running_loop()
+        seen: list[str] = []
+
+        def take_lock(statement: str) -> None:
+            seen.append(statement)
+            if seen[-2:] == ["ROLLBACK", "BEGIN IMMEDIATE"] and not other.in_transaction:
+                other.execute("BEGIN IMMEDIATE")
+                # Released by the loop: if that waited for the lock, nobody would ever get it.
+                loop.call_later(0.01, other.execute, "ROLLBACK")
+
+        async with create_durably(database=f"{database}?commit=in-place", jobs={"job": job}) as durably:
+            await durably.stop()
+            await durably.jobs.job.trigger("taken", concurrency_key="k")
+            durably.storage.connections.writing.set_trace_callback(take_lock)  # type: ignore[attr-defined]
+            refused, stored = await asyncio.gather(
+                durably.jobs.job.batch_trigger(["a", BatchItem("b", concurrency_key="k")]),
+                durably.jobs.job.trigger("c"),
+                return_exceptions=True,
+            )
+            durably.storage.connections.writing.set_trace_callback(None)  # type: ignore[attr-defined]
+
+            assert seen.count("BEGIN IMMEDIATE") > 2
+            assert isinstance(refused, ConflictError)
+            assert isinstance(stored, Run)
+            assert [run.input for run in await durably.get_runs()] == ["c", "taken"]
+        other.close()
 
     async def test_events_announced_beside_a_refused_write_are_not_held_back(self, open_durably: OpenDurably) -> None:
         """E4: a refusal undoes its own unit, not the news of others that shared its transaction."""

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from durably import Run, StepContext, define_job
+from durably import JobHandle, Run, StepContext, StoreError, define_job
 from tests.conftest import PATIENCE_SECONDS, Events, OpenDurably
 
 RUNS = 60
@@ -61,3 +61,26 @@ async def test_a_run_that_is_gone_takes_nothing_of_its_group_with_it(
             assert steps == [("first", number), ("second", number + 1)]
     started_second = {event.run_id for event in events.of("step:start") if event.step_name == "second"}
     assert started_second == {run.id for number, run in enumerate(runs) if number not in gone}
+
+
+async def test_who_writes_while_the_database_is_closed_is_told_so(open_durably: OpenDurably) -> None:
+    """W5: a write is stored or refused, and nobody waits for ever."""
+
+    @define_job(name="job")
+    async def job(step: StepContext, input: int) -> None:
+        pass
+
+    for _ in range(5):
+        durably = await open_durably(job)
+        await durably.jobs.job.trigger(0)
+
+        async def write_on(handle: JobHandle[int, None] = durably.jobs.job) -> None:
+            while True:
+                await handle.trigger(1)
+
+        writers = [asyncio.create_task(write_on()) for _ in range(3)]
+        await durably.jobs.job.trigger(2)
+        await durably.close()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            errors = await asyncio.gather(*writers, return_exceptions=True)
+        assert [type(error) for error in errors] == [StoreError] * 3

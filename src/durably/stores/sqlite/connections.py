@@ -42,10 +42,11 @@ class Connections:
 
     def open(self) -> None:
         """Open what the event loop uses; the others are opened when they are needed."""
-        self._refuse_when_closed()
+        self.refuse_when_closed()
         with ExitStack() as opened:
             writing = opened.enter_context(closing(self._database.connect(writes=True)))
-            self._database.files.opened()
+            if not self._database.in_memory:
+                self._database.files.opened()
             reading = writing
             if not self.is_single:
                 reading = opened.enter_context(closing(self._database.connect(writes=False)))
@@ -106,12 +107,13 @@ class Connections:
     async def _in_thread(self, work: Callable[[], T]) -> T:
         # A fork inherits no threads: it would wait for them for ever.
         self._database.files.refuse_after_fork()
-        self._refuse_when_closed()
+        self.refuse_when_closed()
         if self._read_threads is None:
             self._read_threads = ThreadPoolExecutor(_READ_THREADS, thread_name_prefix="durably-sqlite-read")
         return await asyncio.get_running_loop().run_in_executor(self._read_threads, work)
 
-    def _refuse_when_closed(self) -> None:
+    def refuse_when_closed(self) -> None:
+        """Raise `StoreError` when `refuse` was called."""
         if self._is_closed:
             raise StoreError(f"{self._database.name} was closed: make a new instance to use it again")
 

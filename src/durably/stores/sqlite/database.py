@@ -25,7 +25,7 @@ _OLDEST: Final = "3.9"
 _NEEDED: Final = "SELECT 1 FROM json_each('[]')"
 
 _UNAVAILABLE: Final = {
-    sqlite3.SQLITE_BUSY: "is locked by another process; it was tried for {seconds:.0f} s",
+    sqlite3.SQLITE_BUSY: "is locked by another process, and stayed so while this one waited",
     sqlite3.SQLITE_LOCKED: "is locked by another connection of this process",
     sqlite3.SQLITE_FULL: "cannot grow: the disk is full (or the database reached its page limit); free some space",
     sqlite3.SQLITE_IOERR: "could not be read or written: the disk reports an error; see whether it is full or gone",
@@ -121,7 +121,7 @@ class Database:
         if code == sqlite3.SQLITE_TOOBIG or isinstance(error, OverflowError):
             return ValueRefusedError(f"{self.name} takes no value of this size ({error})")
         if code in _UNAVAILABLE:
-            return StoreUnavailableError(f"{self.name} {_UNAVAILABLE[code].format(seconds=_BUSY_SECONDS)} ({error})")
+            return StoreUnavailableError(f"{self.name} {_UNAVAILABLE[code]} ({error})")
         return StoreError(f"{self.name} {_UNUSABLE.get(code, 'failed')} ({error})")
 
     def _prepare(self, connection: sqlite3.Connection, *, writes: bool) -> None:

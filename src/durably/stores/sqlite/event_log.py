@@ -72,7 +72,9 @@ class EventLog:
 
     def write(self, transaction: Transaction, events: list[DurablyEvent]) -> int:
         """Store events as one row of a transaction and return its number."""
-        cursor = transaction.change(sql.INSERT_EVENTS, (self.origin, encode_events(events), transaction.now))
+        text = encode_events(events)
+        transaction.length_told += len(text)
+        cursor = transaction.change(sql.INSERT_EVENTS, (self.origin, text, transaction.now))
         return cursor.lastrowid or 0
 
     def committed(self, row: int, announced: list[DurablyEvent], events: list[DurablyEvent]) -> None:

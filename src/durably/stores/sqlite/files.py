@@ -11,8 +11,11 @@ from weakref import WeakSet
 from durably.core.errors import StoreError
 
 _TICK_NANOSECONDS: Final = 50_000_000
+_COARSE_TICK_NANOSECONDS: Final = 3_000_000_000
+_SECOND: Final = 1_000_000_000
 
 _Identity = tuple[int, int]
+_State = tuple[int, int, int]
 
 
 class DatabaseFiles:
@@ -26,7 +29,7 @@ class DatabaseFiles:
         self._wal_path = ""
         self._identity: _Identity | None = None
         self._wal_identity: _Identity | None = None
-        self._directory_checked: tuple[int, int, int] | None = None
+        self._directory_checked: _State | None = None
         """The directory as it was when the files in it were last seen to be the same."""
 
     def opened(self) -> None:
@@ -59,9 +62,7 @@ class DatabaseFiles:
             return
         self._check_file()
         self._check_wal()
-        # A change within one tick of a file system's clock could not be told from one that has just been seen.
-        is_settled = directory is not None and time.time_ns() - directory[-1] > _TICK_NANOSECONDS
-        if is_settled and self._wal_identity is not None and not self._is_link:
+        if directory is not None and _is_settled(directory) and self._wal_identity is not None and not self._is_link:
             self._directory_checked = directory
 
     def check_not_emptied(self) -> None:
@@ -120,7 +121,7 @@ def _identity(path: str) -> _Identity | None:
     return found.st_dev, found.st_ino
 
 
-def _state_of(directory: str) -> tuple[int, int, int] | None:
+def _state_of(directory: str) -> _State | None:
     try:
         found = os.stat(directory)  # noqa: PTH116 - as above
     except OSError:
@@ -128,12 +129,20 @@ def _state_of(directory: str) -> tuple[int, int, int] | None:
     return found.st_dev, found.st_ino, found.st_mtime_ns
 
 
+def _is_settled(directory: _State) -> bool:
+    """Tell whether the next change will show: one within a tick of the file system's clock could not be told."""
+    *_, changed_at = directory
+    # Older file systems count in seconds, or in two of them.
+    tick = _COARSE_TICK_NANOSECONDS if changed_at % _SECOND == 0 else _TICK_NANOSECONDS
+    return time.time_ns() - changed_at > tick
+
+
 _open_here: Final[WeakSet[DatabaseFiles]] = WeakSet()
-_open_at_fork: Final[set[_Identity | None]] = set()
+_open_at_fork: Final[set[_Identity]] = set()
 
 
 def _remember_what_is_open() -> None:
-    _open_at_fork.update(files._identity for files in _open_here)  # noqa: SLF001 - of this module
+    _open_at_fork.update(files._identity for files in _open_here if files._identity)  # noqa: SLF001 - of this module
     _open_here.clear()
 
 

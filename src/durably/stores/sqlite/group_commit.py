@@ -32,6 +32,7 @@ T = TypeVar("T")
 
 _LOCK_TRIES_PAUSE_SECONDS: Final = 0.001
 _LOCK_SECONDS: Final = 10.0
+_LAST_LOCK_SECONDS: Final = 1.0
 _CHECKPOINT: Final = "PRAGMA wal_checkpoint(PASSIVE)"
 
 log = logging.getLogger("durably.sqlite")
@@ -40,7 +41,7 @@ log = logging.getLogger("durably.sqlite")
 class Transaction:
     """What a unit of work sees: the connection, one instant for all, and a place for events."""
 
-    __slots__ = ("change", "connection", "events", "execute", "instant", "now")
+    __slots__ = ("change", "connection", "events", "execute", "instant", "length_told", "now")
 
     def __init__(self, connection: sqlite3.Connection, cursor: sqlite3.Cursor, clock: Clock) -> None:
         self.connection = connection
@@ -50,6 +51,8 @@ class Transaction:
         self.instant = clock.now()
         self.now = to_text(self.instant)
         self.events: list[DurablyEvent] = []
+        self.length_told = 0
+        """How long the text is that the log of events was given."""
 
 
 Unit = Callable[[Transaction], T]
@@ -102,6 +105,7 @@ class GroupCommit:
         self._may_take_long = False
         self._announced: list[DurablyEvent] = []
         self._is_scheduled = False
+        self._lock_seconds = _LOCK_SECONDS
         self._in_thread: _Batch | None = None
         self._handed_over: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._checkpoints = CheckpointSchedule(self._connection) if self._has_thread else None
@@ -136,14 +140,23 @@ class GroupCommit:
             self._schedule(asyncio.get_running_loop())
 
     def forget_loop(self) -> None:
-        """Drop what waits on an event loop that is gone; nobody there can learn of it any more."""
+        """Drop what waits on an event loop that is gone; nobody there can learn of it any more.
+
+        What was handed to the thread is committed all the same.
+        """
         with self._lock:
             self._units, self._futures = [], []
+            self._may_take_long = False
             self._is_scheduled = False
             self._in_thread = None
 
+    def hurry(self) -> None:
+        """Wait for a lock that another process holds only shortly from now on: this process is about to leave."""
+        self._lock_seconds = _LAST_LOCK_SECONDS
+
     def close(self) -> None:
-        """End the writer thread. Nothing may be waiting any more."""
+        """End the writer thread. Nobody may be waiting any more; announcements that could not be written are lost."""
+        self._announced = []
         if self._thread is not None:
             self._handed_over.put(None)
             self._thread.join()
@@ -245,7 +258,10 @@ class GroupCommit:
             self._database.files.check()
             started = time.perf_counter()
             is_taken, pages, moved = self._connection.execute(_CHECKPOINT).fetchone()
-            schedule.saw_checkpoint(time.perf_counter() - started, pages, is_whole=not is_taken and moved == pages)
+            if is_taken:
+                # Another process is at it.
+                return
+            schedule.saw_checkpoint(time.perf_counter() - started, pages, is_whole=moved == pages)
 
     def _checkpoint_apart(self, schedule: CheckpointSchedule) -> None:
         """Move the log into the database, most of it beside the writer, on a connection of its own.
@@ -286,14 +302,16 @@ class GroupCommit:
             explained = self._explain(error)
             is_refused = isinstance(explained, ValueRefusedError)
             if is_refused or (len(batch.units) > 1 and not isinstance(error, StoreError)):
-                self._commit_one_by_one(batch)
+                self._commit_one_by_one(batch, wait_for_lock=wait_for_lock)
             else:
                 batch.error = explained
 
-    def _commit_one_by_one(self, batch: _Batch) -> None:
-        """Run a batch again so that a unit that fails is undone alone."""
+    def _commit_one_by_one(self, batch: _Batch, *, wait_for_lock: bool) -> None:
+        """Run a batch again so that a unit that fails is undone alone; raises as `_commit` does."""
         try:
-            self._transact(batch, self._run_each_apart, wait_for_lock=True)
+            self._transact(batch, self._run_each_apart, wait_for_lock=wait_for_lock)
+        except _BusyError:
+            raise
         except BaseException as error:  # noqa: BLE001 - the waiters get it, whatever it is
             self._roll_back()
             batch.error = self._explain(error)
@@ -307,10 +325,10 @@ class GroupCommit:
         self._cursor.execute("COMMIT")
         self._pace.saw(time.perf_counter() - started)
         if self._checkpoints is not None:
-            self._checkpoints.saw_commit()
+            self._checkpoints.saw_commit(transaction.length_told)
 
     def _begin(self, *, wait_for_lock: bool) -> None:
-        deadline: float | None = None
+        began: float | None = None
         while True:
             try:
                 self._cursor.execute("BEGIN IMMEDIATE")
@@ -321,9 +339,9 @@ class GroupCommit:
                 if not wait_for_lock:
                     raise _BusyError from error
                 now = time.monotonic()
-                if deadline is None:
-                    deadline = now + _LOCK_SECONDS
-                elif now >= deadline:
+                if began is None:
+                    began = now
+                elif now >= began + self._lock_seconds:
                     raise
             time.sleep(_LOCK_TRIES_PAUSE_SECONDS)
 
@@ -378,8 +396,10 @@ class GroupCommit:
         return result
 
     def _roll_back(self) -> None:
-        if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
+        # The waiters get the error that led here, whatever comes of this.
+        with suppress(sqlite3.Error):
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
 
     def _explain(self, error: BaseException) -> BaseException:
         return self._database.explain(error) if isinstance(error, sqlite3.Error | OverflowError) else error

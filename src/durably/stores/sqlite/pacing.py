@@ -12,6 +12,8 @@ _FAST_COMMIT_SECONDS: Final = 0.0005
 _PACE_WEIGHT: Final = 0.1
 _PAGES_PER_COMMIT: Final = 10
 _CHANGES_PER_PAGE: Final = 8
+_TOLD_PER_PAGE: Final = 2_048
+"""What is large stands in its row and again in the log of events: half of a page of 4,096 bytes."""
 _PAGES_PER_CHECKPOINT: Final = 1_000
 _MOST_CORRECTION: Final = 2.0
 _QUICK_CHECKPOINT_SECONDS: Final = 0.002
@@ -55,10 +57,14 @@ class CheckpointSchedule:
         self.is_affordable_in_place = False
         """Whether the last one was quick enough for the event loop: beside the writer, it slows commits down."""
 
-    def saw_commit(self) -> None:
-        """Take note of a commit: about how many pages the log has grown by."""
+    def saw_commit(self, length_told: int) -> None:
+        """Take note of a commit: about how many pages the log has grown by.
+
+        `length_told` is that of the text that the log of events was given.
+        """
         changes = self._connection.total_changes
-        self._pages += self._correction * (_PAGES_PER_COMMIT + (changes - self._changes) // _CHANGES_PER_PAGE)
+        pages = _PAGES_PER_COMMIT + (changes - self._changes) // _CHANGES_PER_PAGE + length_told // _TOLD_PER_PAGE
+        self._pages += self._correction * pages
         self._changes = changes
 
     def is_due(self) -> bool:

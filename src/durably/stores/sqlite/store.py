@@ -74,6 +74,7 @@ class SqliteStore:
         self.connections.refuse()
         try:
             if self._writer is not None:
+                self._writer.hurry()
                 await self._writer.submit(lambda _: None)
         except StoreError as error:
             # Every acknowledged write is stored; what is lost are announcements like a last log line's.
@@ -205,8 +206,9 @@ class SqliteStore:
 
     def announce(self, event: DurablyEvent) -> None:
         """Add an event to the log soon, after those announced before it; never blocks, never fails."""
-        self._open()
-        self._events.announce(event)
+        if not self._is_closed:
+            self._open()
+            self._events.announce(event)
 
     @property
     def is_behind(self) -> bool:
@@ -240,6 +242,7 @@ class SqliteStore:
     # --- reading and writing -----------------------------------------------------------------------
 
     def _open(self) -> GroupCommit:
+        self.connections.refuse_when_closed()
         loop, writer = asyncio.get_running_loop(), self._writer
         if writer is None:
             self._loop = loop
