@@ -188,7 +188,6 @@ class Durably:
             await self.stop(timeout=0)
         finally:
             self._threads.close()
-            self._hub.stop_looking()
             self._hub.stop()
             try:
                 await self._leases.stop()

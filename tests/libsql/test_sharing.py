@@ -28,6 +28,27 @@ async def echo(step: StepContext, input: Any) -> Any:
     return input
 
 
+async def test_a_claim_for_more_jobs_than_one_request_can_ask_for_keeps_what_it_got(
+    open_durably: OpenDurably, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """W1: where a later request fails, the runs of the first are executed all the same."""
+    durably = await open_durably(echo)
+    run = await durably.jobs.echo.trigger(1)
+    write, requests = durably.storage._writer.run, []  # type: ignore[attr-defined]
+
+    async def fail_after_the_first(unit: Any) -> Any:
+        requests.append(unit)
+        if len(requests) > 1:
+            raise StoreError("away")
+        return await write(unit)
+
+    monkeypatch.setattr(durably.storage._writer, "run", fail_after_the_first)  # type: ignore[attr-defined]
+    claimed = await durably.storage.claim("me", ["echo", *(f"job-{n}" for n in range(500))], 10, 30)
+
+    assert [each.run.id for each in claimed] == [run.id]
+    assert len(requests) == 2
+
+
 class TestMigrating:
     async def test_many_processes_at_once(self, open_durably: OpenDurably, server: LibsqlServer) -> None:
         """D2."""

@@ -349,6 +349,35 @@ class TestWhileInUse:
         for task in triggering:
             await durably.wait_for_run((await task).id, timeout=PATIENCE_SECONDS)
 
+    @pytest.mark.parametrize("polling", [0.01, 1000.0], ids=["while it claims", "while it waits"])
+    async def test_a_lock_holds_up_no_stop_that_is_in_a_hurry(
+        self, open_durably: OpenDurably, path: Path, monkeypatch: pytest.MonkeyPatch, polling: float
+    ) -> None:
+        """W4: neither a stop with a time limit nor a close waits as long as a write would."""
+        monkeypatch.setattr(group_commit, "_LOCK_SECONDS", 3600.0)
+        gate = Gate()
+
+        @define_job(name="held")
+        async def held(step: StepContext, input: Any) -> None:
+            await gate.pass_through()
+
+        durably = await open_durably(held, start=True, polling_interval=polling)
+        run = await durably.jobs.held.trigger(None)
+        await gate.reached()
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        await asyncio.sleep(0.05)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await durably.stop(timeout=0)
+            await durably.close()
+        other.execute("ROLLBACK")
+        other.close()
+
+        after = await open_durably(held)
+        found = await after.get_run(run.id)
+        assert found is not None
+        assert found.status == "leased"
+
     async def test_a_lock_that_is_never_released_is_an_error_after_a_while(
         self, open_durably: OpenDurably, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

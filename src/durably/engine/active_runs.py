@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from typing import Any, Final
@@ -14,12 +14,14 @@ from durably.core.clock import Clock
 from durably.core.errors import StoreError, ValueRefusedError
 from durably.core.events import DurablyEvent, RunCancelEvent, RunDeleteEvent
 from durably.core.jobs import JobDefinition
+from durably.core.leases import Claim
 from durably.core.store import Claimed, Store
 from durably.engine.executor import Executor
 from durably.engine.held_lease import HeldLease
 from durably.engine.leases import LeaseKeeper
 
 _UNWIND_SECONDS: Final = 1.0
+_ANSWER_SECONDS: Final = 1.0
 
 log = logging.getLogger("durably")
 
@@ -57,11 +59,12 @@ class ActiveRuns:
         self._claimers: WeakSet[asyncio.Task[Any]] = WeakSet()
         """Those that claimed what executes here: the loop of the worker, and whoever processes without it."""
         self._looks: set[asyncio.Future[None]] = set()
-        """One for each claim that is under way: what it finds is not active yet."""
+        """One for each claim that is under way and not given up: what it finds is not active yet."""
+        self._releases: set[asyncio.Task[None]] = set()
         self._ended_meanwhile: set[str] = set()
         """The runs that were cancelled or deleted while a claim was under way, which may just have got them."""
         self.may_be_more = False
-        """Whether something may be waiting: the last claim got all that it asked for, or there was no room to claim."""
+        """Whether something may be waiting: the last claim may have left some, or there was no room for any."""
 
     def __len__(self) -> int:
         return len(self._active)
@@ -83,7 +86,7 @@ class ActiveRuns:
         look = asyncio.get_running_loop().create_future()
         self._looks.add(look)
         try:
-            return await self._claim_and_begin(worker_id, limit)
+            return await self._claim_and_begin(worker_id, limit, look)
         finally:
             self._looks.discard(look)
             look.set_result(None)
@@ -96,21 +99,36 @@ class ActiveRuns:
             await asyncio.wait(under_way)
 
     async def give_up(self) -> None:
-        """Interrupt what still runs and give its leases back, so that another worker resumes at once."""
+        """Interrupt what still runs and give its leases back, so that another worker resumes at once.
+
+        Waits a few seconds at most: what a database that is away has not answered then is given back when it does.
+        """
         given_up = self._interrupted()
         # Not released before: a claim that is under way here could be given one of these runs.
-        while self._looks:
-            await asyncio.wait(self._looks)
+        if self._looks:
+            await asyncio.wait(self._looks, timeout=_ANSWER_SECONDS)
+            self._looks.clear()
         given_up |= self._interrupted()
         if not given_up:
             return
         await asyncio.wait(given_up, timeout=_UNWIND_SECONDS)
         for task in given_up:
             task.cancel()
-        try:
-            await self._store.release([lease.claim for lease in given_up.values()])
-        except StoreError as error:
-            self._tell(f"leases could not be released, their runs are free when they expire: {error}", None)
+        await asyncio.wait([self._release([lease.claim for lease in given_up.values()])], timeout=_ANSWER_SECONDS)
+
+    def _release(self, claims: Sequence[Claim]) -> asyncio.Task[None]:
+        """Give leases back, whoever waits for it or does not."""
+
+        async def release() -> None:
+            try:
+                await self._store.release(claims)
+            except StoreError as error:
+                self._tell(f"leases could not be released, their runs are free when they expire: {error}", None)
+
+        releasing = asyncio.create_task(release(), name="durably-release")
+        self._releases.add(releasing)
+        releasing.add_done_callback(self._releases.discard)
+        return releasing
 
     def _interrupted(self) -> dict[asyncio.Task[Any], HeldLease]:
         for lease in self._active.values():
@@ -119,7 +137,7 @@ class ActiveRuns:
 
     def forget(self) -> None:
         """Leave all runs to others: the event loop was closed, with every task as it was."""
-        for left in (self._active, self._ending, self._looks, self._claimers):
+        for left in (self._active, self._ending, self._looks, self._claimers, self._ended_meanwhile):
             left.clear()
         for lease in self._leases.held():
             self._leases.let_go(lease)
@@ -133,7 +151,7 @@ class ActiveRuns:
         elif self._looks:
             self._ended_meanwhile.add(event.run_id)
 
-    async def _claim_and_begin(self, worker_id: str, limit: int) -> list[asyncio.Task[Any]]:
+    async def _claim_and_begin(self, worker_id: str, limit: int, look: asyncio.Future[None]) -> list[asyncio.Task[Any]]:
         claimed_at = self._clock.monotonic()
         claiming = asyncio.ensure_future(self._store.claim(worker_id, list(self._jobs), limit, self._lease_seconds))
         try:
@@ -147,8 +165,14 @@ class ActiveRuns:
             if limit == 1:
                 raise
             # The event log takes what is claimed together as one value, with the inputs of all.
-            return await self._claim_and_begin(worker_id, 1)
-        self.may_be_more = len(claimed) == limit
+            return await self._claim_and_begin(worker_id, 1, look)
+        if look not in self._looks:
+            # The answer came when a stop had long given up waiting for it.
+            await self._release([each.claim for each in claimed])
+            return []
+        # Where claimers work beside each other, one passes over what another is just looking at.
+        may_be_passed_over = bool(claimed) and not self._store.claims_see_writes_under_way
+        self.may_be_more = len(claimed) == limit or may_be_passed_over
         return [self._begin(each, claimed_at) for each in claimed]
 
     def _begin(self, claimed: Claimed, claimed_at: float) -> asyncio.Task[Any]:

@@ -207,7 +207,7 @@ class EventHub:
             self._store.unfollow()
             self._loop = None
         self._tell_withheld()
-        self.stop_looking()
+        self._stop_looking()
         for feed in self._feeds():
             feed.close()
         for ended in [each for waiting in self._waiting.values() for each in waiting]:
@@ -216,7 +216,7 @@ class EventHub:
     def _feeds(self) -> list[EventFeed]:
         return [*self._all_feeds, *(feed for feeds in self._run_feeds.values() for feed in feeds)]
 
-    def stop_looking(self) -> None:
+    def _stop_looking(self) -> None:
         """Look no more for runs that other programs ended: the store is about to be closed."""
         if self._recheck is not None:
             self._recheck.cancel()

@@ -1,4 +1,4 @@
-"""One claimed run, from its lease to its recorded end."""
+"""One run that is leased, from its first line to its recorded end."""
 
 from __future__ import annotations
 
@@ -61,9 +61,11 @@ class Executor:
         except StoreError as error:
             return await self._give_back(lease.claim, store, error)
         except DurablyError:
-            if not lease.controller.signal.aborted:
+            if (ended := _why_aborted(lease.controller.signal)) is None:
                 raise
+            return ended
         if (ended := _why_aborted(lease.controller.signal)) is not None:
+            # Cancelled or given back between the claim and now.
             return ended
         execution = Execution(lease, checkpoints, store, self._hub, self._clock, self._threads)
         try:

@@ -136,6 +136,8 @@ class LeaseKeeper:
         if sys.platform == "emscripten":
             self._task = self._loop_thread.loop.create_task(self._serve_in_loop())
             return
+        # Anew: what the one before asked a loop that is gone will never be answered.
+        self._watch = LoopWatch(self._clock)
         self._thread = threading.Thread(target=self._serve, name="durably-leases", daemon=True)
         self._thread.start()
 

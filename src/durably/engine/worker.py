@@ -21,6 +21,7 @@ from durably.engine.executor import Executor
 from durably.engine.leases import LeaseKeeper
 from durably.engine.maintenance import Maintenance
 
+_LAST_TURN_SECONDS: Final = 1.0
 _FIRST_BACKOFF_SECONDS: Final = 0.1
 _LONGEST_BACKOFF_SECONDS: Final = 10.0
 
@@ -112,7 +113,8 @@ class Worker:
         except TimeoutError:
             log.info("stopping without waiting any longer for %d runs", len(self._runs))
         await self._runs.give_up()
-        await _until_done(self._loop_task)
+        # It may still wait for a database that is away, and ends when it sees that it is not the one any more.
+        await _until_done(self._loop_task, _LAST_TURN_SECONDS)
         self._loop_task = None
         # Looked at again: the loop may have begun it in its last turn. What it does is done whole or not at all.
         if self._upkeep is not None:
@@ -169,7 +171,7 @@ class Worker:
     async def _serve(self) -> None:
         backoff = 0.0
         with self._waking() as wake:
-            while not self._stops:
+            while self._is_serving():
                 wake.clear()
                 try:
                     may_be_more = await self._fill_slots()
@@ -205,8 +207,13 @@ class Worker:
             return False
         return bool(await self._runs.claim(self._worker_id, free)) and self._runs.may_be_more
 
+    def _is_serving(self) -> bool:
+        return not self._stops and asyncio.current_task() is self._loop_task
+
     def _maintain_if_due(self) -> None:
         idle = not self._runs
+        if not self._is_serving():
+            return
         if self._maintenance.is_due(idle=idle) and (self._upkeep is None or self._upkeep.done()):
             self._upkeep = asyncio.create_task(self._maintenance.run(idle=idle), name="durably-maintenance")
 
@@ -241,7 +248,7 @@ def _warn_if_cancelled(loop_task: asyncio.Task[None]) -> None:
         )
 
 
-async def _until_done(task: asyncio.Task[None] | None) -> None:
+async def _until_done(task: asyncio.Task[None] | None, timeout: float | None = None) -> None:
     # Tasks of an event loop that is gone are done, and cannot be waited for.
     if task is not None and not task.done():
-        await asyncio.wait([task])
+        await asyncio.wait([task], timeout=timeout)

@@ -153,7 +153,13 @@ class LibsqlStore:
             left = limit - len(claimed)
             if left > 0:
                 unit = self._writes.claim(owner, names, left, lease_seconds, preserve_steps=self.preserve_steps)
-                claimed = [*claimed, *await self._write(unit)]
+                try:
+                    claimed = [*claimed, *await self._write(unit)]
+                except StoreError:
+                    if not claimed:
+                        raise
+                    # These are leased, and would wait for somebody to execute them until their leases end.
+                    break
         return claimed
 
     def lease_renewer(self) -> LibsqlLeaseRenewer:

@@ -119,6 +119,10 @@ class EventLog:
         (first,) = await self._pool.fetch(sql.FIRST_EVENT_ROW)
         return LogPage(events, is_gapless=first["position"] <= position.row + 1)
 
+    def tell_work(self) -> None:
+        """Wake the workers of other processes, though no event tells them why."""
+        self._hints.tell_work()
+
     def _look_for_overdue(self) -> None:
         self._overdue = None
         if self._ahead:

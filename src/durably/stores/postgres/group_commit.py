@@ -163,7 +163,7 @@ class GroupCommit:
             position = await self._marks.write(attempt, recover)
         except StoreError as error:
             if hint is not None:
-                self._hints.give(batch.told)
+                self._hints.give(batch.told, lost=hint)
             cause = error.__cause__
             if isinstance(cause, asyncpg.NotNullViolationError) and is_refused(cause):
                 return False

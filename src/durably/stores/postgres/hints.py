@@ -51,42 +51,46 @@ class Hints:
     def carry(self, events: Sequence[DurablyEvent]) -> tuple[str, str] | None:
         """Return channel and payload if the commit of `events` is to carry the hint; `give` it anew if that fails."""
         now = asyncio.get_running_loop().time()
+        self._has_work |= _have_work(events)
         if now < self._due(events, now):
             return None
         self._sent_at = now
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self._has_work |= _have_work(events)
+        self._forget_timer()
         return self._channel, self._payload()
 
-    def give(self, events: Sequence[DurablyEvent]) -> None:
-        """Send a hint of `events` soon; a commit may carry it until then."""
-        self._has_work |= _have_work(events)
+    def give(self, events: Sequence[DurablyEvent], *, lost: tuple[str, str] | None = None) -> None:
+        """Send a hint of `events`, and of what the `lost` one told, soon; a commit may carry it until then."""
+        if _have_work(events) or (lost is not None and read_payload(lost[1])[1]):
+            self._has_work = True
         loop = asyncio.get_running_loop()
         due = self._due(events, loop.time())
-        if not _are_urgent(events):
+        if not self._is_urgent(events):
             due = max(due, self._sent_at + _EVERY_SECONDS + _SLACK_SECONDS)
         due = max(loop.time(), due)
         if self._timer is not None and self._due_at > due:
-            self._timer.cancel()
-            self._timer = None
+            self._forget_timer()
         if self._timer is None:
             # Kept here: what uvloop returns for a time that has come cannot tell it.
             self._due_at = due
             self._timer = loop.call_at(due, self._begin)
 
+    def tell_work(self) -> None:
+        """Tell that there is something to claim, though no event says so."""
+        self._has_work = True
+        self.give(())
+
     async def close(self) -> None:
         """Send what is due and end."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._begin()
+        is_due = self._timer is not None
+        self._forget_timer()
         if self._task is not None:
             await asyncio.wait([self._task])
+        if is_due:
+            await self._send()
 
     def _due(self, events: Sequence[DurablyEvent], now: float) -> float:
         """Return when a commit of `events` may carry a hint."""
-        if _are_urgent(events):
+        if self._is_urgent(events):
             return self._sent_at + _URGENT_SECONDS
         if not events:
             # What was announced only has waited for others already.
@@ -96,6 +100,14 @@ class Hints:
         # Most steps are short, and what comes next is the end of the run: then one hint tells of both.
         return max(self._sent_at + _EVERY_SECONDS, self._untold_since + _SLACK_SECONDS)
 
+    def _is_urgent(self, events: Sequence[DurablyEvent]) -> bool:
+        return self._has_work or any(event.type in WAKING_EVENTS for event in events)
+
+    def _forget_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
     def _payload(self) -> str:
         self._untold_since = None
         has_work, self._has_work = self._has_work, False
@@ -103,12 +115,13 @@ class Hints:
 
     def _begin(self) -> None:
         loop = asyncio.get_running_loop()
-        self._sent_at = loop.time()
         if self._task is not None:
-            self._due_at = self._sent_at + _EVERY_SECONDS
+            # The one before has not gone out yet.
+            self._due_at = loop.time() + _EVERY_SECONDS
             self._timer = loop.call_at(self._due_at, self._begin)
             return
         self._timer = None
+        self._sent_at = loop.time()
         self._task = loop.create_task(self._send(), name="durably-postgres-hint")
 
     async def _send(self) -> None:
@@ -118,10 +131,6 @@ class Hints:
             log.debug("other processes could not be woken, they will look by themselves: %s", error)
         finally:
             self._task = None
-
-
-def _are_urgent(events: Sequence[DurablyEvent]) -> bool:
-    return any(event.type in WAKING_EVENTS for event in events)
 
 
 def _have_work(events: Sequence[DurablyEvent]) -> bool:

@@ -157,7 +157,10 @@ class Writes:
             return [RunFailEvent(**_about(row), error=error) for row in rows if row["status"] == "failed"]
 
         sweep = None if preserve_steps else sql.DROP_STEPS
-        return await self._write(statement, (error, preserve_steps, *values), told, sweep)
+        rows = await self._write(statement, (error, preserve_steps, *values), told, sweep)
+        if len(rows) > len(told(rows)):
+            self._events.tell_work()
+        return rows
 
     # --- the end of a run --------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""What is read in SQLite's dialect (3.39), the same in a file and over the network."""
+"""What is read in SQLite's dialect (3.9 and later), the same in a file and over the network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The SQL of the SQLite store, understood by SQLite 3.39. Each statement has one purpose."""
+"""The SQL of the SQLite store, understood by SQLite 3.9 and later. Each statement has one purpose."""
 
 from typing import Final
 
