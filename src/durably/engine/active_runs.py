@@ -137,7 +137,8 @@ class ActiveRuns:
 
     def forget(self) -> None:
         """Leave all runs to others: the event loop was closed, with every task as it was."""
-        for left in (self._active, self._ending, self._looks, self._claimers, self._ended_meanwhile):
+        self._ended_meanwhile.clear()
+        for left in (self._active, self._ending, self._looks, self._claimers, self._releases):
             left.clear()
         for lease in self._leases.held():
             self._leases.let_go(lease)

@@ -153,12 +153,16 @@ class Writes:
         await self._return(sql.RELEASE_RUNS, RELEASED_AND_REPLACED, ids, generations, preserve_steps=preserve_steps)
 
     async def _return(self, statement: str, error: str, *values: Any, preserve_steps: bool) -> Sequence[Any]:
+        is_work = False
+
         def told(rows: Sequence[Any]) -> list[DurablyEvent]:
+            nonlocal is_work
+            is_work = any(row["status"] == "pending" for row in rows)
             return [RunFailEvent(**_about(row), error=error) for row in rows if row["status"] == "failed"]
 
         sweep = None if preserve_steps else sql.DROP_STEPS
         rows = await self._write(statement, (error, preserve_steps, *values), told, sweep)
-        if len(rows) > len(told(rows)):
+        if is_work:
             self._events.tell_work()
         return rows
 
