@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.middleware.cors import CORSMiddleware
@@ -124,6 +125,23 @@ async def test_inside_a_fastapi_route(durably: Durably) -> None:
         return await handler.handle(request, "/api/durably")
 
     await works(Client(app))
+
+
+@pytest.mark.parametrize("path", ["/runs", "/subscribe?runId={run_id}", "/subscribe?runId=nobody"])
+async def test_what_a_response_is_to_do_afterwards_is_done(durably: Durably, path: str) -> None:
+    """As with any other response of Starlette, a stream included."""
+    run = await durably.jobs.echo.trigger(1)
+    await durably.process_until_idle()
+    handler, done = create_durably_handler(durably), []
+
+    async def route(request: Request) -> Response:
+        response = await handler.handle(request, "")
+        response.background = BackgroundTask(done.append, request.url.path)
+        return response
+
+    await Client(Starlette(routes=[Route("/{path:path}", route)]), base="").get(path.format(run_id=run.id))
+
+    assert done == [path.partition("?")[0]]
 
 
 async def test_a_path_that_is_not_below_the_base_path(durably: Durably) -> None:

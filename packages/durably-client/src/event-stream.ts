@@ -67,6 +67,10 @@ export class EventStream {
       lastEventId: this.#lastEventId,
       onOpen: () => ifCurrent(() => this.#opened()),
       onMessage: (data, id) => ifCurrent(() => this.#received(data, id)),
+      onMark: (id) =>
+        ifCurrent(() => {
+          this.#lastEventId = id
+        }),
       onClose: (error) => ifCurrent(() => this.#dropped(error)),
     })
   }

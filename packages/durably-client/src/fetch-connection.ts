@@ -51,6 +51,7 @@ async function readStream(
   handlers.onOpen()
   const parser = new ServerSentEventParser(
     (message) => handlers.onMessage(message.data, message.id),
+    (id) => handlers.onMark(id),
     handlers.lastEventId,
   )
   for await (const text of chunksOf(response.body)) {

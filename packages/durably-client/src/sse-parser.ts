@@ -7,12 +7,20 @@ export interface ServerSentMessage {
 /** Turns the text of an event stream, in pieces of any size, into messages. */
 export class ServerSentEventParser {
   readonly #onMessage: (message: ServerSentMessage) => void
+  readonly #onMark: (id: string) => void
   #rest = ''
   #data: string[] = []
   #id: string | null
+  #mark: string | null = null
 
-  constructor(onMessage: (message: ServerSentMessage) => void, lastEventId: string | null = null) {
+  /** `onMark` is told of an id that comes without a message: how far the stream has come. */
+  constructor(
+    onMessage: (message: ServerSentMessage) => void,
+    onMark: (id: string) => void,
+    lastEventId: string | null = null,
+  ) {
     this.#onMessage = onMessage
+    this.#onMark = onMark
     this.#id = lastEventId
   }
 
@@ -29,11 +37,16 @@ export class ServerSentEventParser {
     const field = colon < 0 ? line : line.slice(0, colon)
     const value = colon < 0 ? '' : line.slice(colon + 1).replace(/^ /, '')
     if (field === 'data') this.#data.push(value)
-    if (field === 'id' && !value.includes('\0')) this.#id = value
+    if (field === 'id' && !value.includes('\0')) this.#id = this.#mark = value
   }
 
   #dispatch(): void {
-    if (this.#data.length === 0) return
+    const mark = this.#mark
+    this.#mark = null
+    if (this.#data.length === 0) {
+      if (mark !== null) this.#onMark(mark)
+      return
+    }
     const data = this.#data.join('\n')
     this.#data = []
     this.#onMessage({ data, id: this.#id })

@@ -23,6 +23,8 @@ export interface ConnectionHandlers {
   /** The server has accepted the stream; again each time the transport itself re-established it. */
   onOpen(): void
   onMessage(data: string, id: string | null): void
+  /** An id without a message: the stream has come so far, and there was nothing for this client. */
+  onMark(id: string): void
   /** The connection is lost for good; whoever opened it decides whether to open another one. */
   onClose(error: Error): void
 }

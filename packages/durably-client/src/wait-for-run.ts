@@ -98,9 +98,12 @@ function lineOf({ timestamp, level, stepName, message, data }: LogEntry): string
   return JSON.stringify([timestamp, level, stepName, message, data])
 }
 
+// Timers count in 31 bits, and take what is longer for nothing.
+const LONGEST_TIMEOUT_MS = 2 ** 31 - 1
+
 /** Aborts when the time is up that begins now, or on request. */
 export function deadlineOf({ timeout, signal }: WaitOptions): AbortSignal | undefined {
-  if (timeout === undefined) return signal
+  if (timeout === undefined || timeout > LONGEST_TIMEOUT_MS) return signal
   const deadline = AbortSignal.timeout(timeout)
   return signal ? AbortSignal.any([signal, deadline]) : deadline
 }

@@ -44,6 +44,8 @@ class EventStreamResponse(Response):
             await self._serve(stream, receive, send)
         finally:
             stream.close()
+        if self.background is not None:
+            await self.background()
 
     async def _serve(self, stream: EventStream, receive: Receive, send: Send) -> None:
         # What tells that a client left differs between versions of ASGI: a message in all, an error of

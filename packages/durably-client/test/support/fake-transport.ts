@@ -33,6 +33,10 @@ export class FakeConnection implements Connection {
     if (!this.isClosed) this.#handlers.onMessage(data, id)
   }
 
+  mark(id: string): void {
+    this.#handlers.onMark(id)
+  }
+
   drop(error: Error = new Error('connection lost')): void {
     this.#handlers.onClose(error)
   }

@@ -69,6 +69,16 @@ test('a lost connection is replaced, and continues after the last event that arr
   expect(heard).toEqual(['open', 'run:leased', 'connection lost', 'open'])
 })
 
+test('a lost connection that had nothing to tell continues from where it had come', () => {
+  listen()
+  const lost = transport.stream('/subscribe')
+  lost.open()
+  lost.mark('17')
+  lost.drop()
+  vi.advanceTimersByTime(reconnectDelay(0, () => 1))
+  expect(transport.connections[1]?.lastEventId).toBe('17')
+})
+
 test('attempts become rarer while the server stays away, and frequent again once it was back for a while', () => {
   vi.spyOn(Math, 'random').mockReturnValue(1)
   listen()

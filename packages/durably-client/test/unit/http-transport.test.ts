@@ -66,6 +66,7 @@ function connect(options: Partial<HttpTransportOptions>, lastEventId: string | n
       lastEventId,
       onOpen: () => heard.push('open'),
       onMessage: (data, id) => heard.push([data, id]),
+      onMark: (id) => heard.push(id),
       onClose: resolve,
     }
     const transport = httpTransport({ api: '/api/durably/', ...options })
@@ -156,6 +157,7 @@ test('a stream whose reader fails is given back, not left to run on', async () =
       onMessage: () => {
         throw new Error('a listener failed')
       },
+      onMark: () => {},
       onClose: resolve,
     })
   })

@@ -448,6 +448,12 @@ describe('waiting', () => {
     expect(transport.asked('POST /trigger')).toEqual([])
   })
 
+  test.each([30 * 24 * 60 * 60 * 1000, Infinity])('takes a timeout longer than timers count, of %s ms', async (timeout) => {
+    const waiting = client.waitForRun('run-1', { timeout })
+    transport.stream('/subscribe').send(anEvent('run:complete', { output: 4 }))
+    expect(await waiting).toBe(4)
+  })
+
   test('gives up at its timeout, and leaves the stream', async () => {
     await expect(client.waitForRun('run-1', { timeout: 5 })).rejects.toThrow(/timeout/i)
     await vi.waitFor(() => expect(transport.live).toEqual([]))

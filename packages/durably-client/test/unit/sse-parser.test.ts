@@ -3,10 +3,20 @@ import { ServerSentEventParser, type ServerSentMessage } from '../../src/sse-par
 
 function parse(pieces: string[], lastEventId: string | null = null): ServerSentMessage[] {
   const messages: ServerSentMessage[] = []
-  const parser = new ServerSentEventParser((message) => messages.push(message), lastEventId)
+  const parser = new ServerSentEventParser((message) => messages.push(message), () => {}, lastEventId)
   for (const piece of pieces) parser.push(piece)
   return messages
 }
+
+test('an id without a message tells how far the stream has come', () => {
+  const heard: unknown[] = []
+  const parser = new ServerSentEventParser(
+    ({ data, id }) => heard.push([data, id]),
+    (id) => heard.push(id),
+  )
+  parser.push('id: 1\n\n: nothing new\n\ndata: a\n\nid: 2\n\nid: 3\ndata: b\n\n')
+  expect(heard).toEqual(['1', ['a', '1'], '2', ['b', '3']])
+})
 
 test('a message ends with a blank line', () => {
   expect(parse(['data: {"a":1}\n\n', 'data: unfinished\n'])).toEqual([{ data: '{"a":1}', id: null }])
