@@ -73,28 +73,23 @@ os.wait()
 """
 
 
+def run(program: str, file: Path) -> subprocess.CompletedProcess[str]:
+    """Run a program with the path of a database file."""
+    return subprocess.run(
+        [sys.executable, "-c", program, file], capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS
+    )
+
+
 def test_a_database_in_memory_at_the_fork_keeps_nobody_from_a_new_file(tmp_path: Path) -> None:
     """D3: only the files that were open are refused."""
-    ended = subprocess.run(
-        [sys.executable, "-c", IN_MEMORY, tmp_path / "jobs.db"],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE_SECONDS,
-    )
+    ended = run(IN_MEMORY, tmp_path / "jobs.db")
 
     assert (ended.stdout, ended.stderr) == ("migrated\n", "")
 
 
 def test_a_database_that_was_open_at_the_fork_is_refused(tmp_path: Path) -> None:
     """D3: the parent would remove the write-ahead log under the child."""
-    ended = subprocess.run(
-        [sys.executable, "-c", PROGRAM, tmp_path / "jobs.db"],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE_SECONDS,
-    )
+    ended = run(PROGRAM, tmp_path / "jobs.db")
 
     assert ended.returncode == 0, ended.stderr
     before, inherited, opened_anew, after = ended.stdout.splitlines()

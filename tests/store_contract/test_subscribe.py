@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from durably import DurablyEvent, NotFoundError, ProgressData, StepContext, StoreError, define_job
+from durably import Durably, DurablyEvent, NotFoundError, ProgressData, StepContext, StoreError, define_job
 from tests.conftest import PATIENCE_SECONDS, Gate, OpenDurably, kept_events
 from tests.store_contract.foreign_writer import write
 
@@ -32,6 +32,15 @@ async def collect(stream: AsyncIterator[DurablyEvent]) -> list[Any]:
     """Return all of a stream."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         return [event async for event in stream]
+
+
+async def read_while_executed(durably: Durably, run_id: str) -> list[Any]:
+    """Return all of a stream that was begun before its run was executed."""
+    stream = durably.subscribe(run_id)
+    first = asyncio.ensure_future(anext(stream))
+    await asyncio.sleep(0)
+    await durably.process_one()
+    return [await first, *await collect(stream)]
 
 
 class Reader:
@@ -219,13 +228,9 @@ class TestHere:
 
         durably = await open_durably(breathless)
         run = await durably.jobs.breathless.trigger(None)
-        stream = durably.subscribe(run.id)
-        first = asyncio.ensure_future(anext(stream))
-        await asyncio.sleep(0)
-        await durably.process_one()
-        assert (await first).type == "run:leased"
 
-        *lines, end = await collect(stream)
+        leased, *lines, end = await read_while_executed(durably, run.id)
+        assert leased.type == "run:leased"
         assert [line.message for line in lines] == [f"{n}" for n in range(count)]
         assert end.type == "run:complete"
 
@@ -242,13 +247,9 @@ class TestHere:
 
         durably = await open_durably(loud)
         run = await durably.jobs.loud.trigger(None)
-        stream = durably.subscribe(run.id)
-        first = asyncio.ensure_future(anext(stream))
-        await asyncio.sleep(0)
-        await durably.process_one()
-        assert (await first).type == "run:leased"
 
-        rest = await collect(stream)
+        leased, *rest = await read_while_executed(durably, run.id)
+        assert leased.type == "run:leased"
         assert [event.message for event in rest if event.type == "log:write"] == [str(n) for n in range(count)]
         assert rest[-1].type == "run:complete"
 

@@ -450,6 +450,8 @@ describe('waiting', () => {
 
   test.each([30 * 24 * 60 * 60 * 1000, Infinity])('takes a timeout longer than timers count, of %s ms', async (timeout) => {
     const waiting = client.waitForRun('run-1', { timeout })
+    // A timer that takes it for nothing rings at once.
+    await new Promise((resolve) => setTimeout(resolve, 20))
     transport.stream('/subscribe').send(anEvent('run:complete', { output: 4 }))
     expect(await waiting).toBe(4)
   })

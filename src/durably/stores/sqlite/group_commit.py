@@ -16,24 +16,24 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeVar
 
 from durably.core.clock import Clock, to_text
 from durably.core.errors import DurablyError, StoreError, ValueRefusedError
 from durably.core.events import DurablyEvent
+from durably.stores.sqlite.checkpoints import Checkpoints
 from durably.stores.sqlite.connections import Connections
 from durably.stores.sqlite.database import Database
-from durably.stores.sqlite.pacing import CheckpointSchedule, CommitPace
+from durably.stores.sqlite.pacing import CommitPace
 
 T = TypeVar("T")
 
 _LOCK_TRIES_PAUSE_SECONDS: Final = 0.001
 _LOCK_SECONDS: Final = 10.0
 _LAST_LOCK_SECONDS: Final = 1.0
-_CHECKPOINT: Final = "PRAGMA wal_checkpoint(PASSIVE)"
 
 log = logging.getLogger("durably.sqlite")
 
@@ -108,7 +108,7 @@ class GroupCommit:
         self._lock_seconds = _LOCK_SECONDS
         self._in_thread: _Batch | None = None
         self._handed_over: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._checkpoints = CheckpointSchedule(self._connection) if self._has_thread else None
+        self._checkpoints = Checkpoints(database, connections) if self._has_thread else None
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -188,16 +188,9 @@ class GroupCommit:
         finally:
             self._lock.release()
         self._settle(batch)
-        schedule = self._checkpoints
-        if schedule is None or not schedule.is_due():
-            return
-        if schedule.is_affordable_in_place and self._lock.acquire(blocking=False):
-            try:
-                self._checkpoint_here(schedule)
-            finally:
-                self._lock.release()
-        else:
-            self._do_in_thread(partial(self._checkpoint_apart, schedule))
+        checkpoints = self._checkpoints
+        if checkpoints is not None and checkpoints.are_due() and not checkpoints.take_here():
+            self._do_in_thread(checkpoints.take_apart)
 
     def _hand_over(self, batch: _Batch) -> None:
         self._in_thread = batch
@@ -249,46 +242,8 @@ class GroupCommit:
         # A loop that was closed meanwhile has nobody left to tell.
         with suppress(RuntimeError):
             loop.call_soon_threadsafe(self._take_back)
-        if self._checkpoints is not None and self._checkpoints.is_due():
-            self._checkpoint_apart(self._checkpoints)
-
-    def _checkpoint_here(self, schedule: CheckpointSchedule) -> None:
-        """Move the log into the database, with the writer held."""
-        with self._reported():
-            self._database.files.check()
-            started = time.perf_counter()
-            is_taken, pages, moved = self._connection.execute(_CHECKPOINT).fetchone()
-            if is_taken:
-                # Another process is at it.
-                return
-            schedule.saw_checkpoint(time.perf_counter() - started, pages, is_whole=moved == pages)
-
-    def _checkpoint_apart(self, schedule: CheckpointSchedule) -> None:
-        """Move the log into the database, most of it beside the writer, on a connection of its own.
-
-        Then, with the writer held, the little that was written meanwhile: only a log that was copied to its end begins
-        again at its start.
-        """
-        with self._reported():
-            self._database.files.check()
-            with closing(self._database.connect(writes=True)) as beside:
-                started = time.perf_counter()
-                is_taken, pages, _ = beside.execute(_CHECKPOINT).fetchone()
-            if is_taken:
-                # Another process is at it.
-                return
-            seconds = time.perf_counter() - started
-            with self._lock:
-                is_taken, left, moved = self._connection.execute(_CHECKPOINT).fetchone()
-            schedule.saw_checkpoint(seconds, pages, is_whole=not is_taken and moved == left)
-
-    @contextmanager
-    def _reported(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:  # noqa: BLE001 - those whose commits come next need the loop and the thread
-            # Nothing is lost by it: the write-ahead log holds everything until the next one succeeds.
-            log.warning("%s: %s", self._database.name, error)
+        if self._checkpoints is not None and self._checkpoints.are_due():
+            self._checkpoints.take_apart()
 
     def _commit(self, batch: _Batch, *, wait_for_lock: bool) -> None:
         """Run a batch in one transaction; its errors are kept in it, except `_BusyError` when not waiting."""
