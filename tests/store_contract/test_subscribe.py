@@ -34,13 +34,14 @@ async def collect(stream: AsyncIterator[DurablyEvent]) -> list[Any]:
         return [event async for event in stream]
 
 
-async def read_while_executed(durably: Durably, run_id: str) -> list[Any]:
-    """Return all of a stream that was begun before its run was executed."""
+async def read_while_executed(durably: Durably, run_id: str, begin: asyncio.Event) -> list[Any]:
+    """Return all of a stream, of which only the lease was read when the job got to `begin`."""
     stream = durably.subscribe(run_id)
-    first = asyncio.ensure_future(anext(stream))
-    await asyncio.sleep(0)
-    await durably.process_one()
-    return [await first, *await collect(stream)]
+    processing = asyncio.create_task(durably.process_one())
+    leased = await anext(stream)
+    begin.set()
+    await processing
+    return [leased, *await collect(stream)]
 
 
 class Reader:
@@ -219,27 +220,29 @@ class TestHere:
 
     async def test_what_is_said_in_one_breath_comes_before_the_end(self, open_durably: OpenDurably) -> None:
         """E3: however much that is, and though the run ends with it."""
-        count = 2500
+        count, begin = 2500, asyncio.Event()
 
         @define_job(name="breathless")
         async def breathless(step: StepContext, input: Any) -> None:
+            await begin.wait()
             for n in range(count):
                 step.log.info(f"{n}")
 
         durably = await open_durably(breathless)
         run = await durably.jobs.breathless.trigger(None)
 
-        leased, *lines, end = await read_while_executed(durably, run.id)
+        leased, *lines, end = await read_while_executed(durably, run.id, begin)
         assert leased.type == "run:leased"
         assert [line.message for line in lines] == [f"{n}" for n in range(count)]
         assert end.type == "run:complete"
 
     async def test_a_reader_that_falls_far_behind_misses_nothing(self, open_durably: OpenDurably) -> None:
         """E3: a slow reader reads on from the log; the job does not wait for it."""
-        count = 5000
+        count, begin = 5000, asyncio.Event()
 
         @define_job(name="loud")
         async def loud(step: StepContext, input: Any) -> None:
+            await begin.wait()
             for n in range(count):
                 step.log.info(f"{n}")
                 if n % 500 == 0:
@@ -248,7 +251,7 @@ class TestHere:
         durably = await open_durably(loud)
         run = await durably.jobs.loud.trigger(None)
 
-        leased, *rest = await read_while_executed(durably, run.id)
+        leased, *rest = await read_while_executed(durably, run.id, begin)
         assert leased.type == "run:leased"
         assert [event.message for event in rest if event.type == "log:write"] == [str(n) for n in range(count)]
         assert rest[-1].type == "run:complete"
