@@ -480,8 +480,12 @@ def _label_codec(labels: Any) -> Codec[Any] | None:
     if labels is None:
         return None
     try:
-        return Codec(labels)
+        codec: Codec[Any] = Codec(labels)
+        has_names = codec.json_schema("serialization").get("type", "object") == "object"
     except ValidationError:
         raise
     except Exception as error:
         raise refuse("labels", labels, f"a type that Pydantic can validate ({reason_of(error)})") from error
+    if not has_names:
+        raise refuse("labels", labels, "a type whose values have names, as a TypedDict or a Pydantic model")
+    return codec

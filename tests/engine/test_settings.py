@@ -70,6 +70,7 @@ class TestArguments:
             ("retain_runs", "0.0s", "as soon as it has ended"),
             ("retain_runs", timedelta(0), "as soon as it has ended"),
             pytest.param("labels", object(), "Pydantic", id="labels-object"),
+            pytest.param("labels", list[str], "TypedDict", id="labels-without-names"),
             ("worker_id", "", "not empty"),
             ("worker_id", 5, "text"),
             ("worker_id", "a\x00b", "text"),
