@@ -13,6 +13,7 @@ from asyncio.subprocess import Process
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fetch import FetchError, fetch_flights
 from rich.console import Console
@@ -88,7 +89,8 @@ async def wait_for_share(database: Path, share: float, worker: Process) -> float
 
     await durably.migrate()
     ended = asyncio.create_task(worker.wait())
-    await asyncio.wait({ended, reached}, return_when=asyncio.FIRST_COMPLETED)
+    either: set[asyncio.Future[Any]] = {ended, reached}
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     await durably.close()
     if ended.done():
         raise SystemExit("The first worker ended before it could be killed: take a larger file or smaller batches.")

@@ -1,6 +1,7 @@
 """The flights: what a row of the CSV file says, and the table that it goes to."""
 
 import csv
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -51,8 +52,14 @@ class Flight(NamedTuple):
     distance: int
 
 
-Row = Sequence[str]
+Row = list[str]
 _FLIGHTS = TypeAdapter(list[Flight])
+
+
+def version_of(path: str) -> str:
+    """Return a name for the file as it is now: another one when it has changed. Raises `OSError`."""
+    with Path(path).open() as file:
+        return f"{path} of {os.fstat(file.fileno()).st_mtime}"
 
 
 def read_batches(path: str, size: int) -> Iterator[list[Row]]:

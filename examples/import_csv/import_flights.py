@@ -5,11 +5,9 @@ python import_flights.py flights.csv flights.db
 
 import argparse
 import asyncio
-import os
 import sys
-from pathlib import Path
 
-from flights import create_tables, delays_by_carrier, read_batches, write_flights
+from flights import create_tables, delays_by_carrier, read_batches, version_of, write_flights
 from pydantic import BaseModel
 from rich.progress import Progress
 
@@ -37,15 +35,9 @@ def import_flights(step: SyncStepContext, input: ImportFlights) -> int:
     return done
 
 
-def import_of(csv: str) -> str:
-    """Return what every start asks for by the same name, until the file has changed. Raises `OSError`."""
-    with Path(csv).open() as file:
-        return f"{csv} of {os.fstat(file.fileno()).st_mtime}"
-
-
 async def main(csv: str, database: str, batch_size: int) -> None:
     # Asked for first: a file that cannot be read leaves no database behind.
-    wanted = import_of(csv)
+    version = version_of(csv)
     durably = create_durably(
         database=f"sqlite:///{database}",
         jobs={"import_flights": import_flights},
@@ -57,7 +49,7 @@ async def main(csv: str, database: str, batch_size: int) -> None:
         async with durably:
             result = await durably.jobs.import_flights.trigger_and_wait(
                 ImportFlights(csv=csv, database=database, batch_size=batch_size),
-                idempotency_key=wanted,
+                idempotency_key=version,  # every start asks for the same run
                 on_progress=lambda now: bar.update(task, completed=now.current, total=now.total),
             )
             bar.update(task, completed=result.output, total=result.output)
