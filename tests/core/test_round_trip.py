@@ -131,6 +131,16 @@ async def test_a_step_that_yields_is_refused() -> None:
         await FakeStep().run("rows", lambda: {"squares": (n * n for n in range(3))})
 
 
+async def test_a_coroutine_as_a_result_is_a_missing_await() -> None:
+    """S2: and Python need not warn of it a second time."""
+
+    async def fetch() -> int:
+        return 1
+
+    with pytest.raises(ValidationError, match=r"result of step 'rows'\.one: .*coroutine; is an `await` missing\?"):
+        await FakeStep().run("rows", lambda: {"one": fetch()})
+
+
 class Size(Enum):
     SMALL = (1, 2)
 

@@ -11,6 +11,7 @@ import pytest
 
 from durably import (
     Durably,
+    LeaseLostError,
     StepContext,
     StoreError,
     StoreUnavailableError,
@@ -182,6 +183,118 @@ class TestLeases:
         async with asyncio.timeout(PATIENCE_SECONDS):
             await processing
         assert seen == ["lease-lost"]
+
+    async def test_a_lease_that_runs_out_while_its_renewal_waits_stops_the_run(self, open_durably: OpenDurably) -> None:
+        """L3: at its end, whether or not the database ever answers."""
+        answered, seen = threading.Event(), []
+
+        @define_job(name="held")
+        async def held(step: StepContext, input: Any) -> None:
+            try:
+                await step.run("waiting", asyncio.sleep, PATIENCE_SECONDS)
+            finally:
+                seen.append((step.signal.reason, answered.is_set()))
+
+        class Silent:
+            def renew(self, claims: Any, lease_seconds: float) -> Any:
+                answered.wait(PATIENCE_SECONDS)
+                return {}
+
+            def close(self) -> None: ...
+
+        durably = await open_durably(held, lease_duration=0.5, lease_renew_interval=0.05)
+        durably.storage.lease_renewer = Silent  # type: ignore[assignment, method-assign]
+        await durably.jobs.held.trigger(None)
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS / 2):
+                await durably.process_one()
+        finally:
+            answered.set()
+        assert seen == [("lease-lost", False)]
+
+    async def test_a_lease_that_was_renewed_too_late_to_be_of_use_is_given_back(
+        self, open_durably: OpenDurably, clock: FakeClock
+    ) -> None:
+        """L3, L4: nobody holds it, so the run does not wait for its end."""
+        renewing, answered = threading.Event(), threading.Event()
+
+        @define_job(name="held")
+        async def held(step: StepContext, input: Any) -> None:
+            await step.run("waiting", asyncio.sleep, PATIENCE_SECONDS)
+
+        durably = await open_durably(held, clock=clock, lease_duration=1, lease_renew_interval=0.5)
+        make = durably.storage.lease_renewer
+
+        class Late:
+            def __init__(self) -> None:
+                self._renewer = make()
+
+            def renew(self, claims: Any, lease_seconds: float) -> Any:
+                renewed = self._renewer.renew(claims, lease_seconds)
+                renewing.set()
+                answered.wait(PATIENCE_SECONDS)
+                return renewed
+
+            def close(self) -> None:
+                self._renewer.close()
+
+        durably.storage.lease_renewer = Late  # type: ignore[assignment, method-assign]
+        events = Events(durably)
+        run = await durably.jobs.held.trigger(None)
+        processing = asyncio.create_task(durably.process_one())
+        await events.until("step:start")
+        clock.advance(seconds=0.6)
+        assert await asyncio.to_thread(renewing.wait, PATIENCE_SECONDS)
+        clock.advance(seconds=1)
+        answered.set()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await processing
+
+        async def is_pending() -> bool:
+            found = await durably.get_run(run.id)
+            return found is not None and found.status == "pending"
+
+        await until(is_pending)
+
+    async def test_a_claim_that_took_longer_than_its_lease_is_given_back_and_made_again(
+        self, open_durably: OpenDurably, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """W3, L4: after a database was away the run is executed at once, not when the lease has ended."""
+        durably = await open_durably(job, clock=clock, lease_duration=1)
+        events = Events(durably)
+        claim, seconds = durably.storage.claim, [2.0, 0.0]
+
+        async def late(*asked: Any) -> Any:
+            clock.advance(seconds=seconds.pop(0))
+            return await claim(*asked)
+
+        monkeypatch.setattr(durably.storage, "claim", late)
+        run = await durably.jobs.job.trigger(7)
+        assert await durably.process_one()
+        assert (await durably.wait_for_run(run.id)).output == 7
+        assert events.of("worker:error") == []
+
+    async def test_what_lost_its_lease_tells_nothing_more_of_the_run(
+        self, open_durably: OpenDurably, clock: FakeClock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """L2: neither progress nor lines of the run's log, which are for its next holder to write."""
+
+        @define_job(name="held")
+        async def held(step: StepContext, input: Any) -> None:
+            clock.advance(seconds=2)
+            with pytest.raises(LeaseLostError):
+                await step.run("too-late", lambda: 1)
+            step.progress(7, 10)
+            step.log.info("still here")
+
+        durably = await open_durably(held, clock=clock, lease_duration=1, lease_renew_interval=0.9)
+        events = Events(durably)
+        run = await durably.jobs.held.trigger(None)
+        await durably.process_one()
+        await events.until("worker:error")
+
+        assert (events.of("run:progress"), events.of("log:write")) == ([], [])
+        assert f"run {run.id}, after its lease was lost: still here" in caplog.text
 
     async def test_closing_does_not_block_the_loop_while_a_renewal_waits(self, open_durably: OpenDurably) -> None:
         """L2, W4: a database that gives no answer holds up the thread that renews, and nobody else."""

@@ -177,6 +177,44 @@ class TestAsyncJobs:
 
         assert [event.step_name for event in events.of("step:cancel")] == ["inner", "outer"]
 
+    async def test_a_job_that_awaits_its_signal_is_told_by_it(self, open_durably: OpenDurably) -> None:
+        """S5: `await step.signal.wait()` returns, and what comes after it is not interrupted."""
+        waiting, seen = asyncio.Event(), []
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> None:
+            waiting.set()
+            await step.signal.wait()
+            await asyncio.sleep(0)
+            seen.append(step.signal.reason)
+
+        durably = await open_durably(job, start=True)
+        run = await durably.jobs.job.trigger(None)
+        await waiting.wait()
+        await cancel_and_stop(durably, run.id)
+
+        assert seen == ["cancelled"]
+
+    async def test_a_cancelled_run_has_no_more_progress(self, open_durably: OpenDurably) -> None:
+        """S5, S7: what a job reports while it cleans up is not told of a run that has ended."""
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> None:
+            try:
+                await step.run("waiting", asyncio.sleep, 100)
+            finally:
+                step.progress(1, 10)
+                step.log.info("cleaning up")
+
+        durably = await open_durably(job, start=True)
+        events = Events(durably)
+        run = await durably.jobs.job.trigger(None)
+        await events.until("step:start")
+        await cancel_and_stop(durably, run.id)
+
+        assert events.of("run:progress") == []
+        assert (await events.until("log:write")).message == "cleaning up"
+
     async def test_the_signal_can_be_awaited(self, open_durably: OpenDurably) -> None:
         """S5: `await signal.wait()` beside the work, and `throw_if_aborted()`."""
         gate = Gate()

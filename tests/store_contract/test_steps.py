@@ -78,6 +78,24 @@ class TestCheckpoints:
         assert stored.started_at <= stored.completed_at
         assert (run.completed_step_count, run.current_step_index) == (1, 1)
 
+    async def test_a_step_typed_to_return_nothing_at_times_stores_null(self, open_durably: OpenDurably) -> None:
+        """S2, D1: None is the result of a step that says so, and no result of one without a type."""
+
+        def first_of(rows: list[int]) -> int | None:
+            return rows[0] if rows else None
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> int | None:
+            await step.run("untyped", lambda: None)
+            return await step.run("typed", first_of, [])
+
+        durably = await open_durably(job, start=True)
+        events = Events(durably)
+        await durably.jobs.job.trigger_and_wait(None, timeout=PATIENCE_SECONDS)
+
+        assert [event.output_json for event in events.of("step:complete")] == [None, "null"]
+        assert [event.output_json for event in events.of("run:complete")] == ["null"]
+
     async def test_arguments_reach_the_step_and_a_signal_the_one_that_asks(self, open_durably: OpenDurably) -> None:
         """`run(name, fn, *args, **kwargs)`; `fn` gets the signal as keyword `signal` if it has such a parameter."""
 

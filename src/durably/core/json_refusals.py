@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from typing import Final
 
 from pydantic import Secret, SecretBytes, SecretStr
@@ -84,6 +84,10 @@ def refuse_foreign(value: object, where: str) -> None:  # noqa: C901, PLR0912 - 
                 field=where,
                 value=value,
             )
+        case Coroutine():
+            # Nobody will await it any more, and Python would warn of that too.
+            value.close()
+            raise ValidationError(f"{where}: JSON cannot carry a coroutine; is an `await` missing?", field=where)
         case _:
             try:
                 to_jsonable_python(value)

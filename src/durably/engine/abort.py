@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 from durably.core.errors import CancelledError, DurablyError, LeaseLostError
 
@@ -29,6 +29,7 @@ class AbortSignal:
         self._run_id = run_id
         self._reason: AbortReason | None = None
         self._listeners: list[Callable[[], object]] = []
+        self._waiting: set[asyncio.Task[Any] | None] = set()
         self._lock = threading.Lock()
 
     @property
@@ -42,14 +43,20 @@ class AbortSignal:
         return self._reason
 
     async def wait(self) -> None:
-        """Return once the signal is aborted."""
-        loop = asyncio.get_running_loop()
+        """Return once the signal is aborted; what waits here learns of it so, and is not interrupted."""
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
         aborted = asyncio.Event()
+        self._waiting.add(task)
         forget = self.on_abort(lambda: loop.call_soon_threadsafe(aborted.set))
         try:
             await aborted.wait()
         finally:
             forget()
+            self._waiting.discard(task)
+
+    def is_awaited_by(self, task: asyncio.Task[Any]) -> bool:
+        """Tell whether a task is in `wait`."""
+        return task in self._waiting
 
     def throw_if_aborted(self) -> None:
         """Raise `CancelledError` or `LeaseLostError` if the code should end."""

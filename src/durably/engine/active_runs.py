@@ -171,6 +171,10 @@ class ActiveRuns:
             # The answer came when a stop had long given up waiting for it.
             await self._release([each.claim for each in claimed])
             return []
+        if claimed and self._clock.monotonic() >= claimed_at + self._lease_seconds:
+            # Given up as soon as they began, these runs would wait for the end of leases that nobody holds.
+            await self._release([each.claim for each in claimed])
+            return await self._claim_and_begin(worker_id, limit, look)
         # Where claimers work beside each other, one passes over what another is just looking at.
         may_be_passed_over = bool(claimed) and not self._store.claims_see_writes_under_way
         self.may_be_more = len(claimed) == limit or may_be_passed_over

@@ -84,7 +84,7 @@ class Execution:
         self._next_index = 0
         self._has_returned = False
         self._interruption = Interruption(self.signal, self.loop_thread.loop, lease.tasks)
-        self.log: Final = JobLog(self._about, hub, clock, self.loop_thread)
+        self.log: Final = JobLog(self._about, self.signal, hub, clock, self.loop_thread)
         self.progress: Final = ProgressKeeper(self._about, store, hub, clock)
         self._forget_abort: Callable[[], None] | None = self.signal.on_abort(self._abort_arrived)
         self.failed_step: tuple[BaseException, str] | None = None

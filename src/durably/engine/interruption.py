@@ -60,8 +60,9 @@ class Interruption:
         if not tasks and self._job is not None and not step_is_under_way:
             tasks = {self._job}
         for task in tasks - {asyncio.current_task(self._loop)}:
-            self._interrupted.add(task)
-            task.cancel()
+            if not self._signal.is_awaited_by(task):
+                self._interrupted.add(task)
+                task.cancel()
 
     def _translate(self, task: asyncio.Task[Any], error: BaseException) -> None:
         """Raise what a cancellation stands for, if it is ours."""

@@ -11,6 +11,8 @@ import logging
 import os
 import sys
 import threading
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
@@ -20,6 +22,7 @@ from durably.core.events import RunLeaseRenewedEvent, WorkerErrorEvent
 from durably.core.leases import Claim
 from durably.core.runs import Run, RunStatus
 from durably.core.store import LeaseRenewer, Store
+from durably.engine.deadlines import Deadlines
 from durably.engine.event_hub import EventHub
 from durably.engine.held_lease import HeldLease
 from durably.engine.loop_thread import LoopThread
@@ -54,17 +57,20 @@ class LeaseKeeper:
         self._renewer_of_parent: LeaseRenewer | None = None
         self._next_renewal = 0.0
         self._watch = LoopWatch(clock)
-        self._asking: set[asyncio.Task[None]] = set()
+        self._deadlines = Deadlines(clock, self.held)
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def keep(self, claim: Claim, run: Run[Any], claimed_at: float) -> HeldLease:
         """Hold a lease until `let_go`; `claimed_at` is what the monotonic clock said before the claim."""
         lease = HeldLease(claim, run, claimed_at, self._lease_seconds, self._clock, self._tell_lost)
         with self._wake:
             self._start()
-            if not self._held:
-                self._next_renewal = self._clock.monotonic() + self._renew_seconds
+            # Counted from when the lease was asked for: the answer may have taken a while.
+            due = claimed_at + self._renew_seconds
+            self._next_renewal = min(self._next_renewal, due) if self._held else due
             before = self._held.get(claim.run_id)
             self._held[claim.run_id] = lease
+        self._deadlines.watch(lease)
         if before is not None:
             # It ran out unnoticed, and this worker was the first to claim the run again.
             before.lose("it had expired, and this process has claimed the run again")
@@ -108,6 +114,7 @@ class LeaseKeeper:
         with self._wake:
             self._is_stopping = True
             self._wake.notify()
+        self._deadlines.stop()
         thread = self._thread
         if thread is not None:
             # Off the loop: a renewal under way may wait for a database that is away.
@@ -117,8 +124,8 @@ class LeaseKeeper:
             self._task.cancel()
             self._task = None
             self._close_renewer()
-        for asking in self._asking:
-            asking.cancel()
+        for task in self._tasks:
+            task.cancel()
         self._is_stopping = False
 
     # --- the thread --------------------------------------------------------------------------------
@@ -189,16 +196,24 @@ class LeaseKeeper:
             return
         for lease in leases:
             claim = renewed.get(lease.claim.run_id)
-            if claim is not None:
+            if claim is not None and lease.is_held():
                 lease.claim, lease.deadline = claim, now + self._lease_seconds
                 self._loop_thread.call_soon(partial(self._tell_renewed, lease))
+            elif claim is not None:
+                self._loop_thread.call_soon(partial(self._begin, self._give_back, lease))
             elif self._held.get(lease.claim.run_id) is lease:
-                self._loop_thread.call_soon(partial(self._ask_why_refused, lease))
+                self._loop_thread.call_soon(partial(self._begin, self._find_out_why_refused, lease))
 
-    def _ask_why_refused(self, lease: HeldLease) -> None:
-        asking = self._loop_thread.loop.create_task(self._find_out_why_refused(lease))
-        self._asking.add(asking)
-        asking.add_done_callback(self._asking.discard)
+    def _begin(self, work: Callable[[HeldLease], Coroutine[Any, Any, None]], lease: HeldLease) -> None:
+        task = self._loop_thread.loop.create_task(work(lease))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _give_back(self, lease: HeldLease) -> None:
+        """Release what was renewed when it had been given up here: the run would wait for a lease that nobody holds."""
+        # Where that cannot be written either, the run is free when the lease has ended.
+        with suppress(StoreError):
+            await self._store.release([lease.claim])
 
     async def _find_out_why_refused(self, lease: HeldLease) -> None:
         """Tell a lost lease from a run that was cancelled, or whose end was just recorded by its holder."""

@@ -12,10 +12,8 @@ def encoded_result(name: str, codec: Codec[Any] | None, value: Any) -> tuple[Any
     """Return the result of a step as the job sees it, now and after a resume, and as it is stored."""
     what = f"result of step {name!r}"
     if codec is not None:
-        value = codec.validate(value, what)
-    if value is None:
-        return None, None
-    return (value, encode_json(value, what)) if codec is None else codec.round_trip(value, what)
+        return codec.round_trip(codec.validate(value, what), what)
+    return value, None if value is None else encode_json(value, what)
 
 
 def decoded_result(name: str, codec: Codec[Any] | None, text: str | None) -> Any:
