@@ -195,6 +195,28 @@ class TestAsyncJobs:
 
         assert seen == ["cancelled"]
 
+    async def test_a_job_may_cancel_its_own_run(self, open_durably: OpenDurably) -> None:
+        """R10, S5: the call returns, and no further step starts."""
+        seen: list[Any] = []
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> None:
+            await step.run("one", lambda: 1)
+            await durably.cancel(step.run_id)
+            seen.append(step.signal.reason)
+            try:
+                await step.run("two", lambda: seen.append("two"))
+            except CancelledError as error:
+                seen.append(error.run_id)
+
+        durably = await open_durably(job, start=True)
+        run = await durably.jobs.job.trigger(None)
+        with pytest.raises(RunCancelledError):
+            await durably.wait_for_run(run.id, timeout=PATIENCE_SECONDS)
+        await durably.stop()
+
+        assert seen == ["cancelled", run.id]
+
     async def test_a_cancelled_run_has_no_more_progress(self, open_durably: OpenDurably) -> None:
         """S5, S7: what a job reports while it cleans up is not told of a run that has ended."""
 

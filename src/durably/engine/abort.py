@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 from durably.core.errors import CancelledError, DurablyError, LeaseLostError
@@ -29,7 +30,7 @@ class AbortSignal:
         self._run_id = run_id
         self._reason: AbortReason | None = None
         self._listeners: list[Callable[[], object]] = []
-        self._waiting: set[asyncio.Task[Any] | None] = set()
+        self._spared: set[asyncio.Task[Any] | None] = set()
         self._lock = threading.Lock()
 
     @property
@@ -44,19 +45,28 @@ class AbortSignal:
 
     async def wait(self) -> None:
         """Return once the signal is aborted; what waits here learns of it so, and is not interrupted."""
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        loop = asyncio.get_running_loop()
         aborted = asyncio.Event()
-        self._waiting.add(task)
         forget = self.on_abort(lambda: loop.call_soon_threadsafe(aborted.set))
         try:
-            await aborted.wait()
+            with self.learnt_here():
+                await aborted.wait()
         finally:
             forget()
-            self._waiting.discard(task)
 
-    def is_awaited_by(self, task: asyncio.Task[Any]) -> bool:
-        """Tell whether a task is in `wait`."""
-        return task in self._waiting
+    @contextmanager
+    def learnt_here(self) -> Iterator[None]:
+        """Spare the task of this code the interruption: what it awaits here tells it of the end."""
+        task = asyncio.current_task()
+        self._spared.add(task)
+        try:
+            yield
+        finally:
+            self._spared.discard(task)
+
+    def spares(self, task: asyncio.Task[Any]) -> bool:
+        """Tell whether a task learns of the end by itself."""
+        return task in self._spared
 
     def throw_if_aborted(self) -> None:
         """Raise `CancelledError` or `LeaseLostError` if the code should end."""

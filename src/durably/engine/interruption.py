@@ -60,7 +60,7 @@ class Interruption:
         if not tasks and self._job is not None and not step_is_under_way:
             tasks = {self._job}
         for task in tasks - {asyncio.current_task(self._loop)}:
-            if not self._signal.is_awaited_by(task):
+            if not self._signal.spares(task):
                 self._interrupted.add(task)
                 task.cancel()
 

@@ -63,7 +63,14 @@ class RunService:
         if (store_progress := self._hub.store_progress.get(run_id)) is not None:
             # What was read of the run a moment ago is not taken back.
             await store_progress()
-        await self._store.cancel(run_id)
+        lease = self._leases.find(run_id)
+        if lease is None:
+            await self._store.cancel(run_id)
+            return
+        # The job itself may ask for it: then it learns of it by this.
+        with lease.controller.signal.learnt_here():
+            await self._store.cancel(run_id)
+            lease.controller.abort("cancelled")
 
     async def delete(self, run_id: str) -> None:
         """Delete a terminal run."""
