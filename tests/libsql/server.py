@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -43,6 +44,8 @@ class LibsqlServer:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            # It leaves its temporary files behind when it is killed.
+            env={**os.environ, "TMPDIR": str(self._database.parent)},
         )
         deadline = time.monotonic() + _START_SECONDS
         while True:
