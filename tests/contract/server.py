@@ -6,7 +6,9 @@ The first line it prints is `listening on http://127.0.0.1:PORT`.
 from __future__ import annotations
 
 import argparse
+import signal
 import socket
+import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -133,6 +135,8 @@ def main() -> None:
     parser.add_argument("--database", help="URL of instance A's database (default: a temporary file)")
     parser.add_argument("--kept-database", help="URL of instance B's database (default: a temporary file)")
     options = parser.parse_args()
+    # The server ends by the signal that it was sent, and the folder is to be removed before that.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with tempfile.TemporaryDirectory(prefix="durably-contract-") as folder:
         database = options.database or f"sqlite:///{Path(folder) / 'first.db'}"
         kept_database = options.kept_database or f"sqlite:///{Path(folder) / 'kept.db'}"
