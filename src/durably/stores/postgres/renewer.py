@@ -41,6 +41,8 @@ class PostgresLeaseRenewer:
         if self._connection is not None:
             self._loop.run_until_complete(close(self._connection))
             self._connection = None
+        # The socket of a connection that was given up is closed in the next turn of its loop.
+        self._loop.run_until_complete(asyncio.sleep(0))
         self._loop.close()
         self._loop = None
 
