@@ -139,6 +139,36 @@ async def test_progress_that_was_held_back_is_not_lost(open_durably: OpenDurably
     gate.open()
 
 
+async def test_held_progress_of_many_runs_is_owed_until_all_of_it_was_sent(open_durably: OpenDurably) -> None:
+    """Who is cut off a second time, between two of them, is still told the others."""
+    gate = Gate()
+
+    @define_job(name="reporting")
+    async def reporting(step, input: None) -> None:
+        step.progress(1)
+        step.progress(2)
+        step.log.info("overtakes")
+        await gate.pass_through()
+
+    durably = await open_durably(reporting, start=True, polling_interval=0.05)
+    client = mounted(durably, sse_throttle=3600)
+    async with client.stream("/runs/subscribe") as stream:
+        run_ids = {await client.trigger("reporting", None) for _ in range(3)}
+        for run_id in run_ids:
+            await stream.until_event("log:write", runId=run_id)
+
+    last, told = stream.last_event_id, set()
+    for _ in run_ids:
+        async with client.resume("/runs/subscribe", last) as resumed:
+            await resumed.until(lambda told=told, resumed=resumed: {e["runId"] for e in resumed.events} - told)
+        fresh = next(event for event in resumed.events if event["runId"] not in told)
+        assert fresh["progress"] == {"current": 2}
+        told.add(fresh["runId"])
+        last = fresh.last_event_id
+    assert told == run_ids
+    gate.open()
+
+
 async def test_half_of_a_state_is_nothing_to_go_on_from(open_durably: OpenDurably) -> None:
     """Who got `run:leased` but not the progress behind it begins again with the state."""
     gate = Gate()

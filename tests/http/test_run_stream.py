@@ -3,9 +3,10 @@
 from durably import Durably, ProgressData, RunProgressEvent, define_job
 from durably.core.clock import to_text
 from durably.testing import FakeClock
-from tests.conftest import Events, Gate, OpenDurably
+from tests.conftest import PATIENCE_SECONDS, Events, Gate, OpenDurably
 from tests.http.asgi import Client
 from tests.http.conftest import Ended, Gates, echo, greet, mounted
+from tests.store_contract.foreign_writer import write
 
 
 async def test_a_run_from_pending_to_its_end(open_durably: OpenDurably) -> None:
@@ -266,3 +267,19 @@ async def test_an_event_that_user_code_emits_stays_in_the_process(client: Client
         await stream.until_event("run:complete")
 
     assert {event["runId"] for event in stream.events} == {run_id}
+
+
+async def test_json_that_another_program_stored_over_several_lines_is_one_frame(
+    open_durably: OpenDurably, database: str
+) -> None:
+    """D1: a line break would end the field of the stream."""
+    durably = await open_durably(echo)
+    client = mounted(durably)
+    run_id = await client.trigger("echo", 1)
+    await write(database, f"UPDATE durably_runs SET input = '{{\n  \"n\":\r\n 1}}' WHERE id = '{run_id}'")
+    await durably.storage.claim("elsewhere", ["echo"], 1, PATIENCE_SECONDS)
+
+    async with client.stream(f"/subscribe?runId={run_id}") as stream:
+        leased = await stream.until_event("run:leased")
+
+    assert leased["input"] == {"n": 1}

@@ -26,16 +26,12 @@ async def job(step: StepContext, input: Any) -> None: ...
 MORE_THAN_A_BUFFER = 1_500
 
 
-Elsewhere = Callable[[Callable[[Durably], Awaitable[object]]], None]
-
-
-@pytest.fixture
-def meanwhile_elsewhere(database: str) -> Elsewhere:
+def meanwhile_elsewhere(database: str, work: Callable[[Durably], Awaitable[object]]) -> None:
     """Hold up this event loop, as a suspended process is, until another has worked and its events are cleaned away."""
     if database.startswith("http"):
         pytest.skip("its server waits for the connection that is held up: tests/libsql/test_sharing.py does it")
 
-    async def live(work: Callable[[Durably], Awaitable[object]]) -> None:
+    async def live() -> None:
         elsewhere = create_durably(database=database, jobs={"job": job})
         await elsewhere.migrate()
         await work(elsewhere)
@@ -46,12 +42,9 @@ def meanwhile_elsewhere(database: str) -> Elsewhere:
         await elsewhere.storage.maintain(idle=False)
         await elsewhere.close()
 
-    def hold_up(work: Callable[[Durably], Awaitable[object]]) -> None:
-        thread = Thread(target=asyncio.run, args=(live(work),))
-        thread.start()
-        thread.join()
-
-    return hold_up
+    thread = Thread(target=asyncio.run, args=(live(),))
+    thread.start()
+    thread.join()
 
 
 async def leased_elsewhere(here: Durably) -> Claim:
@@ -60,13 +53,13 @@ async def leased_elsewhere(here: Durably) -> Claim:
     return claimed.claim
 
 
-async def test_subscribe_tells_the_state_again(open_durably: OpenDurably, meanwhile_elsewhere: Elsewhere) -> None:
+async def test_subscribe_tells_the_state_again(open_durably: OpenDurably, database: str) -> None:
     here = await open_durably(job)
     claim = await leased_elsewhere(here)
     reader = Reader(here.subscribe(claim.run_id))
     await reader.until("run:leased")
 
-    meanwhile_elsewhere(lambda there: there.storage.save_progress(claim, '{"current":5}'))
+    meanwhile_elsewhere(database, lambda there: there.storage.save_progress(claim, '{"current":5}'))
     await reader.until("run:progress")
     await here.cancel(claim.run_id)
 
@@ -74,7 +67,7 @@ async def test_subscribe_tells_the_state_again(open_durably: OpenDurably, meanwh
     assert reader.seen[2].progress.current == 5
 
 
-async def test_subscribe_tells_that_the_run_is_gone(open_durably: OpenDurably, meanwhile_elsewhere: Elsewhere) -> None:
+async def test_subscribe_tells_that_the_run_is_gone(open_durably: OpenDurably, database: str) -> None:
     here = await open_durably(job)
     claim = await leased_elsewhere(here)
     reader = Reader(here.subscribe(claim.run_id))
@@ -84,15 +77,13 @@ async def test_subscribe_tells_that_the_run_is_gone(open_durably: OpenDurably, m
         await there.cancel(claim.run_id)
         await there.delete_run(claim.run_id)
 
-    meanwhile_elsewhere(end_it)
+    meanwhile_elsewhere(database, end_it)
 
     assert await reader.end() == ["run:leased", "run:delete"]
 
 
 @pytest.mark.parametrize("reports", [False, True])
-async def test_waiting_ends_with_the_run(
-    open_durably: OpenDurably, meanwhile_elsewhere: Elsewhere, reports: bool
-) -> None:
+async def test_waiting_ends_with_the_run(open_durably: OpenDurably, database: str, reports: bool) -> None:
     """R11: whoever waited while the run ended, with no poll to help."""
     here = await open_durably(job)
     told: list[Any] = []
@@ -102,7 +93,7 @@ async def test_waiting_ends_with_the_run(
     )
     await until(here.get_runs)
 
-    meanwhile_elsewhere(lambda there: there.process_one())
+    meanwhile_elsewhere(database, lambda there: there.process_one())
 
     assert (await waiting).output is None
 
@@ -137,12 +128,12 @@ async def test_a_late_burst_is_no_gap(open_durably: OpenDurably, database: str) 
     assert (types.count("run:leased"), types.count("log:write")) == (0, MORE_THAN_A_BUFFER)
 
 
-async def test_what_it_does_next_is_told_once(open_durably: OpenDurably, meanwhile_elsewhere: Elsewhere) -> None:
+async def test_what_it_does_next_is_told_once(open_durably: OpenDurably, database: str) -> None:
     """E1: though it comes to the log together with what is left of what was missed."""
     here = await open_durably(job)
     events = Events(here)
 
-    meanwhile_elsewhere(lambda there: there.storage.maintain(idle=False))
+    meanwhile_elsewhere(database, lambda there: there.storage.maintain(idle=False))
     own = await here.jobs.job.trigger("own")
     await here.cancel(own.id)
     await events.until("run:cancel")

@@ -49,14 +49,16 @@ class EventStream:
         throttle_seconds: float,
         *,
         opening: AsyncIterator[Replay | Recorded],
-        start: Position,
+        start: Cursor,
         here: Position,
     ) -> None:
         self._feed = feed
         self._selection = selection
         self._throttle = ProgressThrottle(throttle_seconds)
         self._opening = opening
-        self._sent = start
+        self._sent = start.position
+        self._owed_since = start.held_since
+        """From where on the opening tells what was held back when the client left, until it is through."""
         self._here = here
         self._has_ended = False
 
@@ -77,6 +79,7 @@ class EventStream:
                 if self._has_ended:
                     break
             else:
+                self._owed_since = None
                 self._sent = max(self._sent, self._here)
                 # So that a client that has heard of nothing yet can go on from here as well.
                 yield self._mark()
@@ -92,7 +95,7 @@ class EventStream:
         time = asyncio.get_running_loop().time
         next_heartbeat = time() + HEARTBEAT_SECONDS
         while not self._has_ended:
-            for progress in self._throttle.due(time()):
+            while (progress := self._throttle.due(time())) is not None:
                 yield self._frame(progress)
             if time() >= next_heartbeat:
                 next_heartbeat = time() + HEARTBEAT_SECONDS
@@ -130,7 +133,7 @@ class EventStream:
 
     def _replay(self, replay: Replay) -> Iterator[str]:
         self._has_ended = self._selection.ends_with_run and isinstance(replay.event, TerminalEvent)
-        data = f"data: {self._selection.encode(replay.event, 0)}\n\n"
+        data = f"data: {_one_line(self._selection.encode(replay.event, 0))}\n\n"
         if replay.is_whole:
             self._sent = max(self._sent, self._here)
             yield f"id: {self._cursor()}\n{data}"
@@ -139,14 +142,19 @@ class EventStream:
             yield f"id:\n{data}"
 
     def _frame(self, recorded: Recorded) -> str:
-        data = self._selection.encode(recorded.event, sequence_at(recorded.position))
+        data = _one_line(self._selection.encode(recorded.event, sequence_at(recorded.position)))
         return f"id: {self._cursor()}\ndata: {data}\n\n"
 
     def _mark(self) -> str:
         return f"id: {self._cursor()}\n\n"
 
     def _cursor(self) -> Cursor:
-        return Cursor(self._sent, self._throttle.held_since)
+        return Cursor(self._sent, self._owed_since or self._throttle.held_since)
+
+
+def _one_line(json: str) -> str:
+    # Another program may have stored its JSON over several lines; within a text they are escaped.
+    return json.replace("\r", " ").replace("\n", " ") if "\n" in json or "\r" in json else json
 
 
 def _come_back_soon() -> str:

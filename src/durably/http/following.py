@@ -85,7 +85,7 @@ async def _open(
         selection,
         throttle_seconds,
         opening=opening(run, here, last),
-        start=here if last is None else last.position,
+        start=last or Cursor(here),
         here=here,
     )
 

@@ -45,20 +45,20 @@ class ProgressThrottle:
             self._held[run_id] = _Held(progress.position, progress)
         return False
 
-    def due(self, now: float) -> list[Recorded]:
-        """Close the windows whose time has come and return what was held in them; each opens the next one."""
-        closed = []
-        for run_id, closes_at in self._closes_at.items():
+    def due(self, now: float) -> Recorded | None:
+        """Return what was held in the first window whose time has come, None when there is no more.
+
+        One at a time: what is left counts as held until it is asked for.
+        """
+        while self._closes_at:
+            run_id, closes_at = next(iter(self._closes_at.items()))
             if closes_at > now:
-                break
-            closed.append(run_id)
-        released = []
-        for run_id in closed:
+                return None
             del self._closes_at[run_id]
             if run_id in self._held:
-                released.append(self._held.pop(run_id).latest)
                 self._closes_at[run_id] = now + self._seconds
-        return released
+                return self._held.pop(run_id).latest
+        return None
 
     def end(self, run_id: str) -> Recorded | None:
         """Forget a run that has ended and return what was held of it: it must go out before the end."""
