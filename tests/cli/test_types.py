@@ -241,6 +241,19 @@ def test_a_type_that_cannot_be_described_is_unknown(durably_command: Run, projec
     assert "input: unknown" in durably_command("types", "odd:durably").stdout
 
 
+def test_a_number_that_json_does_not_have_makes_its_enum_unknown(durably_command: Run, project: Path) -> None:
+    """`Infinity` is a value in TypeScript and no type."""
+    (project / "endless.py").write_text(
+        "from enum import Enum\n"
+        "from durably import create_durably, define_job\n"
+        "Limit = Enum('Limit', {'NONE': float('inf'), 'SOME': 1.5})\n"
+        "job = define_job(name='endless', input=Limit, run=lambda step, input: None)\n"
+        "durably = create_durably(database='sqlite://:memory:', jobs={'endless': job})\n"
+    )
+
+    assert "Infinity" not in durably_command("types", "endless:durably").stdout
+
+
 def test_what_is_always_empty_and_what_is_nothing(durably_command: Run, project: Path) -> None:
     (project / "empty.py").write_text(
         "from durably import create_durably, define_job\n"

@@ -45,6 +45,11 @@ class ReadsWithin(BaseModel):
     count: int = Field(validation_alias=AliasPath("counts", 0))
 
 
+class ReadsByName(BaseModel):
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=False)
+    count: int = Field(alias="n")
+
+
 @dataclass
 class Point:
     x: int = Field(validation_alias="a", serialization_alias="b")
@@ -65,12 +70,13 @@ class Tree(BaseModel):
         (WritesElse, "WritesElse.count", "countTotal", "'count'"),
         (ReadsElse, "ReadsElse.count", "count", "'n'"),
         (ReadsWithin, "ReadsWithin.count", "count", "'counts.0'"),
+        (ReadsByName, "ReadsByName.count", "n", "'count'"),
         (Point, "Point.x", "b", "'a'"),
         (Box, "Box.width", "width", "'w'"),
         (dict[str, list[WritesElse] | None], "WritesElse.count", "countTotal", "'count'"),
         (Tree, "ReadsElse.count", "count", "'n'"),
     ],
-    ids=["writes", "reads", "path", "dataclass", "typed-dict", "inside", "recursive"],
+    ids=["writes", "reads", "path", "by-name", "dataclass", "typed-dict", "inside", "recursive"],
 )
 def test_a_field_that_would_not_be_found_again_is_refused(annotation: Any, field: str, stored: str, read: str) -> None:
     """R3: as input, as output and as labels, naming the field and both names."""

@@ -59,9 +59,16 @@ export class EventStream {
 
   #connect(): void {
     const attempt = ++this.#attempt
+    // A transport may answer before it has returned, when whoever subscribed is not ready either.
+    const early: (() => void)[] = []
+    let isConnecting = true
     // A connection that was closed or replaced may still have something to say.
     const ifCurrent = (react: () => void) => {
-      if (attempt === this.#attempt) react()
+      const reactIfCurrent = () => {
+        if (attempt === this.#attempt) react()
+      }
+      if (isConnecting || early.length > 0) early.push(reactIfCurrent)
+      else reactIfCurrent()
     }
     this.#connection = this.#transport.connect(this.#path, {
       lastEventId: this.#lastEventId,
@@ -73,6 +80,12 @@ export class EventStream {
         }),
       onClose: (error) => ifCurrent(() => this.#dropped(error)),
     })
+    isConnecting = false
+    if (early.length > 0) {
+      queueMicrotask(() => {
+        for (const react of early.splice(0)) react()
+      })
+    }
   }
 
   // What seems to be open may be dead, and what waits for its turn has waited long enough.

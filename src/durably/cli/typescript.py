@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -252,7 +253,7 @@ def _literal(value: Any) -> str:
         quoted = json.dumps(value, ensure_ascii=False)[1:-1].replace('\\"', '"').replace("'", "\\'")
         # Two characters that end a line in the eyes of some tools.
         return "'" + quoted.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029") + "'"
-    if value is None or isinstance(value, bool | int | float):
+    if value is None or (isinstance(value, bool | int | float) and math.isfinite(value)):
         return json.dumps(value)
     return "unknown"
 

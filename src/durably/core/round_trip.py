@@ -177,4 +177,6 @@ def _read_as(name: str, field: Mapping[str, Any], config: Mapping[str, Any]) -> 
     paths: list[list[str | int]]
     paths = [[alias]] if isinstance(alias, str) else alias if isinstance(alias[0], list) else [alias]
     reads_by_name = config.get("validate_by_name") or config.get("populate_by_name")
+    if config.get("validate_by_alias") is False:
+        return [[name]]
     return [*paths, [name]] if reads_by_name else paths

@@ -45,6 +45,36 @@ test('streams with the same filter in another order are one', () => {
   ])
 })
 
+test('a transport that answers before it has returned is heard when the listener is ready', async () => {
+  const connect = transport.connect.bind(transport)
+  transport.connect = (path, handlers) => {
+    const connection = connect(path, handlers)
+    connection.open()
+    connection.send(anEvent('run:leased'))
+    return connection
+  }
+  const { heard } = listen()
+  transport.stream('/subscribe').send(anEvent('run:progress'))
+  expect(heard).toEqual([])
+  await Promise.resolve()
+  expect(heard).toEqual(['open', 'run:leased', 'run:progress'])
+})
+
+test('a connection that is refused before its transport has returned is made again', async () => {
+  const connect = transport.connect.bind(transport)
+  transport.connect = (path, handlers) => {
+    const connection = connect(path, handlers)
+    if (transport.connections.length === 1) connection.drop(new Error('refused'))
+    return connection
+  }
+  const { heard } = listen()
+  await Promise.resolve()
+  expect(heard).toEqual(['refused'])
+  vi.runAllTimers()
+  transport.stream('/subscribe').open()
+  expect(heard).toEqual(['refused', 'open'])
+})
+
 test('the connection closes after the last listener, but not for one that comes straight back', () => {
   listen().leave()
   const again = listen()
