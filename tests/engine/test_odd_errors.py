@@ -319,3 +319,19 @@ def test_an_interrupt_from_the_keyboard_in_a_listener(database: str) -> None:
     with pytest.raises(KeyboardInterrupt):
         asyncio.run(begin())
     asyncio.run(durably.close())
+
+
+async def test_the_log_says_where_a_job_failed(open_durably: OpenDurably, caplog: pytest.LogCaptureFixture) -> None:
+    """S3: the run keeps the message of the error only."""
+
+    def divide() -> float:
+        return 1 / 0
+
+    @define_job(name="divides")
+    async def divides(step: StepContext, input: Any) -> float:
+        return await step.run("divide", divide)
+
+    run = await executed(await open_durably(divides), divides)
+
+    assert f"run {run.id} of job 'divides' failed\nTraceback" in caplog.text
+    assert "return 1 / 0" in caplog.text
