@@ -178,7 +178,7 @@ def _failed(execution: Execution, error: BaseException) -> Failed:
         # The run keeps the message only: where it came from is told here or nowhere. As text, for a handler that keeps
         # its records would keep with the error all that the run held.
         where = "".join(traceback.format_exception(error)).rstrip()
-        log.warning("run %s of job %r failed\n%s", execution.run.id, execution.run.job_name, where)
+        log.info("run %s of job %r failed\n%s", execution.run.id, execution.run.job_name, where)
     failed = execution.failed_step
     step_name = failed[1] if failed is not None and failed[0] is sole_error(error) else ""
     return Failed(describe(error), step_name)
