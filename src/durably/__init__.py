@@ -172,12 +172,6 @@ def __getattr__(name: str) -> Any:
     # Asked for by name only: `import durably` must not need what an extra brings.
     if name not in _FROM_HTTP:
         raise AttributeError(f"module 'durably' has no attribute {name!r}")
-    try:
-        from durably import http  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        if error.name is None or not error.name.startswith("starlette"):
-            raise
-        raise ModuleNotFoundError(
-            f"durably.{name} needs Starlette, which is not installed: pip install 'durably[http]'", name=error.name
-        ) from error
+    from durably import http  # noqa: PLC0415
+
     return getattr(http, name)

@@ -40,6 +40,7 @@ from durably.settings import (
     Settings,
     aware,
     check_waiting,
+    checked_clock,
     checked_run_id,
     checked_worker_id,
     database_from_environment,
@@ -92,7 +93,7 @@ def create_durably(
         retain_runs=retain_runs,
         worker_id=worker_id,
     )
-    clock = clock or SystemClock()
+    clock = SystemClock() if clock is None else checked_clock(clock)
     store = open_store(database_from_environment() if database is None else database, clock)
     durably = Durably(store, settings, clock, _label_codec(labels))
     return durably.register(jobs if jobs is not None else {})
@@ -383,7 +384,7 @@ class Durably:
 
         Listeners are called on the event loop, in order of registration; an async one is started. They
         hear of every event of the database; with `scope="process"` only of those that happen here. Raises
-        `ValidationError` for an unknown type.
+        `ValidationError` for an unknown type or scope.
 
         >>> durably.on("run:complete", lambda event: print(event.run_id, event.duration))
         """

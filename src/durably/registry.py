@@ -95,11 +95,18 @@ class JobRegistry:
                 field=f"jobs[{attribute!r}]",
                 value=definition,
             )
-        known = definitions.get(definition.name)
-        taken = self._by_attribute.get(attribute)
-        if known not in (None, definition) or (taken is not None and taken.definition is not definition):
+        if definitions.get(definition.name) not in (None, definition):
             raise ConflictError(
-                f"Another job is registered as {definition.name!r} ({attribute}) already",
+                f"Another job has the name {definition.name!r} already: its runs could not be told from those of "
+                f"jobs[{attribute!r}]. Give one of the two definitions another name",
+                operation="register",
+                job_name=definition.name,
+            )
+        taken = self._by_attribute.get(attribute)
+        if taken is not None and taken.definition is not definition:
+            raise ConflictError(
+                f"durably.jobs.{attribute} is the job {taken.name!r} already: register {definition.name!r} under "
+                "another key",
                 operation="register",
                 job_name=definition.name,
             )

@@ -8,10 +8,12 @@ import secrets
 import socket
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, cast
 
+from durably.core.clock import Clock
 from durably.core.errors import ValidationError
 from durably.core.names import checked_name
+from durably.core.runs import Run
 from durably.core.store import LARGEST_COUNT
 from durably.core.texts import is_storable
 
@@ -162,6 +164,8 @@ def checked_attempt(value: Any) -> int:
 
 def checked_run_id(value: Any, name: str = "id") -> str:
     """Return the id of a run. Raises `ValidationError` for what cannot be one, as the run itself."""
+    if isinstance(value, Run):
+        raise ValidationError(f"Invalid {name}: a run was given, pass its id, {value.id!r}", field=name, value=value)
     if not isinstance(value, str) or not is_storable(value):
         raise refuse(name, value, "text (without NUL), the id of a run")
     return value
@@ -170,6 +174,13 @@ def checked_run_id(value: Any, name: str = "id") -> str:
 def checked_worker_id(value: Any) -> str:
     """Return a name for a worker. Raises `ValidationError` unless it is text that is not empty."""
     return checked_name("worker_id", value, field="worker_id")
+
+
+def checked_clock(value: Any) -> Clock:
+    """Return what tells the time. Raises `ValidationError` for what does not."""
+    if isinstance(value, type) or not all(callable(getattr(value, verb, None)) for verb in ("now", "monotonic")):
+        raise refuse("clock", value, "an object with now() and monotonic(), as durably.testing.FakeClock()")
+    return cast("Clock", value)
 
 
 def refuse(name: str, value: object, allowed: str) -> ValidationError:

@@ -1,5 +1,7 @@
 """`durably types`: the jobs of an instance as TypeScript types."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -146,13 +148,18 @@ def test_check_tells_whether_the_file_is_current_and_writes_nothing(durably_comm
     assert durably_command(*arguments).returncode == 1
     assert (project / "durably.gen.ts").read_text() == "old"
 
+    (project / "durably.gen.ts").write_bytes("\ufeff old".encode("utf-16"))
+    assert durably_command(*arguments).returncode == 1
+
 
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
         (("shop",), "'shop' names no instance: expected module:attribute, like app:durably"),
         (("nowhere:durably",), "there is no module 'nowhere'"),
-        (("shop:nothing",), "shop has no attribute 'nothing'"),
+        (("shop.py:durably",), "it is named as Python imports it, shop, not by its file"),
+        (("pages/shop.py:durably",), "it is named as Python imports it, pages.shop, not by its file"),
+        (("shop:nothing",), "shop has no attribute 'nothing'; it has durably"),
         (("shop:not_one",), "shop:not_one is no instance made by create_durably: its type is int"),
         (("shop:durably", "--check"), "--check needs -o FILE"),
         (
@@ -179,7 +186,29 @@ def test_an_application_that_is_broken_shows_where(durably_command: Run, project
 
     assert finished.returncode == 2
     assert "ModuleNotFoundError: No module named 'no_such_dependency'" in finished.stderr
+    assert finished.stderr.count("  File ") == 1, "the frames of the command and of `importlib` say nothing"
     assert finished.stderr.endswith("durably: broken cannot be imported: the traceback above says why\n")
+
+
+def test_an_application_that_ends_the_program_is_told(durably_command: Run, project: Path) -> None:
+    """A script whose `main()` stands at its end; silence and status 0 would look like success."""
+    (project / "script.py").write_text("import sys\nsys.exit(0)\n")
+
+    finished = durably_command("types", "script:durably")
+
+    assert finished.returncode == 2
+    assert "script ended the program while it was imported, by sys.exit(0)" in finished.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
+def test_standard_output_that_takes_nothing(project: Path) -> None:
+    """A full disk is told as any other file's, once."""
+    command = [sys.executable, "-m", "durably.cli", "types", "shop:durably"]
+    with Path("/dev/full").open("w") as full:
+        finished = subprocess.run(command, cwd=project, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+
+    assert finished.returncode == 2
+    assert finished.stderr == "durably: standard output cannot be written: No space left on device\n"
 
 
 def test_an_application_with_a_wrong_database_says_what_is_wrong(durably_command: Run, project: Path) -> None:

@@ -32,13 +32,15 @@ async def client(database: str) -> AsyncIterator[Durably]:
 
 
 @asynccontextmanager
-async def worker(database: str, *options: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def worker(
+    database: str, *options: str, target: str = "tests.cli.worker_app:durably"
+) -> AsyncIterator[asyncio.subprocess.Process]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "durably.cli",
         "worker",
-        "tests.cli.worker_app:durably",
+        target,
         *options,
         env={**os.environ, "DURABLY_DATABASE_URL": database},
         stderr=asyncio.subprocess.PIPE,
@@ -80,7 +82,7 @@ async def test_runs_are_executed_until_the_worker_is_told_to_stop(client: Durabl
 
     assert result.output == 21
     assert process.returncode == 0
-    assert "executes held, quick" in said
+    assert "executes broken, held, quick" in said
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -140,14 +142,15 @@ async def test_the_second_signal_does_not_wait_for_the_thread_of_a_plain_job(
 
 
 async def test_until_idle_executes_what_there_is_and_ends(client: Durably, database: str) -> None:
-    """W5: for cron."""
+    """W5: for cron. A run that failed is counted, and is no failure of the worker."""
     runs = await client.jobs.quick.batch_trigger([1, 2, 3])
+    await client.jobs.broken.trigger(None)
     async with worker(database, "--until-idle") as process:
         said = await said_by(process)
 
     assert process.returncode == 0
-    assert "executed 3 runs" in said
-    assert {run.output for run in await client.get_runs()} == {2, 3, 4}
+    assert "executed 4 runs, 1 failed; nothing is left" in said
+    assert {run.output for run in await client.get_runs(status="completed")} == {2, 3, 4}
     assert len(runs) == 3
 
 
@@ -194,3 +197,12 @@ async def test_a_database_url_of_no_known_form_is_named() -> None:
     assert process.returncode == 2
     assert "Invalid database 'mysql://localhost/jobs': expected one of" in said
     assert "Traceback" not in said
+
+
+async def test_an_instance_without_jobs_is_said_to_execute_nothing(database: str) -> None:
+    """It goes on, for the upkeep of the database; but somebody has probably registered the jobs in another module."""
+    async with worker(database, "--until-idle", target="tests.cli.worker_app:jobless") as process:
+        said = await said_by(process)
+
+    assert process.returncode == 0
+    assert "tests.cli.worker_app:jobless has no jobs, so nothing will be executed" in said

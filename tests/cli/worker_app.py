@@ -29,5 +29,11 @@ def stuck(step: SyncStepContext, input: None) -> None:
     step.run("wait", threading.Event().wait)
 
 
-JOBS = {"quick": quick, "held": held, "stuck": stuck}
+@define_job(name="broken")
+async def broken(step: StepContext, input: None) -> None:
+    raise LookupError("nothing there")
+
+
+JOBS = {"quick": quick, "held": held, "stuck": stuck, "broken": broken}
 durably = create_durably(jobs=JOBS)
+jobless = create_durably()

@@ -209,6 +209,18 @@ class TestFunctions:
             with pytest.raises(ValidationError, match=r"Job 'job'.*must take \(step, input\)"):
                 define_job(name="job", run=function)
 
+    def test_the_two_parameters_the_other_way_round_are_said_to_be(self) -> None:
+        """Not that Pydantic cannot validate the step context; whether its annotation is text or the class."""
+
+        async def by_text(input: int, step: StepContext) -> None: ...
+
+        def by_class(input: int, step: Any) -> None: ...
+
+        by_class.__annotations__["step"] = SyncStepContext
+        for function in (by_text, by_class):
+            with pytest.raises(ValidationError, match=r"must take \(step, input\), by_.* it takes 'step' second"):
+                define_job(name="job", run=function)
+
     def test_functions_that_yield_are_refused(self) -> None:
         """Nothing would call for what they yield."""
 

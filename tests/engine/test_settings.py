@@ -11,6 +11,7 @@ import pytest
 
 from durably import ConflictError, StepContext, StoreError, SyncStepContext, ValidationError, create_durably, define_job
 from durably.settings import database_from_environment
+from durably.testing import FakeClock
 
 
 @define_job(name="job")
@@ -19,6 +20,10 @@ async def job(step: StepContext, input: Any) -> Any: ...
 
 @define_job(name="job")
 async def other(step: StepContext, input: Any) -> Any: ...
+
+
+@define_job(name="third")
+async def third(step: StepContext, input: Any) -> Any: ...
 
 
 class TestArguments:
@@ -74,6 +79,8 @@ class TestArguments:
             ("worker_id", "", "not empty"),
             ("worker_id", 5, "text"),
             ("worker_id", "a\x00b", "text"),
+            ("clock", 5, "now() and monotonic()"),
+            pytest.param("clock", FakeClock, "FakeClock()", id="clock-class"),
         ],
         ids=repr,
     )
@@ -122,7 +129,8 @@ class TestTheDatabase:
         assert create_durably().storage.name == "database /srv/jobs.db"
 
     def test_paths_urls_and_stores_are_taken(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Three slashes and a relative path, four and an absolute one."""
+        """Three slashes and a relative path, four and an absolute one; a scheme is written in any case."""
+        assert create_durably(database="SQLite:////srv/jobs.db").storage.name == "database /srv/jobs.db"
         monkeypatch.chdir(tmp_path)
         absolute = tmp_path / "a.db"
         for given in (absolute, f"sqlite:///{absolute}", "sqlite:///a.db", Path("a.db")):
@@ -194,17 +202,28 @@ class TestRegistering:
         with pytest.raises(ValidationError, match=r"'plain' is a plain function, which needs a thread.*`async def`"):
             durably.register({"plain": plain})
 
-    @pytest.mark.parametrize("jobs", [{"job": other}, {"another": other}], ids=["attribute", "name"])
-    def test_another_definition_under_a_taken_name_is_a_conflict(self, jobs: Any) -> None:
-        """Whichever of its two names is taken; nothing is registered then."""
+    @pytest.mark.parametrize(
+        ("jobs", "name", "told"),
+        [
+            ({"another": other}, "job", r"Another job has the name 'job' already.*jobs\['another'\]"),
+            (
+                {"job": third},
+                "third",
+                r"durably\.jobs\.job is the job 'job' already: register 'third' under another key",
+            ),
+        ],
+        ids=["name", "attribute"],
+    )
+    def test_another_definition_under_a_taken_name_is_a_conflict(self, jobs: Any, name: str, told: str) -> None:
+        """Whichever of its two names is taken, it is told which; nothing is registered then."""
         durably = create_durably(database="sqlite://:memory:", jobs={"job": job})
 
         @define_job(name="fine")
         async def fine(step: StepContext, input: Any) -> Any: ...
 
-        with pytest.raises(ConflictError) as refused:
+        with pytest.raises(ConflictError, match=told) as refused:
             durably.register({"fine": fine, **jobs})
-        assert (refused.value.operation, refused.value.job_name) == ("register", "job")
+        assert (refused.value.operation, refused.value.job_name) == ("register", name)
         assert list(durably.jobs) == ["job"]
 
     def test_two_definitions_of_one_name_in_one_mapping_are_a_conflict(self) -> None:
@@ -228,3 +247,24 @@ class TestRegistering:
 
             definition = define_job(name=name, run=work)
             assert durably.get_job(definition) is durably.jobs[attribute]
+
+
+class TestCalls:
+    @pytest.mark.parametrize("scope", ["all", None])
+    def test_a_scope_that_does_not_exist_is_refused(self, scope: Any) -> None:
+        """A listener that hears of more, or less, than was meant would be noticed late."""
+        durably = create_durably(database="sqlite://:memory:")
+
+        with pytest.raises(ValidationError, match=r"Invalid scope .*database, process"):
+            durably.on("run:complete", print, scope=scope)
+
+    async def test_a_run_in_place_of_its_id_is_said_so(self) -> None:
+        """Not by printing all that the run holds."""
+        durably = create_durably(database="sqlite://:memory:", jobs={"job": job})
+        await durably.migrate()
+        run = await durably.jobs.job.trigger("much " * 1_000)
+
+        with pytest.raises(ValidationError) as refused:
+            await durably.cancel(run)  # type: ignore[arg-type]
+        assert str(refused.value) == f"Invalid id: a run was given, pass its id, {run.id!r}"
+        await durably.close()

@@ -171,6 +171,14 @@ class TestErrors:
             FakeSyncStep().run("sum", sum([1, 2]), returns=int)  # type: ignore[call-overload] # the same
         gc.collect()
 
+    @pytest.mark.parametrize("returns", [5, print, "Row", [Row], Fetch], ids=["5", "print", "text", "list", "class"])
+    async def test_returns_that_is_no_type_is_refused(self, returns: Any) -> None:
+        """Not ignored: after a crash the job would get plain JSON where it was promised the type."""
+        with pytest.raises(ValidationError, match=r"of step 'one' cannot be stored: returns=.* is no type"):
+            await FakeStep().run("one", lambda: None, returns=returns)
+
+        assert await FakeStep().run("one", lambda: 1, returns=Any) == 1  # type: ignore[call-overload] # no `type`
+
     async def test_a_step_that_fails_with_a_group_of_one_says_what_is_in_it(self) -> None:
         """S3: also in groups within groups; the step that failed is still known."""
 

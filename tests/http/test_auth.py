@@ -322,6 +322,25 @@ async def test_a_hook_that_breaks_tells_nothing_internal(durably: Durably, hook:
     assert "hunter2" in caplog.text
 
 
+@pytest.mark.parametrize("hook", ["scope_runs", "scope_runs_subscribe"])
+@pytest.mark.parametrize("filter", [None, "mine", {"jobName": "echo"}], ids=["nothing", "text", "a key that is none"])
+async def test_a_filter_that_is_none_lets_nothing_through(durably: Durably, hook: str, filter: Any, caplog) -> None:
+    """500, and the log names the hook; ignored, a misspelt key would have shown a caller the runs of everybody."""
+    hooks = {"authenticate": lambda request: None, hook: lambda context, wanted: filter}
+    client = mounted(durably, auth=AuthConfig(**hooks))
+
+    answer = await client.get("/runs" if hook == "scope_runs" else "/runs/subscribe")
+
+    assert (answer.status, answer.error) == (500, "Internal server error")
+    assert f"auth.{hook} returned" in caplog.text
+
+
+def test_a_rejection_needs_a_response() -> None:
+    """Said where it is raised, in place of a missing attribute."""
+    with pytest.raises(TypeError, match=r"Reject needs a Response.*'No'"):
+        Reject("No")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("keys", [{"idempotencyKey": "k"}, {"concurrencyKey": "k"}])
 async def test_a_key_that_hits_a_hidden_run_does_not_reveal_it(clients, keys: dict[str, str]) -> None:
     """409 with a neutral text: neither the id of another's run nor that it is one's own key that hit it."""

@@ -211,6 +211,9 @@ def server_directory() -> Iterator[Path]:
 
 
 if __name__ == "__main__":
+    # Noted from here on, so that one that comes early does not leave the server behind.
+    stopping = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, stopping)
     with postgres_server() as running:
         print(running.create_database(), flush=True)  # noqa: T201 - for whoever starts it as a program
-        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+        signal.sigwait(stopping)

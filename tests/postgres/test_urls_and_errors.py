@@ -128,6 +128,14 @@ async def test_a_server_that_is_not_there_is_unavailable() -> None:
     await durably.close()
 
 
+async def test_a_server_behind_a_pooler_that_is_not_there_is_named() -> None:
+    """The URL has two addresses, and the user looks at the one that is wrong."""
+    durably = create_durably(database="postgresql://u@pooler:6432/jobs?pgbouncer=true&direct=127.0.0.1:1")
+    with pytest.raises(StoreUnavailableError, match=r"at direct=127\.0\.0\.1:1, cannot be reached"):
+        await durably.migrate()
+    await durably.close()
+
+
 async def test_a_database_that_does_not_exist_is_said_to_be_missing() -> None:
     durably = create_durably(database=shared_server().url("nowhere"))
     with pytest.raises(StoreError, match="createdb"):

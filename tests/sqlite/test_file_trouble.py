@@ -55,10 +55,9 @@ class TestOpening:
         await durably.close()
 
     async def test_a_directory_in_place_of_a_file(self, tmp_path: Path) -> None:
-        """SQLite's message says what it could not open."""
         durably = create_durably(database=tmp_path)
 
-        with pytest.raises(StoreError, match="cannot be opened"):
+        with pytest.raises(StoreError, match="cannot be opened: it is a directory; name a file in it"):
             await durably.migrate()
         await durably.close()
 
@@ -203,6 +202,21 @@ class TestWhileInUse:
         assert (await durably.jobs.job.trigger(3)).input == 3
         assert [run.input for run in await durably.get_runs()] == [3, 1]
         assert kept.id
+
+    async def test_a_file_that_is_gone_is_not_made_again(self, open_durably: OpenDurably, path: Path) -> None:
+        """A program that only reads, or migrates, says so too, and leaves no empty file for the next one to find."""
+        durably = await open_durably(job)
+        await durably.jobs.job.trigger(1)
+        path.rename(path.with_suffix(".moved"))
+
+        with pytest.raises(StoreError, match="was removed while it was in use"):
+            await durably.get_runs()
+        with pytest.raises(StoreError, match="was removed while it was in use"):
+            await durably.migrate()
+        assert not path.exists()
+
+        path.with_suffix(".moved").rename(path)
+        assert [run.input for run in await durably.get_runs()] == [1]
 
     @pytest.mark.parametrize("age", ["just made", "old"])
     @pytest.mark.parametrize("fate", ["removed", "replaced"])

@@ -214,6 +214,21 @@ async def test_the_end_of_a_failing_job_is_compared_too(bank):
     assert Difference(CrashPoint("before-end"), "error", "division by zero", None) in report.differences
 
 
+async def test_a_job_that_always_fails_is_not_taken_for_one_that_survives():
+    """What breaks at its first line ends alike everywhere; a test of it must not be green unless it was meant."""
+
+    @define_job(name="breaks")
+    async def breaks(step: StepContext, input: None) -> None:
+        raise LookupError("no such order")
+
+    report = await crash_everywhere(breaks, None)
+
+    assert report.differences == []
+    with pytest.raises(AssertionError, match="no differences; the undisturbed run failed: no such order"):
+        report.assert_no_differences()
+    report.assert_no_differences(status="failed")
+
+
 async def test_a_job_that_takes_another_way_after_a_crash_is_reported():
     @define_job(name="wanders")
     async def wanders(step: StepContext, input: None) -> None:
@@ -310,6 +325,8 @@ async def test_bad_arguments_are_refused(pay):
         await crash_everywhere(pay, {"key": None}, observe=list)
     with pytest.raises(ValidationError, match="before-lunch"):
         await crash_everywhere(pay, {"key": None}, moments=["before-lunch"])
+    with pytest.raises(ValidationError, match=r"as \['after-commit'\]"):
+        await crash_everywhere(pay, {"key": None}, moments="after-commit")
     with pytest.raises(ValidationError, match="must be a job made by define_job"):
         await crash_everywhere(print, {"key": None})
     with pytest.raises(ValidationError, match="input"):

@@ -110,6 +110,11 @@ async def test_a_cancelled_run_starts_no_further_step(job, fake):
     assert step.is_aborted()
 
 
+def test_results_that_have_no_names_are_refused():
+    with pytest.raises(ValidationError, match=r"Invalid results \[1, 2\]: must be the results of steps by their names"):
+        FakeStep(results=[1, 2])
+
+
 async def test_results_that_json_cannot_carry_are_refused_as_in_production():
     """R3."""
     step = FakeStep()

@@ -6,11 +6,19 @@ import importlib
 import sys
 import traceback
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, TracebackType
+from typing import Final
 
 from durably.app import Durably
 from durably.cli.errors import CommandError
 from durably.core.errors import DurablyError
+
+_IMPORT_SYSTEM: Final = (
+    __file__,
+    importlib.__file__,
+    "<frozen importlib._bootstrap>",
+    "<frozen importlib._bootstrap_external>",
+)
 
 
 def load_instance(target: str) -> Durably:
@@ -25,10 +33,11 @@ def load_instance(target: str) -> Durably:
         raise CommandError(f"{target!r} names no instance: expected module:attribute, like app:durably")
     # For good: a job may import what it needs while it executes.
     sys.path.insert(0, str(Path.cwd()))
-    found: object = _imported(module_name)
+    module = _imported(module_name)
+    found: object = module
     for name in attribute.split("."):
         if not hasattr(found, name):
-            raise CommandError(f"{module_name} has no attribute {attribute!r}")
+            raise CommandError(f"{module_name} has no attribute {attribute!r}{_instances_in(module)}")
         found = getattr(found, name)
     if not isinstance(found, Durably):
         raise CommandError(f"{target} is no instance made by create_durably: its type is {type(found).__name__}")
@@ -43,6 +52,27 @@ def _imported(name: str) -> ModuleType:
         raise CommandError(f"{name} cannot be imported: {error}") from error
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
-            raise CommandError(f"there is no module {name!r} to import from {Path.cwd()}") from error
-        traceback.print_exc()
+            raise CommandError(f"there is no module {name!r} to import from {Path.cwd()}{_as_module(name)}") from error
+        traceback.print_exception(error.with_traceback(_without_import_system(error.__traceback__)))
         raise CommandError(f"{name} cannot be imported: the traceback above says why") from error
+    except SystemExit as error:
+        raise CommandError(
+            f"{name} ended the program while it was imported, by sys.exit({error.code!r}): put what is not for "
+            "importers below `if __name__ == '__main__':`"
+        ) from error
+
+
+def _as_module(name: str) -> str:
+    module = name.removesuffix(".py").replace("/", ".").lstrip(".")
+    return f": it is named as Python imports it, {module}, not by its file" if module != name else ""
+
+
+def _instances_in(module: ModuleType) -> str:
+    names = [name for name, value in vars(module).items() if isinstance(value, Durably)]
+    return f"; it has {', '.join(names)}" if names else ""
+
+
+def _without_import_system(trace: TracebackType | None) -> TracebackType | None:
+    while trace is not None and trace.tb_frame.f_code.co_filename in _IMPORT_SYSTEM:
+        trace = trace.tb_next
+    return trace

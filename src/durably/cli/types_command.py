@@ -36,7 +36,7 @@ def perform(options: argparse.Namespace) -> int:
     if options.check:
         return _check(options.output, text, options.target)
     if options.output is None:
-        sys.stdout.write(text)
+        _print(text)
     else:
         _write(options.output, text)
     return 0
@@ -45,13 +45,23 @@ def perform(options: argparse.Namespace) -> int:
 def _check(file: Path, text: str, target: str) -> int:
     try:
         is_current = file.read_text(encoding="utf-8") == text
-    except FileNotFoundError:
+    except (FileNotFoundError, UnicodeDecodeError):
         is_current = False
-    except (OSError, UnicodeDecodeError) as error:
-        raise CommandError(f"{file} cannot be read: {error}") from error
+    except OSError as error:
+        raise CommandError(f"{file} cannot be read: {error.strerror}") from error
     if not is_current:
         sys.stderr.write(f"{file} is not up to date: run `durably types {target} -o {file}`\n")
     return 0 if is_current else 1
+
+
+def _print(text: str) -> None:
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        # What is still in its buffer would fail once more when Python ends.
+        sys.stdout = None
+        raise CommandError(f"standard output cannot be written: {error.strerror}") from error
 
 
 def _write(file: Path, text: str) -> None:

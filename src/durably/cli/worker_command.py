@@ -15,6 +15,7 @@ from durably.app import Durably
 from durably.cli.errors import CommandError
 from durably.cli.loading import load_instance
 from durably.core.errors import DurablyError
+from durably.core.events import RunFailEvent
 
 log = logging.getLogger("durably")
 
@@ -41,6 +42,8 @@ def perform(options: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     # It tells of every request, and a libSQL server is asked several times a second.
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    if not durably.jobs:
+        log.warning("%s has no jobs, so nothing will be executed: are they registered elsewhere?", options.target)
     try:
         asyncio.run(_work(durably, until_idle=options.until_idle))
     except DurablyError as error:
@@ -70,6 +73,8 @@ async def _work(durably: Durably, *, until_idle: bool) -> None:
 
 async def _until_idle(durably: Durably, told_to_stop: asyncio.Event, told_twice: asyncio.Event) -> None:
     try:
+        failed: list[RunFailEvent] = []
+        durably.on("run:fail", failed.append, scope="process")
         await durably.migrate()
         working = asyncio.create_task(durably.process_until_idle())
         told = asyncio.create_task(told_to_stop.wait())
@@ -84,7 +89,7 @@ async def _until_idle(durably: Durably, told_to_stop: asyncio.Event, told_twice:
         executed = working.result()
     finally:
         await durably.close()
-    log.info("executed %d runs, nothing is left", executed)
+    log.info("executed %s, %d failed; nothing is left", _counted(executed), len(failed))
 
 
 async def _serve(durably: Durably, told_to_stop: asyncio.Event, told_twice: asyncio.Event) -> None:
@@ -96,6 +101,10 @@ async def _serve(durably: Durably, told_to_stop: asyncio.Event, told_twice: asyn
     finally:
         await durably.close()
     log.info("worker %d has stopped", os.getpid())
+
+
+def _counted(runs: int) -> str:
+    return "1 run" if runs == 1 else f"{runs:,} runs"
 
 
 def _stop_signals() -> tuple[asyncio.Event, asyncio.Event]:

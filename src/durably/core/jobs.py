@@ -220,6 +220,8 @@ def _define(
             value=function,
         )
     parameters = _parameters(name, function)
+    if _is_step(parameters[1].annotation):
+        raise _wrong_parameters(name, function, f"it takes {parameters[1].name!r} second")
     annotation = _resolve(name, parameters[1].annotation, function, caller) if input is None else input
     returned = _resolve(name, _return_annotation(function), function, caller) if output is None else output
     return JobDefinition(name, function, _codec(name, "input", annotation), _output_codec(name, returned))
@@ -240,6 +242,11 @@ def _parameters(name: str, function: Callable[..., Any]) -> list[inspect.Paramet
     if len(parameters) < len(_STEP_AND_INPUT):
         raise _wrong_parameters(name, function, f"it takes {signature}")
     return parameters
+
+
+def _is_step(annotation: Any) -> bool:
+    text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
+    return text.endswith("StepContext")
 
 
 def _wrong_parameters(name: str, function: Callable[..., Any], why: str) -> ValidationError:

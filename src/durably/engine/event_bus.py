@@ -18,6 +18,7 @@ Listener = Callable[[Any], object]
 ErrorHandler = Callable[[Any, DurablyEvent], object]
 
 _TYPES: Final = get_args(EventType)
+_SCOPES: Final = get_args(Scope)
 
 log = logging.getLogger("durably")
 
@@ -35,7 +36,7 @@ class EventBus:
     def on(self, event_type: EventType, listener: Listener, scope: Scope) -> Callable[[], None]:
         """Register a listener; return what removes it.
 
-        Raises `ValidationError` for an unknown type and for what cannot be called.
+        Raises `ValidationError` for an unknown type or scope and for what cannot be called.
         """
         if event_type not in _TYPES:
             raise ValidationError(
@@ -44,6 +45,10 @@ class EventBus:
                 value=event_type,
             )
         _check_callable("listener", listener)
+        if scope not in _SCOPES:
+            raise ValidationError(
+                f"Invalid scope {scope!r}: must be one of {', '.join(_SCOPES)}", field="scope", value=scope
+            )
         entry = (listener, scope)
         self._listeners.setdefault(event_type, []).append(entry)
 

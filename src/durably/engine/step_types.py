@@ -49,7 +49,7 @@ def result_codec(name: str, function: Callable[..., Any], returns: Any) -> Codec
         if known is not None and known.annotation == function.__annotations__.get("return"):
             return known.codec
     try:
-        return _codec_of_annotation(function) if returns is None else _codec(returns)
+        return _codec_of_annotation(function) if returns is None else _codec_as_said(returns)
     except ValidationError as error:
         raise ValidationError(
             f"the type of the result of step {name!r} cannot be stored: {error}", field=f"result of step {name!r}"
@@ -117,6 +117,15 @@ def _codec_of_annotation(function: Callable[..., Any]) -> Codec[Any] | None:
     if codec is not None or annotation is Any or not _has_text(annotation):
         return codec
     return _codec_of_text(annotation, inspect.unwrap(function))
+
+
+def _codec_as_said(returns: Any) -> Codec[Any] | None:
+    codec = None if isinstance(returns, str) else _codec(returns)
+    if codec is None and returns not in (Any, type(None)):
+        raise ValidationError(
+            f"returns={returns!r} is no type that Pydantic can validate", field="returns", value=returns
+        )
+    return codec
 
 
 def _has_text(annotation: Any) -> bool:

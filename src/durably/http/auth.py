@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final, Generic
 
@@ -21,6 +21,8 @@ from durably.http.problems import Reject
 from durably.options import TriggerRequest
 
 ContextT = TypeVar("ContextT", default=Any)
+
+_FILTER_KEYS: Final = tuple(RunFilter.__annotations__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,18 +94,31 @@ class Gate:
         """Return the filter of a list as far as the caller may see."""
         if self._auth is None or self._auth.scope_runs is None:
             return wanted
-        scoped: RunFilter = await call_hook(self._auth.scope_runs, context, wanted)
+        scoped: RunFilter = _checked("scope_runs", await call_hook(self._auth.scope_runs, context, wanted))
         return scoped
 
     async def scope_stream(self, context: Any, wanted: RunsSubscribeFilter) -> RunsSubscribeFilter:
         """Return the filter of an event stream as far as the caller may see."""
         if self._auth is None:
             return wanted
-        hook = self._auth.scope_runs_subscribe or self._auth.scope_runs
+        name = "scope_runs" if self._auth.scope_runs_subscribe is None else "scope_runs_subscribe"
+        hook = getattr(self._auth, name)
         if hook is None:
             return wanted
-        scoped: RunsSubscribeFilter = await call_hook(hook, context, wanted)
+        scoped: RunsSubscribeFilter = _checked(name, await call_hook(hook, context, wanted))
         return scoped
+
+
+def _checked(hook: str, scoped: Any) -> Any:
+    """Return the filter that a hook returned. Raises `TypeError` for what is none."""
+    if not isinstance(scoped, Mapping):
+        raise TypeError(f"auth.{hook} returned {scoped!r}: it must return the filter that it was given, narrowed")
+    # A misspelt key would narrow nothing, and show a caller the runs of others.
+    if unknown := [key for key in scoped if key not in _FILTER_KEYS]:
+        raise TypeError(
+            f"auth.{hook} returned a filter with {', '.join(map(repr, unknown))}: it may have {', '.join(_FILTER_KEYS)}"
+        )
+    return scoped
 
 
 async def call_hook(hook: Callable[..., Any], *arguments: Any) -> Any:

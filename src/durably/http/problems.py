@@ -36,6 +36,8 @@ class Reject(Exception):  # noqa: N818 - it reads as what a hook does: raise Rej
     """
 
     def __init__(self, response: Response) -> None:
+        if not isinstance(response, Response):
+            raise TypeError(f"Reject needs a Response, as Reject(PlainTextResponse('No', 403)), not {response!r}")
         super().__init__(f"rejected with status {response.status_code}")
         self.response = response
 

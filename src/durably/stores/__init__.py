@@ -30,7 +30,7 @@ def open_store(database: str | Path | Store, clock: Clock) -> Store:
         return _as_store(database)
     match _scheme_of(database):
         case "sqlite":
-            path, _, query = database.removeprefix("sqlite://").partition("?")
+            path, _, query = database.partition("://")[2].partition("?")
             return _open_sqlite(path if path == ":memory:" else _file_of(database, path), clock, query)
         case "postgresql" | "postgres":
             return _open_postgres(database, clock)

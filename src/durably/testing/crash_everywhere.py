@@ -148,6 +148,12 @@ def _check(job: object, observe: object, reset: object, moments: Collection[str]
         raise ValidationError(
             "observe needs reset: without it every run would see what the runs before it did", field="reset"
         )
+    if isinstance(moments, str):
+        raise ValidationError(
+            f"Invalid moments {moments!r}: must be a collection of moments, as [{moments!r}]",
+            field="moments",
+            value=moments,
+        )
     if unknown := [moment for moment in moments if moment not in CRASH_MOMENTS]:
         raise ValidationError(
             f"Invalid moments {unknown!r}: must be of {', '.join(CRASH_MOMENTS)}", field="moments", value=unknown

@@ -103,9 +103,13 @@ class CrashReport:
         """Return every difference from the undisturbed run."""
         return [difference for crash in self.crashes for difference in crash.differences]
 
-    def assert_no_differences(self) -> None:
-        """Raise `AssertionError` with the table if any crash made a difference."""
-        if self.differences:
+    def assert_no_differences(self, *, status: str = "completed") -> None:
+        """Raise `AssertionError` with the table if any crash made a difference.
+
+        And if the undisturbed run did not end with `status`: of a job that breaks at its first line no crash makes
+        a difference. Say `status="failed"` of a job that is meant to fail.
+        """
+        if self.differences or self.undisturbed.status != status:
             raise AssertionError(str(self))
 
     def __str__(self) -> str:
@@ -121,7 +125,14 @@ class CrashReport:
         crashes = sum(1 for crash in self.crashes if crash.point is not None)
         with_differences = sum(1 for crash in self.crashes if crash.differences)
         found = f"{with_differences} with differences" if with_differences else "no differences"
-        return f"{self.job_name}: {crashes} crashes, {found}"
+        headline = f"{self.job_name}: {crashes} crashes, {found}"
+        match self.undisturbed.status:
+            case "completed":
+                return headline
+            case "failed":
+                return f"{headline}; the undisturbed run failed: {self.undisturbed.error}"
+            case status:
+                return f"{headline}; the undisturbed run was {status}"
 
 
 def _table(rows: list[tuple[str, str, str]]) -> list[str]:

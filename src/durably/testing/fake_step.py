@@ -24,7 +24,7 @@ from durably.engine.running_steps import RunningSteps
 from durably.engine.step_context import BaseContext, StepContext, SyncStepContext
 from durably.engine.step_results import encoded_result
 from durably.engine.step_types import result_codec, with_signal
-from durably.settings import checked_attempt
+from durably.settings import checked_attempt, refuse
 
 _current_step: Final[ContextVar[str | None]] = ContextVar("durably_fake_step", default=None)
 
@@ -65,6 +65,8 @@ class _Recorder:
         self.calls: list[FakeStepCall] = []
         self.progress_reports: list[ProgressData] = []
         self.log = _RecordedLog()
+        if not isinstance(results, Mapping):
+            raise refuse("results", results, "the results of steps by their names")
         self._given = dict(results)
         self._completed: dict[str, Any] = {}
         self._running: RunningSteps | None = None

@@ -91,9 +91,9 @@ class Server:
         finally:
             limit.cancel()
 
-    def explain(self, error: BaseException) -> BaseException:
-        """Return our error for one of the driver's."""
-        return explain(error, self.name)
+    def explain(self, error: BaseException, *, direct: bool = False) -> BaseException:
+        """Return our error for one of the driver's; `direct` as `connect` was told."""
+        return explain(error, self.options.direct_name if direct else self.name)
 
     def _tuned(self, settings: dict[str, str], plans: Plans) -> dict[str, str]:
         return {

@@ -146,7 +146,8 @@ class EventLog:
                 pause = _FIRST_PAUSE_SECONDS
                 await self._watch_on(connection)
             except Exception as error:  # noqa: BLE001 - the watch goes on as soon as it can
-                log.warning("cannot look for events of other processes, trying again: %s", self._server.explain(error))
+                told = self._server.explain(error, direct=True)
+                log.warning("cannot look for events of other processes, trying again: %s", told)
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
             finally:

@@ -126,6 +126,13 @@ class PostgresOptions:
             arguments["server_settings"] = self.server_settings
         return arguments
 
+    @property
+    def direct_name(self) -> str:
+        """Return the database as messages name it on the way past the pooler, if there is one."""
+        return (
+            self.name if self.direct is None else f"{self.name}, at direct={self.direct[0]}:{self.direct[1] or 5432},"
+        )
+
     def missing_file(self) -> str | None:
         """Return the parameter that names a file which is not there, as it stands in the URL."""
         return next(

@@ -71,7 +71,7 @@ class PostgresStore:
             finally:
                 await close(connection)
         except Exception as error:
-            raise self._server.explain(error) from error
+            raise self._server.explain(error, direct=True) from error
 
     async def close(self) -> None:
         """Write what is still buffered and close every connection."""

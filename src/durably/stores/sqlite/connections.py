@@ -141,7 +141,5 @@ class Connections:
             schema.migrate(connection, self._clock, self._database.name)
 
     def _truncate_log(self) -> None:
-        # Or else a file that stands in place of the removed one would be opened, or made.
-        self._database.files.check()
         with self._database.errors(), closing(self._database.connect(writes=True)) as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()

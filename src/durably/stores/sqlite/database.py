@@ -88,6 +88,10 @@ class Database:
         self.files.refuse_after_fork()
         if not self.in_memory and not (directory := Path(self.path).parent).is_dir():
             raise StoreError(f"{self.name} cannot be opened: there is no directory {directory}; create it first")
+        if not self.in_memory and Path(self.path).is_dir():
+            raise StoreError(f"{self.name} cannot be opened: it is a directory; name a file in it")
+        # SQLite would make a new file in place of a removed one.
+        self.files.check()
         self.files.check_not_emptied()
         with self.errors():
             connection = sqlite3.connect(
