@@ -1,6 +1,6 @@
-import type { DurablyClient, InputOf, JobObserverOptions, JobTypes, OutputOf, RunCallbacks } from 'durably-client'
+import type { DurablyClient, InputOf, JobTypes, OutputOf, RunCallbacks } from 'durably-client'
 import { clientOf, type ServerOptions } from './server.js'
-import { useJob, type UseJobResult } from './use-job.js'
+import { useJob, type FollowOptions, type UseJobResult } from './use-job.js'
 import { useJobLogs, type UseJobLogsResult } from './use-job-logs.js'
 import { useJobRun, type UseJobRunResult } from './use-job-run.js'
 
@@ -11,7 +11,7 @@ interface LogLimit {
 
 /** The hooks of one job, which know its input and output. */
 export interface JobHooks<TInput, TOutput> {
-  readonly useJob: (options?: JobObserverOptions) => UseJobResult<TInput, TOutput>
+  readonly useJob: (options?: FollowOptions) => UseJobResult<TInput, TOutput>
   readonly useRun: (
     runId: string | null,
     options?: RunCallbacks<TOutput> & LogLimit,

@@ -35,7 +35,7 @@ export function useJobRun<TOutput = unknown>(
   const run = useRunObserver<TOutput>(options)
   const { status: known, progress, logs, output, error } = useObservable(run)
   // A run that one has the id of waits its turn, as far as one knows.
-  const status = known ?? (options.runId !== null && error === null ? 'pending' : null)
+  const status = known ?? (run.runId !== null && error === null ? 'pending' : null)
 
   const callbacks = useRef<RunCallbacks<TOutput>>(options)
   useEffect(() => {

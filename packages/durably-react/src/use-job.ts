@@ -11,7 +11,12 @@ import { useEffect, useMemo, useState } from 'react'
 import { clientOf, type ServerOptions } from './server.js'
 import { useObservable } from './use-observable.js'
 
-export type UseJobOptions = ServerOptions & JobObserverOptions & { jobName: string }
+export interface FollowOptions extends Omit<JobObserverOptions, 'initialRunId'> {
+  /** Follow this run from the start, instead of looking for an active one. Null or empty: none. */
+  initialRunId?: string | null
+}
+
+export type UseJobOptions = ServerOptions & FollowOptions & { jobName: string }
 
 export interface UseJobResult<TInput, TOutput> extends StatusFlags {
   /** Resolves when the server has accepted the run. */
@@ -39,7 +44,7 @@ export function useJob<TInput = unknown, TOutput = unknown>(
     () =>
       client.observeJob<TInput, TOutput>(jobName, {
         autoResume,
-        ...(initialRunId !== undefined && { initialRunId }),
+        ...(initialRunId && { initialRunId }),
       }),
     [client, jobName, initialRunId, autoResume],
   )

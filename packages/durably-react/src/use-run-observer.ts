@@ -10,7 +10,9 @@ export type RunObserverOptions = ServerOptions & {
 /** The same observer as long as server and run are the same. */
 export function useRunObserver<TOutput>(options: RunObserverOptions): RunObserver<TOutput> {
   const client = clientOf(options)
-  const { runId, maxLogs } = options
+  const { maxLogs } = options
+  // An address or a form that names no run yet gives an empty text.
+  const runId = options.runId || null
   const run = useMemo(() => client.observeRun<TOutput>(runId), [client, runId])
   useEffect(() => run.setMaxLogs(maxLogs), [run, maxLogs])
   return run

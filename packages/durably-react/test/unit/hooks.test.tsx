@@ -277,6 +277,19 @@ test('initialRunId is followed from the start', () => {
   expect(result.current).toMatchObject({ currentRunId: 'run-1', output: 5 })
 })
 
+test.each([null, ''])('%j in place of a run id is no run yet: nothing is asked for', async (none) => {
+  transport.answer('GET /runs?', { body: [aRun({ id: 'run-7', status: 'leased' })] })
+  const { result } = renderHook(() => ({
+    run: useJobRun({ client, runId: none }),
+    logs: useJobLogs({ client, runId: none }),
+  }))
+  const { result: job } = renderHook(() => useJob({ client, jobName: 'import-csv', initialRunId: none }))
+  await settle()
+  expect(result.current.run).toMatchObject({ status: null, error: null, isActive: false })
+  expect(job.current.currentRunId).toBe('run-7')
+  expect(transport.live.map(({ path }) => path)).not.toContain('/subscribe?runId=')
+})
+
 test('actions are the same functions in every render, and say what the server said', async () => {
   transport.answer('POST /cancel?', { body: { success: true } })
   transport.answer('POST /retrigger?', { body: { success: true, runId: 'run-2' } })
