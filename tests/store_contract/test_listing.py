@@ -150,7 +150,8 @@ class TestFilters:
         ]
         for call in takes_id:
             for wrong in (run, None, "a\x00b", "\ud800"):
-                with pytest.raises(ValidationError, match=r"Invalid (run_)?id .*the id of a run"):
+                told = rf"pass its id, '{run.id}'" if wrong is run else r"must be text .*the id of a run"
+                with pytest.raises(ValidationError, match=rf"Invalid (run_)?id.*{told}"):
                     await call(wrong)
 
 

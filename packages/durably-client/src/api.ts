@@ -4,10 +4,10 @@ import type { ClientRun, JobInfo, Labels, LogEntry, StepRecord } from './runs.js
 import type { Transport, TransportRequest } from './transport.js'
 
 export interface TriggerOptions {
-  idempotencyKey?: string
-  concurrencyKey?: string
-  coalesce?: 'skip'
-  labels?: Labels
+  idempotencyKey?: string | undefined
+  concurrencyKey?: string | undefined
+  coalesce?: 'skip' | undefined
+  labels?: Labels | undefined
 }
 
 export interface TriggerResult {
@@ -55,14 +55,14 @@ export class DurablyApi {
     return this.#get('/jobs')
   }
 
-  getRuns(filter: RunFilter = {}): Promise<ClientRun[]> {
+  getRuns<TRun extends ClientRun = ClientRun>(filter: RunFilter = {}): Promise<TRun[]> {
     return this.#get(runsPath(filter))
   }
 
   /** The run, or null when there is none (or none that the caller may see). */
-  async getRun(runId: string): Promise<ClientRun | null> {
+  async getRun<TRun extends ClientRun = ClientRun>(runId: string): Promise<TRun | null> {
     try {
-      return await this.#get<ClientRun>(runPath('/run', runId))
+      return await this.#get<TRun>(runPath('/run', runId))
     } catch (error) {
       if (error instanceof ApiError && error.status === 404) return null
       throw error

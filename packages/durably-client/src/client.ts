@@ -5,6 +5,7 @@ import {
   jobProxy,
   type InputOf,
   type JobMap,
+  type JobName,
   type JobProperty,
   type NamesOption,
   type OutputOf,
@@ -72,21 +73,21 @@ export class DurablyClient extends DurablyApi {
 }
 
 /** What can be done with one job. */
-export interface JobClient<TInput, TOutput> {
-  readonly name: string
+export interface JobClient<TInput, TOutput, TName extends string = string> {
+  readonly name: TName
   readonly trigger: (input: TInput, options?: TriggerOptions) => Promise<TriggerResult>
   readonly triggerAndWait: (
     input: TInput,
     options?: TriggerOptions & WaitOptions,
   ) => Promise<TriggerAndWaitResult<TOutput>>
-  readonly getRuns: (filter?: Omit<RunFilter, 'jobName'>) => Promise<ClientRun<TInput, TOutput>[]>
+  readonly getRuns: (filter?: Omit<RunFilter, 'jobName'>) => Promise<ClientRun<TInput, TOutput, TName>[]>
   readonly observe: (options?: JobObserverOptions) => JobObserver<TInput, TOutput>
   readonly observeRun: (runId: string, options?: RunObserverOptions) => RunObserver<TOutput>
 }
 
 export interface TypedDurablyClient<Jobs> extends DurablyClient {
   readonly jobs: {
-    readonly [K in JobProperty<Jobs>]: JobClient<InputOf<Jobs[K]>, OutputOf<Jobs[K]>>
+    readonly [K in JobProperty<Jobs>]: JobClient<InputOf<Jobs[K]>, OutputOf<Jobs[K]>, JobName<Jobs, K>>
   }
 }
 

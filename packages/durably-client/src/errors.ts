@@ -95,7 +95,9 @@ function plainText(body: string): string {
 function jsonErrorText(body: string): string | null {
   try {
     const parsed: unknown = JSON.parse(body)
-    const text = (parsed as { error?: unknown } | null)?.error
+    const { error, detail } = (parsed ?? {}) as { error?: unknown; detail?: unknown }
+    // `detail` is what a framework in front of the handler says, as FastAPI's dependencies.
+    const text = error ?? detail
     return typeof text === 'string' ? text : null
   } catch {
     // What an auth hook rejects with is plain text.

@@ -47,6 +47,13 @@ export class EventStream {
     return () => this.#unsubscribe(listener)
   }
 
+  /** Connects at once, where it waits for its turn or was refused for good. */
+  retry(): void {
+    if (this.#connection !== null) return
+    this.#backoff.reset()
+    this.#connect()
+  }
+
   #unsubscribe(listener: StreamListener): void {
     if (!this.#listeners.delete(listener) || this.#listeners.size > 0) return
     // Not at once: React remounts (StrictMode, a changed key) leave and come back within one task.

@@ -11,15 +11,17 @@ import type {
 // On a connection that died unnoticed, which requests share, an answer never comes.
 const LONGEST_ANSWER_MS = 30_000
 
+type HeaderFields = Record<string, string>
+
 export interface HttpTransportOptions {
   /** Base path or URL of the server, such as `/api/durably`. */
   api: string
   /** Sent with every request. Streams are then read with fetch, as an EventSource cannot send headers. */
-  headers?: Record<string, string> | (() => Record<string, string>)
-  credentials?: RequestCredentials
-  fetch?: typeof fetch
+  headers?: HeaderFields | (() => HeaderFields | Promise<HeaderFields>) | undefined
+  credentials?: RequestCredentials | undefined
+  fetch?: typeof fetch | undefined
   /** `null` reads streams with fetch everywhere. Default: the platform's EventSource, if there is one. */
-  EventSource?: typeof EventSource | null
+  EventSource?: typeof EventSource | null | undefined
 }
 
 export function httpTransport(options: HttpTransportOptions): Transport {
@@ -83,19 +85,20 @@ class HttpTransport implements Transport {
     })
   }
 
-  #fetch(path: string, init: FetchInit): Promise<Response> {
+  async #fetch(path: string, init: FetchInit): Promise<Response> {
     const { fetch: chosen, headers, credentials } = this.#options
     // Looked up per call, so that a fetch installed later (tests, instrumentation) is the one that is used.
     const send = chosen ?? globalThis.fetch
+    const own = typeof headers === 'function' ? await headers() : headers
     return send(this.#base + path, {
       ...init,
       ...(credentials && { credentials }),
-      headers: { ...(typeof headers === 'function' ? headers() : headers), ...init.headers },
+      headers: { ...own, ...init.headers },
     })
   }
 }
 
-type FetchInit = Omit<RequestInit, 'headers'> & { headers?: Record<string, string> }
+type FetchInit = Omit<RequestInit, 'headers'> & { headers?: HeaderFields }
 
 // A new EventSource cannot be told the header with which its predecessor would have reconnected.
 function withLastEventId(path: string, lastEventId: string | null): string {

@@ -5,27 +5,25 @@ import type { DurablyEvent } from './events.js'
 import { logLimit } from './logs.js'
 import { initialRunState, type RunState } from './reducer.js'
 import { RunObserver } from './run-observer.js'
-import { isTerminal, type RunStatus } from './runs.js'
+import { isTerminal, type ClientRun, type RunStatus } from './runs.js'
 import { Store } from './store.js'
 import type { EventStreams } from './streams.js'
 import { deadlineOf, waitUntil, type WaitOptions } from './wait-for-run.js'
 
 export interface JobObserverOptions {
   /** Follow this run from the start, instead of looking for an active one. */
-  initialRunId?: string
+  initialRunId?: string | undefined
   /** Pick up a run of this job that is already pending or leased. Default: true. */
-  autoResume?: boolean
+  autoResume?: boolean | undefined
   /** Switch to a newer run of this job, whoever triggered it. Default: true. */
-  followLatest?: boolean
-  maxLogs?: number
+  followLatest?: boolean | undefined
+  /** Keep only the latest logs. Default: all of them. */
+  maxLogs?: number | undefined
 }
 
 export interface TriggerAndWaitResult<TOutput> extends TriggerResult {
   output: TOutput
 }
-
-// Enough to find a leased run behind the pending ones that were triggered after it.
-const RESUME_CANDIDATES = 20
 
 /** Triggers a job and follows one of its runs at a time. */
 export class JobObserver<TInput = unknown, TOutput = unknown> extends Store<RunState<TOutput>> {
@@ -45,6 +43,7 @@ export class JobObserver<TInput = unknown, TOutput = unknown> extends Store<RunS
   readonly #toldSince = new Set<string>()
   readonly #forgotten = new Set<string>()
   #leaveRun: (() => void) | null = null
+  #attaching: ReturnType<typeof setTimeout> | undefined
   #leaveJob: (() => void) | null = null
   // Counts the decisions which run to follow: whatever was asked for before the latest one comes too late.
   #choice = 0
@@ -91,7 +90,14 @@ export class JobObserver<TInput = unknown, TOutput = unknown> extends Store<RunS
     return { ...result, output: await waitUntil(deadline, result.runId, this.#toWaitFor(result.runId, options), options) }
   }
 
-  /** Forget the run that is followed; a newer one is picked up as before. */
+  /** Follow this run from now on. Nothing changes when it is followed already. */
+  readonly follow = (runId: string): void => {
+    if (this.#run.runId === runId) return
+    this.#forgotten.delete(runId)
+    this.#follow(runId)
+  }
+
+  /** Forget the run that is followed; another one that is triggered, or begins, is picked up as before. */
   readonly reset = (): void => {
     // The run of a trigger that is not yet answered is forgotten with its answer.
     this.#unanswered.clear()
@@ -107,8 +113,7 @@ export class JobObserver<TInput = unknown, TOutput = unknown> extends Store<RunS
 
   protected stop(): void {
     this.#backoff.reset()
-    this.#leaveRun?.()
-    this.#leaveRun = null
+    this.#detach()
     this.#leaveJob?.()
     this.#leaveJob = null
   }
@@ -180,21 +185,20 @@ export class JobObserver<TInput = unknown, TOutput = unknown> extends Store<RunS
 
   #followTold(runId: string, status: RunStatus): void {
     if (this.#unanswered.size > 0) this.#toldSince.add(runId)
-    this.#follow(runId, status)
+    this.#switchTo(this.#observe(runId, status), { attachesSoon: true })
   }
 
+  // A run of which nothing is known yet may be active.
   #isIdle(): boolean {
-    const { status } = this.getSnapshot()
-    return status === null || isTerminal(status)
+    const { runId, status, isLost } = this.getSnapshot()
+    return status === null ? runId === null || isLost : isTerminal(status)
   }
 
   async #resume(): Promise<void> {
     if (!this.#autoResume || !this.#isIdle()) return
     if (this.getSnapshot().runId !== null && !this.#followLatest) return
     const choice = this.#choice
-    const found = await this.#api
-      .getRuns({ jobName: this.#jobName, status: ['leased', 'pending'], limit: RESUME_CANDIDATES })
-      .catch(asError)
+    const found = await this.#activeRuns().catch(asError)
     if (choice !== this.#choice) return
     if (found instanceof Error) {
       if (this.isObserved && !isPermanent(found)) this.#backoff.retry(() => void this.#resume())
@@ -204,6 +208,17 @@ export class JobObserver<TInput = unknown, TOutput = unknown> extends Store<RunS
     const active = found.filter(({ id }) => !this.#forgotten.has(id))
     const run = active.find(({ status }) => status === 'leased') ?? active[0]
     if (run) this.#follow(run.id, run.status)
+  }
+
+  // One that is leased may stand behind any number that wait. Those that wait are not asked for alone: one of them that
+  // is leased meanwhile would be missed by both.
+  async #activeRuns(): Promise<ClientRun[]> {
+    const query = { jobName: this.#jobName, limit: 1 + this.#forgotten.size }
+    const found = await Promise.all([
+      this.#api.getRuns({ ...query, status: 'leased' }),
+      this.#api.getRuns({ ...query, status: ['leased', 'pending'] }),
+    ])
+    return found.flat()
   }
 
   // Another run may be followed by now, or before this one ends: wait for the run, not for the state. And who listens
@@ -217,15 +232,22 @@ export class JobObserver<TInput = unknown, TOutput = unknown> extends Store<RunS
     this.#switchTo(this.#observe(runId, status))
   }
 
-  #switchTo(run: RunObserver<TOutput>): void {
+  #switchTo(run: RunObserver<TOutput>, { attachesSoon = false } = {}): void {
     this.#choice++
-    this.#leaveRun?.()
-    this.#leaveRun = null
+    this.#detach()
     this.#run = run
     // One that is gone back to may have the limit of former times.
     run.setMaxLogs(this.#maxLogs)
-    if (this.isObserved) this.#attach()
-    else this.setState(run.getSnapshot())
+    if (this.isObserved && !attachesSoon) return this.#attach()
+    this.setState(run.getSnapshot())
+    // Of many runs that are told of at once, only the last is worth a connection.
+    if (this.isObserved) this.#attaching = setTimeout(() => this.#attach(), 0)
+  }
+
+  #detach(): void {
+    clearTimeout(this.#attaching)
+    this.#leaveRun?.()
+    this.#leaveRun = null
   }
 
   #attach(): void {
@@ -234,9 +256,6 @@ export class JobObserver<TInput = unknown, TOutput = unknown> extends Store<RunS
   }
 
   #observe(runId: string | null, status?: RunStatus): RunObserver<TOutput> {
-    return new RunObserver(this.#api, this.#streams, runId, {
-      maxLogs: this.#maxLogs,
-      ...(status && { status }),
-    })
+    return new RunObserver(this.#api, this.#streams, runId, { maxLogs: this.#maxLogs, status })
   }
 }

@@ -1,14 +1,14 @@
 import type { Labels, RunStatus } from './runs.js'
 
 export interface RunsSubscribeFilter {
-  jobName?: string | readonly string[]
-  labels?: Labels
+  jobName?: string | readonly string[] | undefined
+  labels?: Labels | undefined
 }
 
 export interface RunFilter extends RunsSubscribeFilter {
-  status?: RunStatus | readonly RunStatus[]
-  limit?: number
-  offset?: number
+  status?: RunStatus | readonly RunStatus[] | undefined
+  limit?: number | undefined
+  offset?: number | undefined
 }
 
 /** The order of keys and values must not matter: streams with equal paths share one connection. */

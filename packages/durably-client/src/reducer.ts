@@ -13,32 +13,33 @@ export interface RunFacts {
 export interface RunState<TOutput = unknown> extends RunFacts {
   readonly runId: string | null
   readonly output: TOutput | null
+  /** There is no such run any more, or none that may be seen; `error` says which. */
+  readonly isLost: boolean
   readonly logs: readonly LogEntry[]
 }
 
 export type RunAction =
   | { type: 'event'; event: DurablyEvent }
-  | { type: 'snapshot'; run: ClientRun }
+  /** `isLatest`: nothing was told of the run while the snapshot was on its way. */
+  | { type: 'snapshot'; run: ClientRun; isLatest?: boolean }
   | { type: 'history'; logs: readonly LogEntry[] }
   | { type: 'lost'; error: string }
   | { type: 'clear-logs' }
 
 export function initialRunState(runId: string | null, status: RunStatus | null = null): RunState<never> {
-  return { runId, status, progress: null, output: null, error: null, logs: [] }
+  return { runId, status, progress: null, output: null, error: null, logs: [], isLost: false }
 }
 
 export function reduceRun(state: RunState, action: RunAction, maxLogs = Infinity): RunState {
   switch (action.type) {
     case 'event':
-      return action.event.type === 'log:write'
-        ? withLogs(state, appendLog(state.logs, action.event), maxLogs)
-        : applyEvent(state, action.event)
+      return withEvent(state, action.event, maxLogs)
     case 'snapshot':
-      return applySnapshot(state, action.run)
+      return applySnapshot(state, action.run, action.isLatest ?? false)
     case 'history':
       return withLogs(state, mergeLogs(action.logs, state.logs), maxLogs)
     case 'lost':
-      return isTerminal(state.status) ? state : { ...state, status: null, error: action.error }
+      return isTerminal(state.status) ? state : lost(state, action.error)
     case 'clear-logs':
       return { ...state, logs: [] }
   }
@@ -47,6 +48,16 @@ export function reduceRun(state: RunState, action: RunAction, maxLogs = Infinity
 export function reduceRuns(runs: readonly ClientRun[], event: DurablyEvent): readonly ClientRun[] {
   if (event.type === 'run:delete') return runs.filter((run) => run.id !== event.runId)
   return runs.map((run) => (run.id === event.runId ? applyToRow(run, event) : run))
+}
+
+function withEvent(state: RunState, event: DurablyEvent, maxLogs: number): RunState {
+  if (event.type === 'log:write') return withLogs(state, appendLog(state.logs, event), maxLogs)
+  if (event.type === 'run:delete' && !isTerminal(state.status)) return lost(state, 'Run was deleted')
+  return applyEvent(state, event)
+}
+
+function lost(state: RunState, error: string): RunState {
+  return { ...state, status: null, error, isLost: true }
 }
 
 function applyToRow(run: ClientRun, event: DurablyEvent): ClientRun {
@@ -71,16 +82,16 @@ function applyEvent<TFacts extends RunFacts>(run: TFacts, event: DurablyEvent): 
       return { ...run, status: 'failed', error: event.error ?? run.error }
     case 'run:cancel':
       return { ...run, status: 'cancelled' }
-    case 'run:delete':
-      return { ...run, status: null, error: 'Run was deleted' }
     default:
       return run
   }
 }
 
-// A snapshot was taken while events went on arriving: it may be older than what they told.
-function applySnapshot(state: RunState, run: ClientRun): RunState {
-  if (stageOf(run.status) < stageOf(state.status)) return state
+// A snapshot was taken while events went on arriving: it may be older than what they told. If none did, a run that was
+// leased may have been given back.
+function applySnapshot(state: RunState, run: ClientRun, isLatest: boolean): RunState {
+  const stepsBack = stageOf(run.status) < stageOf(state.status)
+  if (stepsBack && (!isLatest || isTerminal(state.status))) return state
   const isNews = isTerminal(run.status) || stageOf(run.status) > stageOf(state.status)
   return {
     ...state,
@@ -88,6 +99,7 @@ function applySnapshot(state: RunState, run: ClientRun): RunState {
     progress: (isNews ? run.progress : state.progress) ?? run.progress ?? state.progress,
     output: run.output,
     error: run.error,
+    isLost: false,
   }
 }
 

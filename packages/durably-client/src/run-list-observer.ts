@@ -11,9 +11,9 @@ import type { EventStreams } from './streams.js'
 
 export interface RunListQuery extends Omit<RunFilter, 'limit' | 'offset'> {
   /** Runs per page. Default: 10. */
-  pageSize?: number
+  pageSize?: number | undefined
   /** Keep the first page up to date as events arrive. Default: true. */
-  realtime?: boolean
+  realtime?: boolean | undefined
 }
 
 export interface RunListState<TRun extends ClientRun = ClientRun> {
@@ -99,7 +99,10 @@ export class RunListObserver<TRun extends ClientRun = ClientRun> extends Store<R
   readonly refresh = async (): Promise<void> => {
     this.#patch({ isLoading: true })
     // Not even a permanent refusal is for ever: whoever asks again may have signed in meanwhile.
-    if (this.#streamRefusal) this.#leave()
+    if (this.#streamRefusal) {
+      this.#leave()
+      this.#streams.ofRuns(this.#filter).retry()
+    }
     if (this.isObserved) this.#followFirstPage()
     await this.#load()
   }
@@ -185,10 +188,13 @@ export class RunListObserver<TRun extends ClientRun = ClientRun> extends Store<R
     }
   }
 
-  // The next event may be far off.
   #failed(error: Error): void {
-    this.#patch({ isLoading: false, error: error.message })
-    if (this.#leaveStream && !isPermanent(error)) this.#backoff.retry(() => this.#refreshSoon.request())
+    const isRefused = isPermanent(error)
+    // The runs that are shown are those of the page that was loaded.
+    const page = isRefused ? this.#loadedPage : this.getSnapshot().page
+    this.#patch({ page, isLoading: false, error: error.message })
+    // The next event may be far off, and on a later page there are none.
+    if (this.isObserved && !isRefused) this.#backoff.retry(() => this.#refreshSoon.request())
   }
 
   #upToDate(found: readonly ClientRun[], since: readonly DurablyEvent[]): readonly ClientRun[] {

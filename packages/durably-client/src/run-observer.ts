@@ -10,9 +10,9 @@ import type { EventStreams } from './streams.js'
 
 export interface RunObserverOptions {
   /** Keep only the latest logs. Default: all of them. */
-  maxLogs?: number
+  maxLogs?: number | undefined
   /** What is known about the run before the server has said anything. */
-  status?: RunStatus
+  status?: RunStatus | undefined
 }
 
 /** Follows one run: the state it is in, then every event, across reconnects. */
@@ -21,13 +21,17 @@ export class RunObserver<TOutput = unknown> extends Store<RunState<TOutput>> {
   readonly #api: DurablyApi
   readonly #streams: EventStreams
   readonly #backoff = new Backoff()
+  readonly #logsBackoff = new Backoff()
   #maxLogs: number
   #wantsHistory = true
   // Changes when the run is no longer followed: it was deleted or given up, or nobody listens. Answers that were asked
   // for before are then too late; that of a deleted run would bring it back.
   #following = 0
   #leaveStream: (() => void) | null = null
+  // What keeps an active run from being followed, for as long as it does.
   #streamRefusal: string | null = null
+  #loadFailure: string | null = null
+  #eventsTold = 0
 
   constructor(
     api: DurablyApi,
@@ -63,11 +67,13 @@ export class RunObserver<TOutput = unknown> extends Store<RunState<TOutput>> {
     this.#leaveStream = this.#streams.ofRun(runId).subscribe({
       onEvent: (event) => this.#receive(event),
       onOpen: () => {
-        this.#tellRefusal(null)
+        this.#streamRefusal = null
+        this.#tellTrouble()
         void this.#catchUp(runId)
       },
       onDrop: (error, wasRefused) => {
-        if (wasRefused) this.#tellRefusal(refusalText(error))
+        if (wasRefused) this.#streamRefusal = refusalText(error)
+        this.#tellTrouble()
         void this.#outliveDrop(runId, error)
       },
     })
@@ -75,6 +81,7 @@ export class RunObserver<TOutput = unknown> extends Store<RunState<TOutput>> {
 
   protected stop(): void {
     this.#following++
+    this.#logsBackoff.reset()
     this.#leave()
   }
 
@@ -83,10 +90,12 @@ export class RunObserver<TOutput = unknown> extends Store<RunState<TOutput>> {
     this.#leaveStream?.()
     this.#leaveStream = null
     this.#streamRefusal = null
+    this.#loadFailure = null
   }
 
   #receive(event: DurablyEvent): void {
     if (event.runId !== this.runId) return
+    this.#eventsTold++
     const wasFollowed = this.getSnapshot().status !== null
     this.#apply({ type: 'event', event })
     if (event.type === 'run:delete') this.stop()
@@ -120,24 +129,40 @@ export class RunObserver<TOutput = unknown> extends Store<RunState<TOutput>> {
 
   async #loadRun(runId: string): Promise<void> {
     const following = this.#following
+    const eventsTold = this.#eventsTold
     const outcome = await this.#api.getRun(runId).catch(asError)
     if (following !== this.#following) return
     if (outcome === null) this.#giveUp('Run not found')
-    else if (!(outcome instanceof Error)) this.#seen(outcome)
+    else if (!(outcome instanceof Error)) this.#seen(outcome, eventsTold === this.#eventsTold)
     else if (isPermanent(outcome)) this.#giveUp(outcome.message)
-    // Of a run that waits its turn the stream may say nothing for long.
-    else if (this.#leaveStream) this.#backoff.retry(() => void this.#loadRun(runId))
+    else this.#loadAgain(runId, outcome)
   }
 
-  #seen(run: ClientRun): void {
+  #seen(run: ClientRun, isLatest: boolean): void {
     this.#backoff.reset()
-    this.#apply({ type: 'snapshot', run })
+    this.#loadFailure = null
+    this.#apply({ type: 'snapshot', run, isLatest })
+  }
+
+  // Of a run that waits its turn the stream may say nothing for long.
+  #loadAgain(runId: string, error: Error): void {
+    if (!this.#leaveStream) return
+    this.#loadFailure = error.message
+    this.#tellTrouble()
+    this.#backoff.retry(() => void this.#loadRun(runId))
   }
 
   async #loadLogs(runId: string): Promise<void> {
     if (this.#maxLogs === 0) return
-    const logs = await this.#api.getLogs(runId).catch(() => [])
-    if (this.#wantsHistory && logs.length > 0) this.#apply({ type: 'history', logs })
+    const following = this.#following
+    const logs = await this.#api.getLogs(runId).catch(asError)
+    if (!this.#wantsHistory) return
+    if (!(logs instanceof Error)) {
+      this.#logsBackoff.reset()
+      if (logs.length > 0) this.#apply({ type: 'history', logs })
+    } else if (!isPermanent(logs) && following === this.#following) {
+      this.#logsBackoff.retry(() => void this.#loadLogs(runId))
+    }
   }
 
   #giveUp(error: string): void {
@@ -147,17 +172,17 @@ export class RunObserver<TOutput = unknown> extends Store<RunState<TOutput>> {
 
   #apply(action: RunAction): void {
     const state = reduceRun(this.getSnapshot(), action, this.#maxLogs) as RunState<TOutput>
-    this.setState(withRefusal(state, this.#streamRefusal))
+    this.setState(this.#withTrouble(state))
   }
 
-  #tellRefusal(refusal: string | null): void {
-    this.#streamRefusal = refusal
-    this.setState(withRefusal(this.getSnapshot(), refusal))
+  #tellTrouble(): void {
+    this.setState(this.#withTrouble(this.getSnapshot()))
   }
-}
 
-// A run that is active has no error of its own.
-function withRefusal<TState extends RunState>(state: TState, refusal: string | null): TState {
-  const isActive = state.status !== null && !isTerminal(state.status)
-  return isActive && state.error !== refusal ? { ...state, error: refusal } : state
+  // A run that has not ended has no error of its own.
+  #withTrouble<TState extends RunState>(state: TState): TState {
+    if (state.isLost || isTerminal(state.status)) return state
+    const error = this.#streamRefusal ?? this.#loadFailure
+    return state.error === error ? state : { ...state, error }
+  }
 }

@@ -5,10 +5,10 @@ import type { Observable } from './store.js'
 
 export interface WaitOptions {
   /** Milliseconds after which waiting (not the run) is given up. */
-  timeout?: number
-  signal?: AbortSignal
-  onProgress?: (progress: Progress) => void
-  onLog?: (log: LogEntry) => void
+  timeout?: number | undefined
+  signal?: AbortSignal | undefined
+  onProgress?: ((progress: Progress) => void) | undefined
+  onLog?: ((log: LogEntry) => void) | undefined
 }
 
 /** Resolves with the output of a run; rejects when it ends in any other way. */
@@ -35,13 +35,17 @@ export function waitUntil<TOutput>(
     }
     const abort = () => settle(() => reject(signal?.reason as Error))
     const report = reporter(callbacks)
+    // Some observables, as a Svelte store, call who subscribes before they return what unsubscribes.
+    let isSubscribed = false
     const look = () => {
+      if (!isSubscribed) return
       const state = run.getSnapshot()
       const ending = report(state) ?? endingOf(runId, state)
       if (ending === 'completed') settle(() => resolve(state.output as TOutput))
       else if (ending) settle(() => reject(ending))
     }
     const unsubscribe = run.subscribe(look)
+    isSubscribed = true
     if (signal?.aborted) return abort()
     signal?.addEventListener('abort', abort)
     // It may have ended before anybody asked.
@@ -49,11 +53,11 @@ export function waitUntil<TOutput>(
   })
 }
 
-function endingOf(runId: string, { status, error }: RunState): 'completed' | Error | null {
+function endingOf(runId: string, { status, error, isLost }: RunState): 'completed' | Error | null {
   if (status === 'completed') return 'completed'
   if (status === 'failed') return new RunFailedError(runId, error ?? 'Run failed')
   if (status === 'cancelled') return new RunCancelledError(runId, 'Run was cancelled')
-  if (status === null && error !== null) return new RunLostError(runId, error)
+  if (isLost) return new RunLostError(runId, error ?? 'Run was lost')
   return null
 }
 

@@ -3,9 +3,9 @@ import type { Observable } from './store.js'
 
 export interface RunCallbacks<TOutput = unknown> {
   /** The run is pending or leased. */
-  onStart?: () => void
-  onComplete?: (output: TOutput) => void
-  onFail?: (error: string) => void
+  onStart?: (() => void) | undefined
+  onComplete?: ((output: TOutput) => void) | undefined
+  onFail?: ((error: string) => void) | undefined
 }
 
 /** Calls back once for each turn a run takes, including turns that a rendering framework would merge into one. */

@@ -1,5 +1,4 @@
 import {
-  createDurablyClient,
   jobProxy,
   type ConnectionOptions,
   type DurablyClient,
@@ -14,6 +13,7 @@ import {
   type UntypedJobs,
 } from 'durably-client'
 import { hooksOf, type JobHooks } from './job-hooks.js'
+import { clientFor } from './server.js'
 import { useRunActions, type UseRunActionsResult } from './use-run-actions.js'
 import { useRuns, type UseRunsResult } from './use-runs.js'
 
@@ -32,7 +32,7 @@ export interface SharedHooks<Jobs> {
   useRuns<TName extends JobName<Jobs> = JobName<Jobs>>(
     options?: RunsQuery<TName>,
   ): UseRunsResult<RunOf<Jobs, TName>>
-  useRunActions(): UseRunActionsResult
+  useRunActions(): UseRunActionsResult<RunOf<Jobs>>
 }
 
 export type Durably<Jobs> = SharedHooks<Jobs> & {
@@ -46,7 +46,7 @@ export type Durably<Jobs> = SharedHooks<Jobs> & {
 export function createDurably<Jobs extends JobMap<Jobs> = UntypedJobs>(
   options: CreateDurablyOptions<NoInfer<Jobs>>,
 ): Durably<Jobs> {
-  const client = options.client ?? createDurablyClient(options)
+  const client = clientFor(options)
   const shared: SharedHooks<UntypedJobs> = {
     useRuns: (query) => useRuns({ ...query, client }),
     useRunActions: () => useRunActions({ client }),

@@ -6,17 +6,17 @@ import { useJobRun, type UseJobRunResult } from './use-job-run.js'
 
 interface LogLimit {
   /** Keep only the latest logs. Default: all of them. */
-  maxLogs?: number
+  maxLogs?: number | undefined
 }
 
 /** The hooks of one job, which know its input and output. */
 export interface JobHooks<TInput, TOutput> {
   readonly useJob: (options?: FollowOptions) => UseJobResult<TInput, TOutput>
   readonly useRun: (
-    runId: string | null,
+    runId: string | null | undefined,
     options?: RunCallbacks<TOutput> & LogLimit,
   ) => UseJobRunResult<TOutput>
-  readonly useLogs: (runId: string | null, options?: LogLimit) => UseJobLogsResult
+  readonly useLogs: (runId: string | null | undefined, options?: LogLimit) => UseJobLogsResult
 }
 
 export type JobHooksOptions = ServerOptions & { jobName: string }

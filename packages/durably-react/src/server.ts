@@ -1,4 +1,4 @@
-import { createDurablyClient, type DurablyClient } from 'durably-client'
+import { createDurablyClient, type ConnectionOptions, type DurablyClient } from 'durably-client'
 
 /** Which server a hook talks to: by its base path, or through a client of one's own. */
 export type ServerOptions = { api: string; client?: never } | { client: DurablyClient; api?: never }
@@ -15,3 +15,12 @@ export function clientOf({ api, client }: ServerOptions): DurablyClient {
   clients.set(api, created)
   return created
 }
+
+/** The same; a client of its own where more is said about a server than its address. */
+export function clientFor(options: ServerOptions | ConnectionOptions): DurablyClient {
+  const isAddress = Object.keys(options).every((name) => SHARED.has(name))
+  return isAddress ? clientOf(options as ServerOptions) : createDurablyClient(options as ConnectionOptions)
+}
+
+// What may be said without a client of one's own: `names` are about jobs, not about the server.
+const SHARED: ReadonlySet<string> = new Set(['api', 'client', 'names'])

@@ -4,10 +4,10 @@ import { useObservable } from './use-observable.js'
 import { useRunObserver } from './use-run-observer.js'
 
 export type UseJobLogsOptions = ServerOptions & {
-  /** The run whose logs to show; null shows none. */
-  runId: string | null
+  /** The run whose logs to show; null, undefined or an empty text show none. */
+  runId: string | null | undefined
   /** Keep only the latest logs. Default: all of them. */
-  maxLogs?: number
+  maxLogs?: number | undefined
 }
 
 export interface UseJobLogsResult {

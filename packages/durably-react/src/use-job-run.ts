@@ -14,10 +14,10 @@ import { useRunObserver } from './use-run-observer.js'
 
 export type UseJobRunOptions<TOutput = unknown> = ServerOptions &
   RunCallbacks<TOutput> & {
-    /** The run to follow; null follows none. */
-    runId: string | null
+    /** The run to follow; null, undefined or an empty text follow none. */
+    runId: string | null | undefined
     /** Keep only the latest logs. Default: all of them. */
-    maxLogs?: number
+    maxLogs?: number | undefined
   }
 
 export interface UseJobRunResult<TOutput> extends StatusFlags {
@@ -33,9 +33,9 @@ export function useJobRun<TOutput = unknown>(
   options: UseJobRunOptions<TOutput>,
 ): UseJobRunResult<TOutput> {
   const run = useRunObserver<TOutput>(options)
-  const { status: known, progress, logs, output, error } = useObservable(run)
+  const { status: known, progress, logs, output, error, isLost } = useObservable(run)
   // A run that one has the id of waits its turn, as far as one knows.
-  const status = known ?? (run.runId !== null && error === null ? 'pending' : null)
+  const status = known ?? (run.runId !== null && !isLost ? 'pending' : null)
 
   const callbacks = useRef<RunCallbacks<TOutput>>(options)
   useEffect(() => {

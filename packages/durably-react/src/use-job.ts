@@ -7,13 +7,13 @@ import {
   type RunStatus,
   type StatusFlags,
 } from 'durably-client'
-import { useEffect, useMemo, useState } from 'react'
+import { useEffect, useMemo } from 'react'
 import { clientOf, type ServerOptions } from './server.js'
 import { useObservable } from './use-observable.js'
 
 export interface FollowOptions extends Omit<JobObserverOptions, 'initialRunId'> {
   /** Follow this run from the start, instead of looking for an active one. Null or empty: none. */
-  initialRunId?: string | null
+  initialRunId?: string | null | undefined
 }
 
 export type UseJobOptions = ServerOptions & FollowOptions & { jobName: string }
@@ -37,20 +37,21 @@ export function useJob<TInput = unknown, TOutput = unknown>(
   options: UseJobOptions,
 ): UseJobResult<TInput, TOutput> {
   const client = clientOf(options)
-  const { jobName, initialRunId, maxLogs, followLatest = true } = options
-  // For the moment of mounting: what is followed by then does not depend on it.
-  const [autoResume] = useState(options.autoResume ?? true)
+  const { jobName, initialRunId, autoResume, maxLogs, followLatest = true } = options
   const job = useMemo(
-    () =>
-      client.observeJob<TInput, TOutput>(jobName, {
-        autoResume,
-        ...(initialRunId && { initialRunId }),
-      }),
-    [client, jobName, initialRunId, autoResume],
+    () => client.observeJob<TInput, TOutput>(jobName, { autoResume, initialRunId: initialRunId || undefined }),
+    // Where to begin: what is followed later does not depend on it.
+    // eslint-disable-next-line react-hooks/exhaustive-deps
+    [client, jobName],
   )
+  useEffect(() => {
+    // A page may be taken to another run, or be told the id of the one that it follows.
+    if (initialRunId) job.follow(initialRunId)
+  }, [job, initialRunId])
   useEffect(() => job.setFollowLatest(followLatest), [job, followLatest])
   useEffect(() => job.setMaxLogs(maxLogs), [job, maxLogs])
-  const { runId: currentRunId, ...run } = useObservable(job)
+  const { runId: currentRunId, status, progress, logs, output, error } = useObservable(job)
   const { trigger, triggerAndWait, reset } = job
-  return { ...run, ...statusFlags(run.status), currentRunId, trigger, triggerAndWait, reset }
+  const run = { status, progress, logs, output, error, ...statusFlags(status) }
+  return { ...run, currentRunId, trigger, triggerAndWait, reset }
 }

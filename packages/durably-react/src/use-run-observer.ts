@@ -3,8 +3,8 @@ import { useEffect, useMemo } from 'react'
 import { clientOf, type ServerOptions } from './server.js'
 
 export type RunObserverOptions = ServerOptions & {
-  runId: string | null
-  maxLogs?: number
+  runId: string | null | undefined
+  maxLogs?: number | undefined
 }
 
 /** The same observer as long as server and run are the same. */

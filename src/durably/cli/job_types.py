@@ -10,7 +10,7 @@ from typing import Any, Final
 from pydantic import PydanticUserError
 
 from durably.cli.errors import CommandError
-from durably.cli.typescript import Types, documentation, property_name
+from durably.cli.typescript import Types, documentation, literal, property_name
 from durably.core.json_schemas import JsonSchemas
 from durably.core.json_values import Codec, Mode
 from durably.handles import JobHandle
@@ -44,7 +44,7 @@ def typescript_of_jobs(jobs: Mapping[str, JobHandle[Any, Any]]) -> str:
         for attribute, (property_, handle) in properties.items()
     )
     names = "".join(
-        f"  {property_name(property_)}: '{_escaped(handle.name)}',\n" for property_, handle in properties.values()
+        f"  {property_name(property_)}: {literal(handle.name)},\n" for property_, handle in properties.values()
     )
     blocks = [
         _HEADER,
@@ -95,10 +95,6 @@ def _twin_of(property_: str, known: Iterable[tuple[str, tuple[str, JobHandle[Any
 
 def _entry(property_: str, handle: JobHandle[Any, Any], input_type: str, output_type: str) -> str:
     conventional = re.sub("[A-Z]", lambda match: f"-{match[0].lower()}", property_)
-    name = "" if conventional == handle.name else f"    name: '{_escaped(handle.name)}'\n"
+    name = "" if conventional == handle.name else f"    name: {literal(handle.name)}\n"
     note = documentation(inspect.cleandoc(handle.definition.__doc__ or ""), 1)
     return f"{note}  {property_name(property_)}: {{\n{name}    input: {input_type}\n    output: {output_type}\n  }}\n"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n")

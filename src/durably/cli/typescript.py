@@ -50,8 +50,10 @@ _RESERVED: Final = frozenset(
         "implements",
         "import",
         "in",
+        "infer",
         "instanceof",
         "interface",
+        "keyof",
         "let",
         "never",
         "new",
@@ -62,6 +64,7 @@ _RESERVED: Final = frozenset(
         "private",
         "protected",
         "public",
+        "readonly",
         "return",
         "static",
         "string",
@@ -75,6 +78,7 @@ _RESERVED: Final = frozenset(
         "type",
         "typeof",
         "undefined",
+        "unique",
         "unknown",
         "var",
         "void",
@@ -116,9 +120,9 @@ class Types:
 
     def _combination(self, schema: Schema, indent: int) -> str:
         if "const" in schema:
-            return _literal(schema["const"])
+            return literal(schema["const"])
         if "enum" in schema:
-            return _union([_literal(value) for value in schema["enum"]])
+            return _union([literal(value) for value in schema["enum"]])
         if "allOf" in schema:
             return " & ".join(_grouped(self.type_of(part, indent)) for part in schema["allOf"])
         if "oneOf" in schema:
@@ -180,7 +184,7 @@ class Types:
 
 def property_name(name: str) -> str:
     """Return a name as it is written before a colon."""
-    return name if _IDENTIFIER.match(name) else _literal(name)
+    return name if _IDENTIFIER.match(name) else literal(name)
 
 
 def documentation(text: str | None, indent: int) -> str:
@@ -248,7 +252,12 @@ def _resolved(text: str, groups: Mapping[str, str]) -> str:
     return re.sub(rf'"{re.escape(_REFERENCE)}([^"]*)"', lambda found: json.dumps(groups.get(found[1])), text)
 
 
-def _literal(value: Any) -> str:
+def literal(value: Any) -> str:
+    """Return a value of JSON as the type that has only this value.
+
+    >>> literal("new")
+    "'new'"
+    """
     if isinstance(value, str):
         quoted = json.dumps(value, ensure_ascii=False)[1:-1].replace('\\"', '"').replace("'", "\\'")
         # Two characters that end a line in the eyes of some tools.

@@ -37,7 +37,11 @@ class AuthConfig(Generic[ContextT]):
 
     A hook that is a plain function runs in a worker thread, so it may block.
 
-    >>> AuthConfig(authenticate=lambda request: user_of(request.cookies["session"]))
+    >>> def authenticate(request: Request) -> str:
+    ...     if (user := users.get(request.cookies.get("session"))) is None:
+    ...         raise HTTPException(401, "Sign in first")
+    ...     return user
+    >>> AuthConfig(authenticate=authenticate)
     """
 
     authenticate: Callable[[Request], ContextT | Awaitable[ContextT]]

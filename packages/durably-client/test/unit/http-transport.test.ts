@@ -106,12 +106,20 @@ test('a request goes below the base path, with its body as JSON and the headers 
   ])
 })
 
-test('streams use the EventSource of the platform, unless headers must be sent', () => {
+test('headers may take their time, as a token that is renewed', async () => {
+  const send = fetching(() => new Response('[]'))
+  const headers = () => Promise.resolve({ authorization: 'fresh' })
+  await httpTransport({ api: '/api', fetch: send, headers }).request({ method: 'GET', path: '/runs' })
+  expect(send.mock.calls[0]?.[1]?.headers).toEqual({ authorization: 'fresh' })
+})
+
+test('streams use the EventSource of the platform, unless headers must be sent', async () => {
   vi.stubGlobal('EventSource', EventSourceClass)
   connect({})
   expect(FakeEventSource.opened.at(-1)?.url).toBe('/api/durably/subscribe?runId=1')
   const send = fetching(() => streamOf())
   connect({ headers: { 'x-org': 'acme' }, fetch: send })
+  await vi.waitFor(() => expect(send).toHaveBeenCalled())
   expect(FakeEventSource.opened).toHaveLength(1)
   expect(send.mock.calls[0]?.[1]?.headers).toEqual({ 'x-org': 'acme', accept: 'text/event-stream' })
 })
@@ -247,6 +255,12 @@ test.each([
   const text = `GET /api/run?runId=1 was answered with a bare ${status}: is the handler mounted elsewhere than \`api\` says?`
   await expect(client.getRun('1')).rejects.toThrow(text)
   await expect(client.waitForRun('1', { timeout: 1000 })).rejects.toThrow(text)
+})
+
+test('a framework in front of the handler speaks in its own form', async () => {
+  const answer = () => new Response('{"detail":"Not authenticated"}', { status: 401 })
+  const client = createDurablyClient({ api: '/api', fetch: fetching(answer) })
+  await expect(client.getRun('1')).rejects.toThrow(/^Not authenticated$/)
 })
 
 test('an unknown run is none, also in the words of a hook that hides it', async () => {

@@ -183,13 +183,59 @@ describe('a run', () => {
     expect(transport.connections).toHaveLength(1)
   })
 
-  test('a server that is away for a while is no reason to give up', async () => {
+  test('a server that is away for a while is told, and no reason to give up', async () => {
     transport.answer('GET /run?', { status: 503, body: 'restarting' })
     const run = client.observeRun('run-1')
     run.subscribe(ignore)
     transport.stream('/subscribe').drop()
     await vi.waitFor(() => expect(transport.connections).toHaveLength(2), 2000)
-    expect(run.getSnapshot().error).toBeNull()
+    expect(run.getSnapshot()).toMatchObject({ status: null, error: 'Live updates are off: connection lost', isLost: false })
+    transport.answer('GET /run?', { body: aRun() })
+    transport.stream('/subscribe').open()
+    await vi.waitFor(() => expect(run.getSnapshot()).toMatchObject({ status: 'pending', error: null }))
+  })
+
+  test('a run whose state cannot be had, though its stream is open, says why', async () => {
+    vi.useFakeTimers()
+    transport.answer('GET /run?', { status: 500, body: '{"error":"Internal server error"}' })
+    const run = client.observeRun('run-1')
+    run.subscribe(ignore)
+    transport.stream('/subscribe').open()
+    await vi.advanceTimersByTimeAsync(0)
+    expect(run.getSnapshot()).toMatchObject({ status: null, error: 'Internal server error', isLost: false })
+    transport.answer('GET /run?', { body: aRun() })
+    await vi.runAllTimersAsync()
+    expect(run.getSnapshot()).toMatchObject({ status: 'pending', error: null })
+  })
+
+  test('a run that was given back is pending again, unless an event told better meanwhile', async () => {
+    transport.answer('GET /run?', { body: aRun({ status: 'leased' }) })
+    const run = client.observeRun('run-1')
+    run.subscribe(ignore)
+    const stream = transport.stream('/subscribe')
+    stream.open()
+    await vi.waitFor(() => expect(run.getSnapshot().status).toBe('leased'))
+    transport.answer('GET /run?', { body: aRun() })
+    stream.open()
+    await vi.waitFor(() => expect(run.getSnapshot().status).toBe('pending'))
+    stream.open()
+    stream.send(anEvent('run:leased'))
+    await settled()
+    expect(run.getSnapshot().status).toBe('leased')
+  })
+
+  test('logs that could not be loaded are asked for again, also those of an ended run', async () => {
+    vi.useFakeTimers()
+    transport.answer('GET /run?', { body: aRun({ status: 'completed' }) })
+    transport.answer('GET /logs?', { status: 503, body: 'restarting' })
+    const run = client.observeRun('run-1')
+    run.subscribe(ignore)
+    transport.stream('/subscribe').open()
+    transport.stream('/subscribe').send(anEvent('run:complete'))
+    await vi.advanceTimersByTimeAsync(0)
+    transport.answer('GET /logs?', { body: [storedLog('one')] })
+    await vi.runAllTimersAsync()
+    expect(run.getSnapshot().logs).toMatchObject([{ message: 'one' }])
   })
 
   test('an answer that comes after the end still tells how far the run had come', async () => {
@@ -339,6 +385,18 @@ describe('waiting', () => {
     expect(await waiting).toEqual({ count: 3 })
     expect(onProgress.mock.calls).toEqual([[{ current: 1 }]])
     expect(onLog.mock.calls).toMatchObject([[{ message: 'hello' }]])
+  })
+
+  test('takes any observable, also one that calls who subscribes at once', async () => {
+    const state = { ...initialRunState('run-1'), status: 'completed' as const, output: 7 }
+    const store = {
+      getSnapshot: () => state,
+      subscribe: (listener: () => void) => {
+        listener()
+        return ignore
+      },
+    }
+    expect(await waitForRun('run-1', store)).toBe(7)
   })
 
   test('rejects with the error of the job when it failed', async () => {
@@ -569,6 +627,42 @@ describe('a job', () => {
     await vi.waitFor(() => expect(job.getSnapshot()).toMatchObject({ runId: 'older', status: 'leased' }))
   })
 
+  test('a leased run is resumed however many were triggered after it', async () => {
+    transport.answer('GET /runs?', { body: [aRun({ id: 'newest' })] })
+    const leased = 'GET /runs?jobName=import-csv&status=leased&limit=1'
+    transport.answer(leased, { body: [aRun({ id: 'at work', status: 'leased' })] })
+    const job = client.observeJob('import-csv')
+    job.subscribe(ignore)
+    await vi.waitFor(() => expect(job.getSnapshot()).toMatchObject({ runId: 'at work', status: 'leased' }))
+  })
+
+  test('the run to begin with is not left for another before it is known', () => {
+    const job = client.observeJob('import-csv', { initialRunId: 'run-1' })
+    job.subscribe(ignore)
+    transport.stream('/runs/subscribe').send(anEvent('run:leased', { runId: 'older' }))
+    expect(job.getSnapshot().runId).toBe('run-1')
+  })
+
+  test('another run is followed on request; the same one goes on', () => {
+    const job = client.observeJob('import-csv', { initialRunId: 'run-1' })
+    job.subscribe(ignore)
+    transport.stream('/subscribe?runId=run-1').send(anEvent('run:progress', { progress: { current: 1 } }))
+    job.follow('run-1')
+    expect(job.getSnapshot()).toMatchObject({ runId: 'run-1', progress: { current: 1 } })
+    job.follow('run-2')
+    expect(job.getSnapshot()).toMatchObject({ runId: 'run-2', progress: null })
+  })
+
+  test('of many runs that are triggered at once only the last is connected to', async () => {
+    const job = client.observeJob('import-csv', { autoResume: false })
+    job.subscribe(ignore)
+    const feed = transport.stream('/runs/subscribe')
+    for (const runId of ['a', 'b', 'c']) feed.send(anEvent('run:trigger', { runId }))
+    expect(job.getSnapshot()).toMatchObject({ runId: 'c', status: 'pending' })
+    await settled()
+    expect(transport.connections.map(({ path }) => path).slice(1)).toEqual(['/subscribe?runId=c'])
+  })
+
   test('a run to resume is looked for again when that failed, as long as somebody listens', async () => {
     vi.useFakeTimers()
     transport.answer('GET /runs?', { status: 503, body: 'restarting' })
@@ -577,7 +671,7 @@ describe('a job', () => {
     await vi.advanceTimersByTimeAsync(0)
     leave()
     await vi.runAllTimersAsync()
-    expect(transport.asked('GET /runs?')).toHaveLength(1)
+    expect(transport.asked('GET /runs?')).toHaveLength(2)
     job.subscribe(ignore)
     await vi.advanceTimersByTimeAsync(0)
     transport.answer('GET /runs?', { body: [aRun()] })
@@ -602,10 +696,11 @@ describe('a job', () => {
     expect(transport.asked('GET /runs?')).toEqual([])
   })
 
-  test('a newer run is followed, whoever triggered it', () => {
+  test('a newer run is followed, whoever triggered it', async () => {
     const job = client.observeJob('import-csv', { autoResume: false })
     job.subscribe(ignore)
     transport.stream('/runs/subscribe?jobName=import-csv').send(anEvent('run:trigger', { runId: 'run-7' }))
+    await settled()
     transport.stream('/subscribe?runId=run-7').send(anEvent('run:leased', { runId: 'run-7' }))
     expect(job.getSnapshot()).toMatchObject({ runId: 'run-7', status: 'leased' })
   })
@@ -921,6 +1016,25 @@ describe('a list of runs', () => {
     expect(transport.asked('GET /runs?')).toHaveLength(3)
   })
 
+  test('a later page is fetched again when that failed, and left when it is refused', async () => {
+    vi.useFakeTimers()
+    transport.answer('GET /runs?', { body: page(11) })
+    const list = client.observeRuns()
+    list.subscribe(ignore)
+    await vi.advanceTimersByTimeAsync(0)
+    transport.answer('GET /runs?', { status: 503, body: 'restarting' })
+    list.nextPage()
+    await vi.advanceTimersByTimeAsync(0)
+    expect(list.getSnapshot()).toMatchObject({ page: 1, error: 'restarting' })
+    transport.answer('GET /runs?', { body: page(2) })
+    await vi.runAllTimersAsync()
+    expect(list.getSnapshot()).toMatchObject({ page: 1, runs: page(2), error: null })
+    transport.answer('GET /runs?', { status: 403, body: 'Forbidden' })
+    list.goToPage(2)
+    await vi.runAllTimersAsync()
+    expect(list.getSnapshot()).toMatchObject({ page: 1, runs: page(2), error: 'Forbidden' })
+  })
+
   test('a failed load tells the words of the server, until one succeeds', async () => {
     transport.answer('GET /runs?', { status: 401, body: 'Unauthorized' })
     const list = client.observeRuns({ realtime: false })
@@ -967,9 +1081,10 @@ describe('a list whose stream is refused', () => {
     expect(list.getSnapshot().error).toBeNull()
   })
 
-  test('asks for it again when it is refreshed', async () => {
-    const list = await refused(403)
+  test.each([403, 503])('asks for it again when it is refreshed, after a %i', async (status) => {
+    const list = await refused(status)
     await list.refresh()
+    expect(transport.connections).toHaveLength(2)
     transport.stream('/runs/subscribe').open()
     await vi.waitFor(() => expect(list.getSnapshot().error).toBeNull())
   })

@@ -32,6 +32,12 @@ durably.useRuns({ jobName: 'importCsv' })
 // @ts-expect-error no such status
 durably.useRuns({ status: ['running'] })
 
+const found = await durably.useRunActions().getRun('id')
+if (found?.jobName === 'slow') expectTypeOf(found.output).toEqualTypeOf<{ done: number } | null>()
+const status = undefined as 'failed' | undefined
+durably.useRuns({ status })
+durably.slow.useRun(undefined, { maxLogs: undefined })
+
 expectTypeOf(durably.useRunActions().retrigger).returns.resolves.toEqualTypeOf<string>()
 
 const direct = useJob<{ a: string }, number>({ api: '/api/durably', jobName: 'any' })

@@ -277,7 +277,29 @@ test('initialRunId is followed from the start', () => {
   expect(result.current).toMatchObject({ currentRunId: 'run-1', output: 5 })
 })
 
-test.each([null, ''])('%j in place of a run id is no run yet: nothing is asked for', async (none) => {
+test('a page that is told the id of the run it follows goes on; another id is followed', async () => {
+  transport.answer('POST /trigger', { body: { runId: 'run-1', disposition: 'created' } })
+  const { result, rerender } = renderHook(
+    ({ initialRunId }) => useJob({ client, jobName: 'import-csv', initialRunId, followLatest: false }),
+    { initialProps: { initialRunId: undefined as string | undefined } },
+  )
+  await act(() => result.current.trigger({}))
+  send('run:progress', { progress: { current: 3 } })
+  rerender({ initialRunId: 'run-1' })
+  expect(result.current).toMatchObject({ currentRunId: 'run-1', progress: { current: 3 } })
+  rerender({ initialRunId: 'run-2' })
+  expect(result.current).toMatchObject({ currentRunId: 'run-2', progress: null })
+})
+
+test('a run that cannot be asked for is pending as far as one knows, and says why', async () => {
+  transport.answer('GET /run?', { status: 500, body: '{"error":"Internal server error"}' })
+  const { result } = renderHook(() => useJobRun({ client, runId: 'run-1' }))
+  act(() => transport.stream('/subscribe').open())
+  await settle()
+  expect(result.current).toMatchObject({ status: 'pending', error: 'Internal server error' })
+})
+
+test.each([null, undefined, ''])('%j in place of a run id is no run yet: nothing is asked for', async (none) => {
   transport.answer('GET /runs?', { body: [aRun({ id: 'run-7', status: 'leased' })] })
   const { result } = renderHook(() => ({
     run: useJobRun({ client, runId: none }),
@@ -288,6 +310,25 @@ test.each([null, ''])('%j in place of a run id is no run yet: nothing is asked f
   expect(result.current.run).toMatchObject({ status: null, error: null, isActive: false })
   expect(job.current.currentRunId).toBe('run-7')
   expect(transport.live.map(({ path }) => path)).not.toContain('/subscribe?runId=')
+})
+
+test('all hooks of one address share a client, and its event streams', () => {
+  const opened: string[] = []
+  class Source {
+    constructor(url: string) {
+      opened.push(url)
+    }
+    close() {}
+  }
+  vi.stubGlobal('EventSource', Source)
+  vi.stubGlobal('fetch', () => new Promise(() => {}))
+  const durably = createDurably({ api: '/shared' })
+  renderHook(() => {
+    durably.useRuns()
+    useRuns({ api: '/shared' })
+  })
+  expect(opened).toEqual(['/shared/runs/subscribe'])
+  vi.unstubAllGlobals()
 })
 
 test('actions are the same functions in every render, and say what the server said', async () => {
