@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
+from threading import Thread
 from typing import Any, Protocol
 
 import pytest
 
-from durably import Durably, DurablyEvent, JobDefinition, create_durably
+from durably import Durably, DurablyEvent, JobDefinition, StepContext, create_durably, define_job
 from durably.core.events import EVENT_CLASSES, Event
 from durably.engine.event_hub import EventFeed
+from tests.store_contract.foreign_writer import write
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -140,3 +142,35 @@ async def open_durably(database: str) -> AsyncIterator[OpenDurably]:
     for durably in reversed(opened):
         await durably.stop(timeout=0)
         await durably.close()
+
+
+MeanwhileElsewhere = Callable[[Callable[[Durably], Awaitable[object]]], None]
+
+
+@define_job(name="job")
+async def any_job(step: StepContext, input: Any) -> None: ...
+
+
+@pytest.fixture
+def meanwhile_elsewhere(database: str) -> MeanwhileElsewhere:
+    """Hold up this event loop, as a suspended process is, until another has worked and its events are cleaned away."""
+    if database.startswith("http"):
+        pytest.skip("its server waits for the connection that is held up: tests/libsql/test_sharing.py does it")
+
+    async def live(work: Callable[[Durably], Awaitable[object]]) -> None:
+        elsewhere = create_durably(database=database, jobs={"job": any_job})
+        await elsewhere.migrate()
+        await work(elsewhere)
+        await elsewhere.jobs.job.trigger("old")
+        # The newest row stays.
+        await elsewhere.jobs.job.trigger("newest")
+        await write(database, "UPDATE durably_events SET created_at = '2020-01-01T00:00:00.000Z'")
+        await elsewhere.storage.maintain(idle=False)
+        await elsewhere.close()
+
+    def hold_up(work: Callable[[Durably], Awaitable[object]]) -> None:
+        thread = Thread(target=asyncio.run, args=(live(work),))
+        thread.start()
+        thread.join()
+
+    return hold_up

@@ -4,10 +4,9 @@ import pytest
 
 from durably import define_job
 from durably.testing import FakeClock
-from tests.conftest import PATIENCE_SECONDS, Gate, OpenDurably
+from tests.conftest import PATIENCE_SECONDS, Gate, MeanwhileElsewhere, OpenDurably
 from tests.http.asgi import Client, SentEvent
 from tests.http.conftest import Ended, echo, greet, mounted
-from tests.store_contract.test_suspended import meanwhile_elsewhere
 
 
 @define_job(name="count")
@@ -277,7 +276,9 @@ async def forget_events(durably, clock: FakeClock) -> None:
     await durably.storage.maintain(idle=False)
 
 
-async def test_a_stream_ends_when_it_missed_what_was_cleaned_away(open_durably: OpenDurably, database: str) -> None:
+async def test_a_stream_ends_when_it_missed_what_was_cleaned_away(
+    open_durably: OpenDurably, meanwhile_elsewhere: MeanwhileElsewhere
+) -> None:
     """E4: as in a process that was suspended: whoever comes back is told the state."""
     durably = await open_durably(echo)
     client = mounted(durably)
@@ -287,7 +288,7 @@ async def test_a_stream_ends_when_it_missed_what_was_cleaned_away(open_durably: 
     async with client.stream(f"/subscribe?runId={run_id}") as one, client.stream("/runs/subscribe") as all_runs:
         await one.until_event("run:leased")
         await all_runs.until(lambda: all_runs.retry_milliseconds)
-        meanwhile_elsewhere(database, lambda there: there.cancel(run_id))
+        meanwhile_elsewhere(lambda there: there.cancel(run_id))
         await one.until_end()
         await all_runs.until_end()
 

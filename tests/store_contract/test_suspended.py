@@ -4,15 +4,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from threading import Thread
 from typing import Any
 
 import pytest
 
-from durably import Durably, StepContext, create_durably, define_job
+from durably import Durably, StepContext, define_job
 from durably.core.leases import Claim
-from tests.conftest import PATIENCE_SECONDS, Events, Gate, OpenDurably, until
+from tests.conftest import PATIENCE_SECONDS, Events, Gate, MeanwhileElsewhere, OpenDurably, until
 from tests.store_contract.foreign_writer import write
 from tests.store_contract.test_subscribe import Reader, collect
 
@@ -26,40 +24,21 @@ async def job(step: StepContext, input: Any) -> None: ...
 MORE_THAN_A_BUFFER = 1_500
 
 
-def meanwhile_elsewhere(database: str, work: Callable[[Durably], Awaitable[object]]) -> None:
-    """Hold up this event loop, as a suspended process is, until another has worked and its events are cleaned away."""
-    if database.startswith("http"):
-        pytest.skip("its server waits for the connection that is held up: tests/libsql/test_sharing.py does it")
-
-    async def live() -> None:
-        elsewhere = create_durably(database=database, jobs={"job": job})
-        await elsewhere.migrate()
-        await work(elsewhere)
-        await elsewhere.jobs.job.trigger("old")
-        # The newest row stays.
-        await elsewhere.jobs.job.trigger("newest")
-        await write(database, "UPDATE durably_events SET created_at = '2020-01-01T00:00:00.000Z'")
-        await elsewhere.storage.maintain(idle=False)
-        await elsewhere.close()
-
-    thread = Thread(target=asyncio.run, args=(live(),))
-    thread.start()
-    thread.join()
-
-
 async def leased_elsewhere(here: Durably) -> Claim:
     await here.jobs.job.trigger("x")
     (claimed,) = await here.storage.claim("elsewhere", ["job"], 1, PATIENCE_SECONDS)
     return claimed.claim
 
 
-async def test_subscribe_tells_the_state_again(open_durably: OpenDurably, database: str) -> None:
+async def test_subscribe_tells_the_state_again(
+    open_durably: OpenDurably, meanwhile_elsewhere: MeanwhileElsewhere
+) -> None:
     here = await open_durably(job)
     claim = await leased_elsewhere(here)
     reader = Reader(here.subscribe(claim.run_id))
     await reader.until("run:leased")
 
-    meanwhile_elsewhere(database, lambda there: there.storage.save_progress(claim, '{"current":5}'))
+    meanwhile_elsewhere(lambda there: there.storage.save_progress(claim, '{"current":5}'))
     await reader.until("run:progress")
     await here.cancel(claim.run_id)
 
@@ -67,7 +46,9 @@ async def test_subscribe_tells_the_state_again(open_durably: OpenDurably, databa
     assert reader.seen[2].progress.current == 5
 
 
-async def test_subscribe_tells_that_the_run_is_gone(open_durably: OpenDurably, database: str) -> None:
+async def test_subscribe_tells_that_the_run_is_gone(
+    open_durably: OpenDurably, meanwhile_elsewhere: MeanwhileElsewhere
+) -> None:
     here = await open_durably(job)
     claim = await leased_elsewhere(here)
     reader = Reader(here.subscribe(claim.run_id))
@@ -77,13 +58,15 @@ async def test_subscribe_tells_that_the_run_is_gone(open_durably: OpenDurably, d
         await there.cancel(claim.run_id)
         await there.delete_run(claim.run_id)
 
-    meanwhile_elsewhere(database, end_it)
+    meanwhile_elsewhere(end_it)
 
     assert await reader.end() == ["run:leased", "run:delete"]
 
 
 @pytest.mark.parametrize("reports", [False, True])
-async def test_waiting_ends_with_the_run(open_durably: OpenDurably, database: str, reports: bool) -> None:
+async def test_waiting_ends_with_the_run(
+    open_durably: OpenDurably, meanwhile_elsewhere: MeanwhileElsewhere, reports: bool
+) -> None:
     """R11: whoever waited while the run ended, with no poll to help."""
     here = await open_durably(job)
     told: list[Any] = []
@@ -93,7 +76,7 @@ async def test_waiting_ends_with_the_run(open_durably: OpenDurably, database: st
     )
     await until(here.get_runs)
 
-    meanwhile_elsewhere(database, lambda there: there.process_one())
+    meanwhile_elsewhere(lambda there: there.process_one())
 
     assert (await waiting).output is None
 
@@ -128,12 +111,14 @@ async def test_a_late_burst_is_no_gap(open_durably: OpenDurably, database: str) 
     assert (types.count("run:leased"), types.count("log:write")) == (0, MORE_THAN_A_BUFFER)
 
 
-async def test_what_it_does_next_is_told_once(open_durably: OpenDurably, database: str) -> None:
+async def test_what_it_does_next_is_told_once(
+    open_durably: OpenDurably, meanwhile_elsewhere: MeanwhileElsewhere
+) -> None:
     """E1: though it comes to the log together with what is left of what was missed."""
     here = await open_durably(job)
     events = Events(here)
 
-    meanwhile_elsewhere(database, lambda there: there.storage.maintain(idle=False))
+    meanwhile_elsewhere(lambda there: there.storage.maintain(idle=False))
     own = await here.jobs.job.trigger("own")
     await here.cancel(own.id)
     await events.until("run:cancel")
