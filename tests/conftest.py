@@ -12,7 +12,7 @@ import pytest
 
 from durably import Durably, DurablyEvent, JobDefinition, StepContext, create_durably, define_job
 from durably.core.events import EVENT_CLASSES, Event
-from durably.engine.event_hub import EventFeed
+from durably.engine.event_feed import EventFeed
 from tests.store_contract.foreign_writer import write
 
 

@@ -21,7 +21,8 @@ from durably.core.steps import Step
 from durably.core.store import Store
 from durably.engine.enqueue import Enqueuer, TriggerOrder
 from durably.engine.event_bus import EventBus, Scope
-from durably.engine.event_hub import EventFeed, EventHub
+from durably.engine.event_feed import EventFeed
+from durably.engine.event_hub import EventHub
 from durably.engine.executor import Executor
 from durably.engine.leases import LeaseKeeper
 from durably.engine.maintenance import Maintenance

@@ -12,7 +12,8 @@ from durably.core.events import TERMINAL_EVENTS, DurablyEvent, LogWriteEvent, Ru
 from durably.core.logs import LogData
 from durably.core.runs import ProgressData, Run, RunStatus
 from durably.core.store import Position, Store
-from durably.engine.event_hub import EventHub, LogGapError
+from durably.engine.event_feed import LogGapError
+from durably.engine.event_hub import EventHub
 from durably.engine.replay import deletion_of, replay_of
 
 OnProgress = Callable[[ProgressData], object]

@@ -10,7 +10,7 @@ from typing import Final
 
 from durably.core.events import DurablyEvent, RunProgressEvent, TerminalEvent
 from durably.core.store import Position, Recorded
-from durably.engine.event_hub import EventFeed, LogGapError
+from durably.engine.event_feed import EventFeed, LogGapError
 from durably.http.cursor import Cursor, sequence_at
 from durably.http.throttle import ProgressThrottle
 

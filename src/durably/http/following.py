@@ -11,7 +11,7 @@ from durably.app import Durably
 from durably.core.events import DurablyEvent, RunEvent, RunProgressEvent, TerminalEvent
 from durably.core.runs import Run
 from durably.core.store import Position, Recorded, Store
-from durably.engine.event_hub import LogGapError
+from durably.engine.event_feed import LogGapError
 from durably.engine.replay import deletion_of, replay_of
 from durably.http.codec import ALL_RUNS_EVENTS, RUN_STREAM_EVENTS, all_runs_event, run_stream_event
 from durably.http.cursor import Cursor
