@@ -170,6 +170,9 @@ class Durably:
         so that another worker can resume it at once. What plugins hold back is stored in what is left of
         that time, one second at least, and ten without `timeout`: a database that is away holds up no stop.
 
+        Cancelled itself, as by a timeout around it, it leaves what executes as it is; nothing more is claimed until
+        `start()`.
+
         Raises `ConflictError` in a job of this instance: it would wait for itself.
         """
         seconds = waiting_seconds("timeout", timeout)

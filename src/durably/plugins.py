@@ -7,7 +7,7 @@ import logging
 from typing import Final
 
 from durably.app import Durably, DurablyPlugin
-from durably.core.errors import StoreError, StoreUnavailableError, ValueRefusedError
+from durably.core.errors import StoreError, StoreUnavailableError, ValidationError, ValueRefusedError
 from durably.core.events import LogWriteEvent
 from durably.core.logs import Log
 from durably.core.ulid import new_ulid
@@ -27,7 +27,7 @@ def with_log_persistence() -> DurablyPlugin:
     Lines are written in batches behind the job's back and are all stored when the instance has stopped.
     While the database is away they wait; beyond 100,000 waiting lines the newest are dropped. What could
     not be stored before the instance was closed is lost. An error in the log says how many lines that were.
-    A second one in the same instance is ignored.
+    A second one in the same instance is ignored; each instance needs one of its own.
 
     >>> durably.use(with_log_persistence())
     >>> await durably.get_logs(run_id)
@@ -37,7 +37,7 @@ def with_log_persistence() -> DurablyPlugin:
 
 class _LogPersistence:
     def __init__(self) -> None:
-        self._durably: Durably
+        self._durably: Durably | None = None
         self._waiting: list[tuple[Log, str | None]] = []
         """Each line with the JSON of its data; under one id, however often it has to be sent."""
         self._settled = 0
@@ -54,6 +54,13 @@ class _LogPersistence:
         return hash(_LogPersistence)
 
     def install(self, durably: Durably) -> None:
+        if self._durably is not None:
+            raise ValidationError(
+                f"this plugin stores the log lines of {self._durably!r} already: call with_log_persistence() for each "
+                "instance",
+                field="plugin",
+                value=self,
+            )
         self._durably = durably
         durably.on("log:write", self._take, scope="process")
 
@@ -66,13 +73,17 @@ class _LogPersistence:
                 raise error
 
     def close(self) -> None:
-        """Give up what is not stored, and say how much that is."""
+        """Give up what is not stored, and say how much that is; another instance may use the plugin then."""
+        self._give_up()
+        self._durably = None
+
+    def _give_up(self) -> None:
         for task in (self._writing, self._storing):
             if task is not None:
                 task.cancel()
         lost = len(self._waiting) + self._dropped
         if lost:
-            log.error("%d log lines are lost: the database was away until the end", lost)
+            log.error("%d log lines are lost: they were not stored before the end", lost)
         self._settle(len(self._waiting))
         self._dropped = 0
 
@@ -96,7 +107,7 @@ class _LogPersistence:
                 pause = _RETRY_SECONDS if error is not None else 0 if is_behind else _BATCH_SECONDS
         except asyncio.CancelledError:
             # The event loop ends without a `close`.
-            self.close()
+            self._give_up()
             raise
         finally:
             self._writing = None
@@ -113,7 +124,7 @@ class _LogPersistence:
     async def _store_batch(self) -> StoreUnavailableError | None:
         # They wait until it is known that they are stored: whoever gives up then can say how many are not.
         batch = self._waiting[: self._at_once]
-        if not batch:
+        if not batch or self._durably is None:
             return None
         try:
             await self._durably.storage.append_logs([line for line, _ in batch], [data_json for _, data_json in batch])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -54,3 +56,21 @@ class TestUlids:
 
         assert len({ulid for batch in batches for ulid in batch}) == 4000
         assert all(batch == sorted(batch) for batch in batches)
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+    def test_a_forked_process_makes_others(self) -> None:
+        """R2: in the same millisecond, and while another thread was making one."""
+        new_ulid(2**47)
+        reader, writer = os.pipe()
+        with new_ulid._lock:
+            child = os.fork()
+        if child == 0:
+            os.write(writer, new_ulid(2**47).encode())
+            os._exit(0)
+        os.waitpid(child, 0)
+        theirs = os.read(reader, 26).decode()
+        os.close(reader)
+        os.close(writer)
+
+        assert theirs[:10] == new_ulid(2**47)[:10]
+        assert theirs[10:18] != new_ulid(2**47)[10:18]

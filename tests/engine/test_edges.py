@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import time
 import weakref
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
@@ -653,3 +654,49 @@ class TestInstants:
             await durably.purge_runs(older_than=datetime(2030, 1, 1))  # noqa: DTZ001 - refused for that
         assert await durably.purge_runs(older_than=datetime.now(UTC) + timedelta(days=1)) == 1
         assert await durably.get_run(run.id) is None
+
+
+def test_a_plain_job_whose_event_loop_ends_is_told_so(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """L2: its thread would wait for an answer for ever, and Python for the thread."""
+    monkeypatch.setattr("durably.engine.step_context._LOOK_AT_LOOP_SECONDS", 0.05)
+    entered, leaving, asked, answered = (threading.Event() for _ in range(4))
+    told: list[BaseException] = []
+
+    async def never_end() -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    @define_job(name="plain")
+    def plain(step: SyncStepContext, input: None) -> None:
+        entered.set()
+        leaving.wait(PATIENCE_SECONDS)
+        try:
+            step.run("late", never_end)
+        except BaseException as error:
+            told.append(error)
+            raise
+        finally:
+            answered.set()
+
+    durably = create_durably(database=database, jobs={"plain": plain})
+
+    async def leave_in_the_middle() -> None:
+        await durably.init()
+        await durably.jobs.plain.trigger(None)
+        await asyncio.to_thread(entered.wait, PATIENCE_SECONDS)
+
+        def hold_up_the_end() -> None:
+            # The loop still turns, with nobody on it any more who would answer.
+            leaving.set()
+            while not (asked.is_set() or answered.is_set()):
+                time.sleep(0.001)
+
+        asyncio.get_running_loop().run_in_executor(None, hold_up_the_end)
+
+    asyncio.run(leave_in_the_middle())
+    assert answered.wait(PATIENCE_SECONDS)
+    assert [type(error) for error in told] == [LeaseLostError]
+    asyncio.run(durably.close())
+    # The step that never ended is told of here, and not in the midst of a test that comes later.
+    told.clear()
+    gc.collect()

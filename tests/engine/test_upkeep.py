@@ -525,6 +525,37 @@ class TestTrouble:
         (told,) = events.of("worker:error")
         assert "is executed again when its lease has ended, because it cannot be written: takes nothing" in told.error
 
+    async def test_the_last_progress_is_stored_whatever_became_of_the_write_before(
+        self, open_durably: OpenDurably, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """S7: the end of the run does not rely on a write that is under way and fails."""
+        monkeypatch.setattr("durably.engine.progress._STORE_SECONDS", 0.0)
+        gate, ending = Gate(), asyncio.Event()
+
+        @define_job(name="tells")
+        async def tells(step: StepContext, input: Any) -> None:
+            step.progress(5, 5)
+            await gate.reached()
+
+        async def fails(*args: Any) -> bool:
+            await gate.pass_through()
+            raise StoreUnavailableError("gone")
+
+        durably = await open_durably(tells)
+        monkeypatch.setattr(durably.storage, "save_progress", fails)
+        run = await durably.jobs.tells.trigger(1)
+        executing = asyncio.create_task(durably.process_one())
+        await gate.reached()
+        asyncio.get_running_loop().call_later(0.05, ending.set)
+        await ending.wait()
+        gate.open()
+        await executing
+
+        found = await durably.get_run(run.id)
+        assert found is not None
+        assert found.progress is not None
+        assert found.progress.current == 5
+
     async def test_logs_wait_while_the_database_is_away(
         self, open_durably: OpenDurably, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -748,6 +779,51 @@ class TestStopping:
         await stopping
 
         assert ended.is_set()
+
+    async def test_a_stop_does_not_wait_for_a_backlog_of_runs_to_purge(
+        self, open_durably: OpenDurably, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """W4: the hundred that are under way are purged, the rest another time."""
+        gate, portions = Gate(), []
+
+        async def purge(*args: Any) -> int:
+            portions.append(1)
+            await gate.pass_through()
+            return 100
+
+        durably = await open_durably(job, retain_runs="1h")
+        monkeypatch.setattr(durably.storage, "purge_runs", purge)
+        await durably.start()
+        await gate.reached()
+        stopping = asyncio.create_task(durably.stop())
+        await asyncio.sleep(0)
+        gate.open()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await stopping
+
+        assert len(portions) == 1
+
+    async def test_a_stop_that_is_given_up_claims_nothing_more(self, open_durably: OpenDurably) -> None:
+        """W4: what executes goes on, and `start` begins anew."""
+        gate = Gate()
+
+        @define_job(name="held")
+        async def held(step: StepContext, input: Any) -> None:
+            await gate.pass_through()
+
+        durably = await open_durably(held, job, start=True)
+        first = await durably.jobs.held.trigger(None)
+        await gate.reached()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(durably.stop(), 0.05)
+        gate.open()
+        await durably.wait_for_run(first.id, timeout=PATIENCE_SECONDS)
+        second = await durably.jobs.job.trigger(1)
+        with pytest.raises(TimeoutError):
+            await durably.wait_for_run(second.id, timeout=0.1)
+
+        await durably.start()
+        assert (await durably.wait_for_run(second.id, timeout=PATIENCE_SECONDS)).status == "completed"
 
 
 class TestLife:

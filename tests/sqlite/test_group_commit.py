@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,18 @@ from durably import (
     NotFoundError,
     Run,
     StepContext,
+    StoreUnavailableError,
+    WorkerErrorEvent,
     create_durably,
     define_job,
     with_log_persistence,
 )
+from durably.core.store import Position
 from durably.stores.sqlite import pacing
 from durably.stores.sqlite.pacing import CommitPace
-from tests.conftest import PATIENCE_SECONDS, Events, Gate, OpenDurably
+from tests.conftest import PATIENCE_SECONDS, Events, Gate, OpenDurably, until
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
 
 @define_job(name="job")
@@ -85,6 +90,35 @@ class TestOptions:
 
         assert (threading.get_ident() in committed) is in_loop
         assert len(committed) == 1
+
+    @pytest.mark.parametrize("option", ["in-place", "thread"])
+    async def test_events_that_could_not_be_stored_are_tried_again_now_and_then(
+        self, database: str, monkeypatch: pytest.MonkeyPatch, option: str
+    ) -> None:
+        """E4: nothing else need be written for it; and a disk that is full does not keep a processor busy."""
+        monkeypatch.setattr("durably.stores.sqlite.group_commit._RETRY_SECONDS", 0.2)
+        durably = create_durably(database=f"{database}?commit={option}", jobs={"job": job})
+        await durably.migrate()
+        run = await durably.jobs.job.trigger(1)
+        files, tried, is_full = durably.storage._database.files, [], True  # type: ignore[attr-defined]
+
+        def check() -> None:
+            tried.append(None)
+            if is_full:
+                raise StoreUnavailableError("the disk is full")
+
+        monkeypatch.setattr(files, "check", check)
+        durably.storage.announce(WorkerErrorEvent(timestamp=NOW, error="boom", context="worker", run_id=run.id))
+        await asyncio.sleep(0.5)
+        assert 1 <= len(tried) <= 5
+        is_full = False
+
+        async def is_stored() -> bool:
+            page = await durably.storage.events_after(Position(0), 10)
+            return any(recorded.event.type == "worker:error" for recorded in page.events)
+
+        await until(is_stored)
+        await durably.close()
 
     @pytest.mark.parametrize("verb", LONG)
     async def test_what_may_take_long_is_kept_off_the_event_loop(self, database: str, verb: str) -> None:

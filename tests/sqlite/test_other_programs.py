@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from durably import NotFoundError, RunCancelledError, StepContext, define_job
+from durably import NotFoundError, RunCancelledError, StepContext, create_durably, define_job
 from durably.core.event_codec import encode_events
 from durably.core.events import RunCancelEvent
 from durably.core.store import Position
@@ -244,3 +244,37 @@ class TestCleaningTheLog:
 
         assert len(asked) == 2
         assert len(page.events) == 5 or not page.is_gapless
+
+
+def test_they_are_noticed_on_a_second_event_loop_too(database: str, path: Path) -> None:
+    """E4: also when the first one ended while it was about to look."""
+    gate, seen = Gate(), []
+    held = held_job(gate, seen, in_step=True)
+    durably = create_durably(database=database, jobs={"held": held, "job": job})
+    program = Program(path)
+
+    async def leave_while_a_look_is_due() -> None:
+        await durably.migrate()
+        run = await durably.jobs.job.trigger(None)
+        streaming = asyncio.create_task(anext(durably.subscribe(run.id)))
+        changed = asyncio.Event()
+        durably._hub.work_arrived = changed.set
+        await asyncio.sleep(0)
+        program.does("UPDATE durably_runs SET error = 'changed'")
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await changed.wait()
+        streaming.cancel()
+
+    async def follow() -> list[str]:
+        run = await durably.jobs.job.trigger(None)
+        stream = durably.subscribe(run.id)
+        told = asyncio.create_task(anext(stream))
+        await asyncio.sleep(0.05)
+        program.does(CANCEL)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            return [(await told).type]
+
+    asyncio.run(leave_while_a_look_is_due())
+    assert asyncio.run(follow()) == ["run:cancel"]
+    asyncio.run(durably.close())
+    program.close()

@@ -348,6 +348,26 @@ class TestLogs:
 
         assert [line.message for line in await durably.get_logs(result.id)] == ["once"]
 
+    async def test_a_plugin_belongs_to_one_instance_at_a_time(self, open_durably: OpenDurably) -> None:
+        """P1: shared, it would have stored the lines of both in one database, and those of the other nowhere."""
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> None:
+            step.log.info("kept")
+
+        first, second, plugin = await open_durably(job), await open_durably(job), with_log_persistence()
+        first.use(plugin)
+        with pytest.raises(
+            ValidationError, match=r"log lines of <Durably on .* already: call with_log_persistence\(\) for"
+        ):
+            second.use(plugin)
+        await first.close()
+        second.use(plugin)
+        run = await second.jobs.job.trigger(None)
+        await second.process_one()
+
+        assert [line.message for line in await second.get_logs(run.id)] == ["kept"]
+
     async def test_lines_whose_answer_was_lost_are_stored_once(
         self, open_durably: OpenDurably, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -110,6 +110,21 @@ async def test_a_cancelled_run_starts_no_further_step(job, fake):
     assert step.is_aborted()
 
 
+@pytest.mark.parametrize("fake", [FakeStep, FakeSyncStep])
+async def test_a_run_that_is_cancelled_during_a_step_ends_with_it(fake):
+    """S5: as in production, where the result is not stored and the next line does not run."""
+    step = fake()
+
+    async def charge() -> None:
+        result = step.run("charge", step.cancel)
+        await result if fake is FakeStep else None
+
+    with pytest.raises(CancelledError):
+        await charge()
+
+    assert step.step_names() == []
+
+
 def test_results_that_have_no_names_are_refused():
     with pytest.raises(ValidationError, match=r"Invalid results \[1, 2\]: must be the results of steps by their names"):
         FakeStep(results=[1, 2])

@@ -13,13 +13,17 @@ class UlidFactory:
     """Makes ULIDs that strictly increase within the process, also when the clock stands or goes back."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._milliseconds = -1
-        self._second = -1
         self._second_text = ""
         self._second_chance = ""
         self._prefix = ""
         self._low = 0
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Share nothing with the process that this one was forked from: neither what comes next nor a held lock."""
+        self._lock = threading.Lock()
+        self._milliseconds = -1
+        self._second = -1
 
     def __call__(self, milliseconds: int) -> str:
         """Return the next id, for an instant given in milliseconds since 1970."""
@@ -60,3 +64,6 @@ def _chance() -> int:
 
 new_ulid: Final = UlidFactory()
 """The ids of this process: two instances side by side must not make the same or disordered ones."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=new_ulid.begin_anew)

@@ -81,6 +81,8 @@ class EventHub:
         has_moved = self._loop is not None
         self._loop = loop
         if has_moved:
+            # A timer and a task of the loop that is gone.
+            self._recheck = self._rechecking = None
             self.moved()
 
     def _is_heard(self) -> bool:

@@ -106,7 +106,7 @@ class Executor:
     async def _record(self, execution: Execution, outcome: Outcome) -> Outcome:
         if not isinstance(outcome, Completed | Failed):
             return outcome
-        progress = execution.progress.take()
+        progress = await execution.progress.take_last()
         try:
             try:
                 await execution.store.finish(outcome, progress, self._end_event(execution.lease, outcome))

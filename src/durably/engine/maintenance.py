@@ -28,17 +28,23 @@ class Maintenance:
         self._clock = clock
         self._retain_runs = retain_runs
         self._last_idle: float | None = None
-        self._last_busy: float | None = clock.monotonic()
+        self._last: float | None = clock.monotonic()
         self._last_whole = clock.monotonic()
+        self._is_hurried = False
+
+    def hurry(self) -> None:
+        """Leave the rest for another time: the worker is stopping."""
+        self._is_hurried = True
 
     def is_due(self, *, idle: bool) -> bool:
         """Tell whether it is time: for everything when idle, for what cannot wait when busy."""
-        last = self._last_idle if idle else self._last_busy
+        last = self._last_idle if idle else self._last
         return last is None or self._clock.monotonic() - last >= _EVERY_SECONDS
 
     async def run(self, *, idle: bool) -> None:
         """Do everything when idle, or when there was no idle moment for long; else only what cannot wait."""
-        now = self._last_busy = self._clock.monotonic()
+        self._is_hurried = False
+        now = self._last = self._clock.monotonic()
         is_whole = idle or now - self._last_whole >= _NEVER_IDLE_SECONDS
         if idle:
             self._last_idle = now
@@ -57,7 +63,7 @@ class Maintenance:
         if self._retain_runs is None:
             return
         purged = _PURGED_AT_ONCE
-        while purged == _PURGED_AT_ONCE:
+        while purged == _PURGED_AT_ONCE and not self._is_hurried:
             began = self._clock.monotonic()
             purged = await self._store.purge_runs(self._clock.now() - self._retain_runs, _PURGED_AT_ONCE)
             # A busy worker leaves half of the time to those whose steps want to be written.

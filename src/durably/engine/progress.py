@@ -73,6 +73,12 @@ class ProgressKeeper:
         given = {"current": self._latest.current, "total": self._latest.total, "message": self._latest.message}
         return encode_leniently({name: value for name, value in given.items() if value is not None})
 
+    async def take_last(self) -> str | None:
+        """Return what `take` does once it is known what became of a write under way: no other will follow."""
+        if self._storing is not None and not self._storing.done():
+            await asyncio.wait([self._storing])
+        return self.take()
+
     def give_back(self) -> None:
         """Note that what was taken was not stored after all."""
         self._is_stored = False

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import CancelledError as FutureCancelledError
 from typing import Any, Final, ParamSpec, TypeVar, overload
 
 from durably.core.errors import LeaseLostError, ValidationError
 from durably.core.texts import text_of
 from durably.engine.abort import AbortSignal
 from durably.engine.execution import Execution, Replayed
+from durably.engine.interruption import is_being_cancelled
 from durably.engine.job_log import JobLog
 from durably.engine.progress import progress_of
 from durably.engine.step_types import with_signal
@@ -19,6 +21,7 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 _NO_DATA: Final = object()
+_LOOK_AT_LOOP_SECONDS: Final = 1.0
 
 log = logging.getLogger("durably")
 
@@ -184,12 +187,17 @@ class SyncStepContext(BaseContext):
             raise exit_
         return value
 
-    async def _await(self, name: str, work: Awaitable[Any]) -> tuple[Any, SystemExit | None]:
+    async def _await(self, name: str, work: Awaitable[Any]) -> tuple[Any, BaseException | None]:
         try:
             return await self._execution.await_step(name, work), None
         except SystemExit as exit_:
             # As the error of a task it would end the event loop, and every other run with it.
             return None, exit_
+        except asyncio.CancelledError as cancelled:
+            if is_being_cancelled():
+                raise
+            # What the step awaited was cancelled: its own error, and not that nobody is there any more.
+            return None, cancelled
 
     def _on_loop(self, work: Coroutine[Any, Any, T]) -> T:
         loop_thread = self._execution.loop_thread
@@ -200,14 +208,25 @@ class SyncStepContext(BaseContext):
                 "steps: there it would wait for itself. Use it in the job's own thread",
                 field="step",
             )
+        loop = loop_thread.loop
         try:
-            return asyncio.run_coroutine_threadsafe(work, loop_thread.loop).result()
+            asked = asyncio.run_coroutine_threadsafe(work, loop)
         except RuntimeError:
-            if not loop_thread.loop.is_closed():
+            if not loop.is_closed():
                 raise
             # This process gave the run up while its thread was busy.
             work.close()
             raise LeaseLostError(self.run_id) from None
+        while not loop.is_closed():
+            try:
+                return asked.result(_LOOK_AT_LOOP_SECONDS)
+            except TimeoutError:
+                if asked.done():
+                    return asked.result()
+            except FutureCancelledError:
+                break
+        # The loop ended, or dropped all that was under way to do so: nobody is there who could answer.
+        raise LeaseLostError(self.run_id) from None
 
 
 def context_for(execution: Execution, *, is_async: bool) -> StepContext | SyncStepContext:

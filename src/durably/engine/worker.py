@@ -96,11 +96,13 @@ class Worker:
         """Claim nothing more and wait for what runs; after `timeout` seconds give up what is left."""
         stopped = asyncio.get_running_loop().create_future()
         self._stops.add(stopped)
+        self._maintenance.hurry()
         self.wake()
         try:
             await self._stop(timeout)
         finally:
-            # Also when this was cancelled: else nothing would ever be claimed again.
+            # Also when this was cancelled: whoever starts it again must not wait for a stop that was given up.
+            self._loop_task = None
             self._stops.discard(stopped)
             stopped.set_result(None)
 
@@ -115,7 +117,6 @@ class Worker:
         await self._runs.give_up()
         # It may still wait for a database that is away, and ends when it sees that it is not the one any more.
         await _until_done(self._loop_task, _LAST_TURN_SECONDS)
-        self._loop_task = None
         # Looked at again: the loop may have begun it in its last turn. What it does is done whole or not at all.
         if self._upkeep is not None:
             self._upkeep.cancel()

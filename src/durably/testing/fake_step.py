@@ -128,6 +128,7 @@ class _Recorder:
 
     def complete(self, name: str, codec: Codec[Any] | None, value: Any) -> Any:
         """Record a result as a real step returns it; what could not be stored is refused as in production."""
+        self.signal.throw_if_aborted()
         with self.performing(name):
             value, _ = encoded_result(name, codec, value)
         self._completed[name] = value
@@ -164,8 +165,8 @@ class _FakeContext(BaseContext):
 
     @property
     def labels(self) -> dict[str, str]:
-        """Return the labels that the test gave."""
-        return self._recorder.labels
+        """Return the labels that the test gave, as a copy."""
+        return dict(self._recorder.labels)
 
     @property
     def attempt(self) -> int:

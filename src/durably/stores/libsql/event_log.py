@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from durably.core.errors import StoreError
-from durably.core.event_codec import decode_events
+from durably.core.event_codec import decode_row
 from durably.core.events import DurablyEvent
 from durably.core.store import Position, Recorded, Sink
 from durably.stores.libsql import statements as sql
@@ -41,6 +41,7 @@ class EventLog:
         self._interval = min(_SHORTEST_LOOK_SECONDS, poll_seconds)
         self._sink: Sink | None = None
         self._changed: Callable[[], None] = lambda: None
+        self._is_heard: Callable[[], bool] = lambda: True
         self._missed: Callable[[], None] = lambda: None
         self._overflow = Overflow(log)
         self._delivered = 0
@@ -67,10 +68,18 @@ class EventLog:
         """Tell whether rows of our own wait for others."""
         return bool(self._own)
 
-    def follow(self, sink: Sink, changed: Callable[[], None], missed: Callable[[], None], newest: int) -> None:
+    def follow(
+        self,
+        sink: Sink,
+        changed: Callable[[], None],
+        is_heard: Callable[[], bool],
+        missed: Callable[[], None],
+        newest: int,
+    ) -> None:
         """Begin to deliver what follows the row `newest`."""
         self._sink = sink
         self._changed = changed
+        self._is_heard = is_heard
         self._missed = missed
         self._delivered = newest
         self._own.clear()
@@ -109,9 +118,10 @@ class EventLog:
             # Begun to follow while this transaction was under way: what stands before ours is not known yet.
             return
         self._looked_at = asyncio.get_running_loop().time()
-        for row, events in others:
+        is_heard = self._is_heard()
+        for row, text in others:
             self._deliver_own(before=row)
-            self._deliver(Told(row, decode_events(events), "elsewhere"))
+            self._deliver(row, decode_row(row, text, "elsewhere", is_heard=is_heard))
         if len(others) < _ROWS_PER_LOOK:
             self._deliver_own()
         if others:
@@ -119,15 +129,16 @@ class EventLog:
 
     def _deliver_own(self, before: int | None = None) -> None:
         while self._own and (before is None or self._own[0].row < before):
-            self._deliver(self._own.popleft())
+            row, events, source = self._own.popleft()
+            self._deliver(row, [Recorded(Position(row, place), event, source) for place, event in enumerate(events)])
 
-    def _deliver(self, told: Told) -> None:
-        if self._sink is None or told.row <= self._delivered:
+    def _deliver(self, row: int, recorded: list[Recorded]) -> None:
+        if self._sink is None or row <= self._delivered:
             return
-        if told.row > self._delivered + 1:
+        if row > self._delivered + 1:
             self._missed()
-        self._delivered = told.row
-        self._sink([Recorded(Position(told.row, place), event, told.source) for place, event in enumerate(told.events)])
+        self._delivered = row
+        self._sink(recorded)
 
     def _flush_announced(self) -> None:
         self._flush = None

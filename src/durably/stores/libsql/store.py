@@ -11,14 +11,14 @@ from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
 
 from durably.core.errors import StoreError
-from durably.core.event_codec import decode_events
+from durably.core.event_codec import decode_row
 from durably.core.events import DurablyEvent
 from durably.core.leases import Claim
 from durably.core.logs import Log
 from durably.core.outcomes import Completed, Failed
 from durably.core.runs import ProgressData, Run, RunStatus, TriggerResult
 from durably.core.steps import Step
-from durably.core.store import Claimed, LogPage, NewRun, Position, Recorded, RunQuery, Sink, StepRecord
+from durably.core.store import Claimed, LogPage, NewRun, Position, RunQuery, Sink, StepRecord
 from durably.stores.libsql import schema
 from durably.stores.libsql import statements as sql
 from durably.stores.libsql.address import Address
@@ -234,7 +234,7 @@ class LibsqlStore:
         def begin(rows: list[Rows]) -> int:
             # Here, and not later: no other transaction of this process may come between.
             newest: int = rows[0][0][0]
-            self._events.follow(sink, changed, missed, newest)
+            self._events.follow(sink, changed, is_heard, missed, newest)
             return newest
 
         return Position.behind(await self._write(Unit([Statement(queries.LAST_EVENT_ROW)], begin)))
@@ -247,11 +247,11 @@ class LibsqlStore:
         """Return up to `limit` events after `position`, oldest first."""
         rows = await self._read(sql.FIRST_ROW_AND_EVENTS_AFTER, position.row - 1, min(limit, _ROWS_PER_PAGE))
         events = [
-            Recorded(Position(row, place), event, "elsewhere")
+            recorded
             for _, row, text in rows
             if row is not None
-            for place, event in enumerate(decode_events(text))
-            if Position(row, place) > position
+            for recorded in decode_row(row, text, "elsewhere")
+            if recorded.position > position
         ]
         return LogPage(events, is_gapless=rows[0][0] <= position.row + 1)
 

@@ -15,10 +15,11 @@ from durably.stores.postgres.batch import Batch, is_refused
 from durably.stores.postgres.connections import Connection, Server
 from durably.stores.postgres.event_log import EventLog
 from durably.stores.postgres.hints import Hints
-from durably.stores.postgres.marks import Found, Mark, Marks
+from durably.stores.postgres.marks import Found, Mark, Marks, WriteInDoubtError
 
 log = logging.getLogger("durably.postgres")
 
+_RETRY_SECONDS: Final = 1.0
 _LARGEST_BATCH: Final = 1_000
 _SMALLEST_GROUP: Final = 20
 _LARGEST_MESSAGE: Final = 1_000_000_000
@@ -49,6 +50,7 @@ class GroupCommit:
         self._preserves_steps = preserves_steps
         self._waiting: list[_Waiting] = []
         self._announced: list[DurablyEvent] = []
+        self._retry: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
 
     def run(self, unit: Unit) -> asyncio.Future[bool]:
@@ -78,15 +80,16 @@ class GroupCommit:
             self._task = asyncio.get_running_loop().create_task(self._serve(), name="durably-postgres-writer")
 
     async def drain(self) -> None:
-        """Return when nothing waits any more."""
-        self.flush_soon()
+        """Return when nothing waits any more, or the database does not take what was announced."""
+        self._retry_now()
         while self._task is not None:
             await asyncio.wait([self._task])
+        self._forget_retry()
 
     async def _serve(self) -> None:
         take_turns = False
         try:
-            while self._waiting or self._announced:
+            while self._waiting or (self._announced and self._retry is None):
                 waiting = self._take_waiting(together=take_turns)
                 await self._write(waiting, self.take_announced())
                 # Two groups that take turns keep both sides busy: one goes on while the other is written.
@@ -114,7 +117,7 @@ class GroupCommit:
             if len(waiting) + bool(announced) == 1 or isinstance(error, StoreUnavailableError):
                 _fail(waiting, error)
                 if announced:
-                    log.warning("%d events are missing in the log of events: %s", len(announced), error)
+                    self._not_told(announced, error)
                 return
             held = False
         if held or (len(waiting) == 1 and not announced):
@@ -126,6 +129,25 @@ class GroupCommit:
         for part, events in (([], announced), (waiting[:half], []), (waiting[half:], [])):
             if part or events:
                 await self._write(part, events)
+
+    def _not_told(self, announced: list[DurablyEvent], error: Exception) -> None:
+        if isinstance(error, StoreUnavailableError) and not isinstance(error, WriteInDoubtError):
+            self._announced[:0] = announced
+            # At once would not help. Whatever else is written takes them along.
+            if self._retry is None:
+                self._retry = asyncio.get_running_loop().call_later(_RETRY_SECONDS, self._retry_now)
+            return
+        # Kept, they would be told twice, or be refused again and with them everything that is told from now on.
+        log.warning("%d events are missing in the log of events: %s", len(announced), error)
+
+    def _retry_now(self) -> None:
+        self._forget_retry()
+        self.flush_soon()
+
+    def _forget_retry(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
 
     async def _commit(self, waiting: list[_Waiting], announced: list[DurablyEvent]) -> bool:
         batch = Batch(self._preserves_steps(), announced)

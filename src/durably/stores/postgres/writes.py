@@ -119,9 +119,9 @@ class Writes:
 
         async def recover(found: Found) -> Sequence[Any]:
             self._events.committed(found.position, [], found.events)
-            ids = [event.run_id for event in found.events if isinstance(event, RunLeasedEvent)]
-            rows = await self._pool.fetch(sql.RUNS_BY_ID, ids)
-            held = [row for row in rows if row["status"] == "leased" and row["lease_owner"] == owner]
+            leased = {event.run_id: event for event in found.events if isinstance(event, RunLeasedEvent)}
+            rows = await self._pool.fetch(sql.RUNS_BY_ID, list(leased))
+            held = [row for row in rows if _is_still(row, leased[row["id"]])]
             return held or [{"id": None, "is_contended": True}]
 
         try:

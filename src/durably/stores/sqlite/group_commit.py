@@ -34,6 +34,7 @@ T = TypeVar("T")
 _LOCK_TRIES_PAUSE_SECONDS: Final = 0.001
 _LOCK_SECONDS: Final = 10.0
 _LAST_LOCK_SECONDS: Final = 1.0
+_RETRY_SECONDS: Final = 1.0
 
 log = logging.getLogger("durably.sqlite")
 
@@ -104,6 +105,7 @@ class GroupCommit:
         self._futures: list[asyncio.Future[Any]] = []
         self._may_take_long = False
         self._announced: list[DurablyEvent] = []
+        self._retry: asyncio.TimerHandle | None = None
         self._is_scheduled = False
         self._lock_seconds = _LOCK_SECONDS
         self._in_thread: _Batch | None = None
@@ -149,6 +151,7 @@ class GroupCommit:
             self._may_take_long = False
             self._is_scheduled = False
             self._in_thread = None
+            self._retry = None
 
     def hurry(self) -> None:
         """Wait for a lock that another process holds only shortly from now on: this process is about to leave."""
@@ -157,6 +160,8 @@ class GroupCommit:
     def close(self) -> None:
         """End the writer thread. Nobody may be waiting any more; announcements that could not be written are lost."""
         self._announced = []
+        if self._retry is not None:
+            self._retry.cancel()
         if self._thread is not None:
             self._handed_over.put(None)
             self._thread.join()
@@ -209,13 +214,14 @@ class GroupCommit:
             if batch is not None:
                 self._settle(batch)
         finally:
-            if (self._units or self._announced) and self._loop is not None:
+            if (self._units or (self._announced and self._retry is None)) and self._loop is not None:
                 self._schedule(self._loop)
 
     def _settle(self, batch: _Batch) -> None:
         """Tell every waiter, and then the world, what was committed."""
         if batch.error is not None:
             self._announced[:0] = batch.announced
+            self._retry_later()
             for future in batch.futures:
                 if not future.done():
                     future.set_exception(batch.error)
@@ -229,6 +235,15 @@ class GroupCommit:
                 future.set_result(result)
         for told in batch.told:
             self._committed(*told)
+
+    def _retry_later(self) -> None:
+        """Try again to write what was announced, also when nobody writes anything else; at once would not help."""
+        if self._announced and self._retry is None:
+            self._retry = asyncio.get_running_loop().call_later(_RETRY_SECONDS, self._try_again)
+
+    def _try_again(self) -> None:
+        self._retry = None
+        self.flush_soon()
 
     # --- in whichever thread commits ---------------------------------------------------------------
 
