@@ -30,6 +30,8 @@ export class Application {
     this.#folder = folder
     this.#process = spawn(python, ['-m', 'examples.fullstack', '--port', '0', '--data', folder], {
       cwd: REPOSITORY,
+      // Vitest sets it, and the page would be built for development.
+      env: { ...process.env, NODE_ENV: undefined },
       stdio: ['ignore', 'pipe', 'inherit'],
     })
     if (this.#process.stdout) createInterface(this.#process.stdout).on('line', (line) => this.#hear(line))

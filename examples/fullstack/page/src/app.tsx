@@ -1,4 +1,4 @@
-import { useState } from 'react'
+import { useRef, useState } from 'react'
 import { Filters, NO_FILTER, type Filter } from './filters'
 import { RunDetails } from './run-details'
 import { RunList, useRunList } from './run-list'
@@ -9,7 +9,14 @@ export function App() {
   const [selected, select] = useHash()
   const [filter, setFilter] = useState<Filter>(NO_FILTER)
   const list = useRunList(filter)
+  const listTitle = useRef<HTMLHeadingElement>(null)
   const revision = list.runs.map((run) => run.id + run.status).join()
+
+  function onDeleted() {
+    select(null)
+    // The button that had the focus goes with the run.
+    listTitle.current?.focus()
+  }
 
   return (
     <>
@@ -21,13 +28,20 @@ export function App() {
         <div className="column">
           <UploadForm onTriggered={select} />
           <section className="card" aria-labelledby="runs-title">
-            <h2 id="runs-title">Runs</h2>
+            <h2 id="runs-title" tabIndex={-1} ref={listTitle}>
+              Runs
+            </h2>
             <Filters filter={filter} onChange={setFilter} />
-            <RunList list={list} selected={selected} onLabel={(label) => setFilter({ ...filter, label })} />
+            <RunList
+              list={list}
+              filter={filter}
+              selected={selected}
+              onLabel={(label) => setFilter({ ...filter, label })}
+            />
           </section>
         </div>
         {selected ? (
-          <RunDetails key={selected} runId={selected} revision={revision} onSelect={select} />
+          <RunDetails key={selected} runId={selected} revision={revision} onTriggered={select} onDeleted={onDeleted} />
         ) : (
           <section className="card placeholder">
             <p>Choose a run to see its progress, steps and logs.</p>

@@ -2,6 +2,7 @@ import { type RunStatus } from 'durably-react'
 import { useEffect, useState } from 'react'
 import { jobNames } from './durably.gen'
 import { listFiles } from './files'
+import { WORDS } from './status'
 
 export type JobName = (typeof jobNames)[keyof typeof jobNames]
 
@@ -14,6 +15,8 @@ export interface Filter {
 
 export const NO_FILTER: Filter = { status: '', job: '', label: '' }
 
+export const isFiltering = (filter: Filter) => Object.values(filter).some((value) => value !== '')
+
 const STATUSES: RunStatus[] = ['pending', 'leased', 'completed', 'failed', 'cancelled']
 
 interface FiltersProps {
@@ -23,13 +26,13 @@ interface FiltersProps {
 
 export function Filters({ filter, onChange }: FiltersProps) {
   const [names, reload] = useFileNames()
-  const isFiltered = filter.status !== '' || filter.job !== '' || filter.label !== ''
   return (
     <form className="filters" aria-label="Filter" onSubmit={(event) => event.preventDefault()}>
       <Choice
         label="Status"
         value={filter.status}
         options={STATUSES}
+        words={WORDS}
         onChange={(status) => onChange({ ...filter, status })}
       />
       <Choice
@@ -45,7 +48,7 @@ export function Filters({ filter, onChange }: FiltersProps) {
         onOpen={reload}
         onChange={(label) => onChange({ ...filter, label })}
       />
-      <button type="button" className="quiet" disabled={!isFiltered} onClick={() => onChange(NO_FILTER)}>
+      <button type="button" className="quiet" disabled={!isFiltering(filter)} onClick={() => onChange(NO_FILTER)}>
         Clear
       </button>
     </form>
@@ -56,18 +59,22 @@ interface ChoiceProps<T extends string> {
   label: string
   value: T | ''
   options: readonly T[]
+  /** What stands there for each option, where it is not the option itself. */
+  words?: Record<T, string>
   onOpen?: () => void
   onChange: (value: T | '') => void
 }
 
-function Choice<T extends string>({ label, value, options, onOpen, onChange }: ChoiceProps<T>) {
+function Choice<T extends string>({ label, value, options, words, onOpen, onChange }: ChoiceProps<T>) {
   return (
     <label>
       <span>{label}</span>
       <select value={value} onFocus={onOpen} onChange={({ target }) => onChange(target.value as T | '')}>
         <option value="">any</option>
         {options.map((option) => (
-          <option key={option}>{option}</option>
+          <option key={option} value={option}>
+            {words ? words[option] : option}
+          </option>
         ))}
       </select>
     </label>

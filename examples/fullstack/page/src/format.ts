@@ -7,8 +7,8 @@ const UNITS: [Intl.RelativeTimeFormatUnit, number][] = [
   ['minute', 60],
 ]
 
-export function ago(instant: string): string {
-  const seconds = Math.max(0, (Date.now() - Date.parse(instant)) / 1000)
+export function ago(instant: string, now: number): string {
+  const seconds = Math.max(0, (now - Date.parse(instant)) / 1000)
   for (const [unit, size] of UNITS) {
     if (seconds >= size) return RELATIVE.format(-Math.floor(seconds / size), unit)
   }

@@ -1,18 +1,19 @@
 import type { Labels } from 'durably-react'
-import { useState } from 'react'
 import { durably } from './durably'
 import { count } from './format'
-import { Live } from './live'
+import { Live, MAX_LOGS } from './live'
+import { Problem } from './problem'
+import { useAttempt } from './use-attempt'
 
 interface ImportRunProps {
   runId: string
   file: string
   labels: Labels
-  onSelect: (runId: string) => void
+  onTriggered: (runId: string) => void
 }
 
-export function ImportRun({ runId, file, labels, onSelect }: ImportRunProps) {
-  const run = durably.importCsv.useRun(runId)
+export function ImportRun({ runId, file, labels, onTriggered }: ImportRunProps) {
+  const run = durably.importCsv.useRun(runId, { maxLogs: MAX_LOGS })
   return (
     <Live run={run}>
       {run.output && (
@@ -21,7 +22,7 @@ export function ImportRun({ runId, file, labels, onSelect }: ImportRunProps) {
             <strong>{count(run.output.rows, 'row')}</strong> imported
             {run.output.skipped > 0 && <>, {run.output.skipped} skipped, see the log</>}.
           </p>
-          <Summarize file={file} labels={labels} onTriggered={onSelect} />
+          <Summarize file={file} labels={labels} onTriggered={onTriggered} />
         </div>
       )}
     </Live>
@@ -36,24 +37,14 @@ interface SummarizeProps {
 
 function Summarize({ file, labels, onTriggered }: SummarizeProps) {
   const { trigger } = durably.summarizeCsv.useJob({ autoResume: false, followLatest: false })
-  const [problem, setProblem] = useState<string | null>(null)
-  async function summarize() {
-    try {
-      onTriggered((await trigger({ file }, { labels })).runId)
-    } catch (error) {
-      setProblem(error instanceof Error ? error.message : String(error))
-    }
-  }
+  const { attempt, isBusy, problem } = useAttempt()
+  const summarize = async () => onTriggered((await trigger({ file }, { labels })).runId)
   return (
     <>
-      <button type="button" className="primary" onClick={() => void summarize()}>
+      <button type="button" className="primary" disabled={isBusy} onClick={() => attempt(summarize)}>
         Summarize the columns
       </button>
-      {problem && (
-        <p className="problem" role="alert">
-          {problem}
-        </p>
-      )}
+      <Problem text={problem} />
     </>
   )
 }

@@ -1,52 +1,42 @@
 import type { ClientRun } from 'durably-react'
-import { useState } from 'react'
 import { durably } from './durably'
+import { Problem } from './problem'
+import { useAttempt } from './use-attempt'
 
 interface RunActionsProps {
   run: ClientRun
-  onSelect: (runId: string | null) => void
+  onTriggered: (runId: string) => void
+  onDeleted: () => void
 }
 
-export function RunActions({ run, onSelect }: RunActionsProps) {
+export function RunActions({ run, onTriggered, onDeleted }: RunActionsProps) {
   const { cancel, retrigger, deleteRun } = durably.useRunActions()
-  const [problem, setProblem] = useState<string | null>(null)
+  const { attempt, isBusy, problem } = useAttempt()
 
-  async function attempt(action: () => Promise<void>) {
-    setProblem(null)
-    try {
-      await action()
-    } catch (error) {
-      setProblem(error instanceof Error ? error.message : String(error))
-    }
-  }
-
-  const runAgain = async () => onSelect(await retrigger(run.id))
+  const runAgain = async () => onTriggered(await retrigger(run.id))
   const remove = async () => {
+    if (!window.confirm('Delete this run, its steps and its log? This cannot be undone.')) return
     await deleteRun(run.id)
-    onSelect(null)
+    onDeleted()
   }
 
   return (
     <div className="actions">
       {run.isActive ? (
-        <button type="button" onClick={() => void attempt(() => cancel(run.id))}>
+        <button type="button" disabled={isBusy} onClick={() => attempt(() => cancel(run.id))}>
           Cancel
         </button>
       ) : (
         <>
-          <button type="button" onClick={() => void attempt(runAgain)}>
+          <button type="button" disabled={isBusy} onClick={() => attempt(runAgain)}>
             Run again
           </button>
-          <button type="button" className="danger" onClick={() => void attempt(remove)}>
+          <button type="button" className="danger" disabled={isBusy} onClick={() => attempt(remove)}>
             Delete
           </button>
         </>
       )}
-      {problem && (
-        <p className="problem" role="alert">
-          {problem}
-        </p>
-      )}
+      <Problem text={problem} />
     </div>
   )
 }

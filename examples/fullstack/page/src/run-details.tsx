@@ -6,28 +6,33 @@ import { clock, count, duration } from './format'
 import { ImportRun } from './import-run'
 import { RunActions } from './run-actions'
 import { SummaryRun } from './summary-run'
+import { messageOf } from './use-attempt'
 
 interface RunDetailsProps {
   runId: string
   /** Changes when something happened to any run of the list. */
   revision: string
-  onSelect: (runId: string | null) => void
+  onTriggered: (runId: string) => void
+  onDeleted: () => void
 }
 
 /** Everything about one run. What changes while it runs comes from the hooks inside. */
-export function RunDetails({ runId, revision, onSelect }: RunDetailsProps) {
+export function RunDetails({ runId, revision, onTriggered, onDeleted }: RunDetailsProps) {
   // A run of any job has a status; what it returned is for the hooks of its own job, inside.
-  const { status } = durably.importCsv.useRun(runId)
+  const { status } = durably.importCsv.useRun(runId, { maxLogs: 0 })
   const { run, steps, problem } = useStoredRun(runId, `${revision} ${status ?? ''}`)
   if (problem !== null) return <Placeholder text={problem} />
   if (run === null) return <Placeholder text="Loading …" />
 
   const file = (run.input as { file: string }).file
   return (
-    <section className="card details" aria-labelledby="run-title">
+    // The id is what the address ends in: choosing the same run again scrolls to it.
+    <section id={runId} className="card details" aria-labelledby="run-title">
       <header>
         <div>
-          <h2 id="run-title">{run.labels['file'] ?? run.jobName}</h2>
+          <h2 id="run-title" tabIndex={-1} ref={focus}>
+            {run.labels['file'] ?? run.jobName}
+          </h2>
           <p className="muted">
             {run.jobName} · triggered at {clock(run.createdAt)}
           </p>
@@ -35,17 +40,20 @@ export function RunDetails({ runId, revision, onSelect }: RunDetailsProps) {
             <code>{run.id}</code>
           </p>
         </div>
-        <RunActions run={run} onSelect={onSelect} />
+        <RunActions run={run} onTriggered={onTriggered} onDeleted={onDeleted} />
       </header>
       {run.jobName === jobNames.summarizeCsv ? (
         <SummaryRun runId={runId} />
       ) : (
-        <ImportRun runId={runId} file={file} labels={run.labels} onSelect={onSelect} />
+        <ImportRun runId={runId} file={file} labels={run.labels} onTriggered={onTriggered} />
       )}
       {run.isTerminal && steps.length > 0 && <Steps steps={steps} />}
     </section>
   )
 }
+
+/** Brings the reader here, in particular on a narrow page, where the details stand under the list. */
+const focus = (element: HTMLElement | null) => element?.focus()
 
 function Placeholder({ text }: { text: string }) {
   return (
@@ -86,13 +94,14 @@ function useStoredRun(runId: string, revision: string): StoredRun {
     let isCurrent = true
     async function load(): Promise<StoredRun> {
       const run = await getRun(runId)
-      if (run === null) return { run, steps: [], problem: 'This run was deleted.' }
+      if (run === null) return { run, steps: [], problem: 'There is no such run (any more).' }
       return { run, steps: run.isTerminal ? await getSteps(runId) : [], problem: null }
     }
     load().then(
       (loaded) => isCurrent && setStored(loaded),
       // What is shown stays; the next revision asks again.
-      (error: unknown) => isCurrent && setStored((shown) => (shown.run ? shown : { ...shown, problem: String(error) })),
+      (error: unknown) =>
+        isCurrent && setStored((shown) => (shown.run ? shown : { ...shown, problem: messageOf(error) })),
     )
     return () => {
       isCurrent = false

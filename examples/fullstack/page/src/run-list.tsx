@@ -1,7 +1,9 @@
 import { durably, type Run } from './durably'
-import type { Filter } from './filters'
+import { isFiltering, type Filter } from './filters'
 import { ago, percentOf } from './format'
+import { Problem } from './problem'
 import { Status } from './status'
+import { useNow } from './use-now'
 
 /** The runs that match, page by page; the first page follows what happens anywhere. */
 export function useRunList({ status, job, label }: Filter) {
@@ -15,24 +17,23 @@ export function useRunList({ status, job, label }: Filter) {
 
 interface RunListProps {
   list: ReturnType<typeof useRunList>
+  filter: Filter
   selected: string | null
   onLabel: (label: string) => void
 }
 
-export function RunList({ list, selected, onLabel }: RunListProps) {
+export function RunList({ list, filter, selected, onLabel }: RunListProps) {
   const { runs, page, hasMore, isLoading, error, nextPage, prevPage } = list
+  const now = useNow(60_000)
+  const nothing = isFiltering(filter) ? 'No run matches the filter.' : 'There are no runs.'
   return (
     <>
-      {error && (
-        <p className="problem" role="alert">
-          {error}
-        </p>
-      )}
-      {runs.length === 0 && !error && <p className="muted">{isLoading ? 'Loading …' : 'No runs here.'}</p>}
+      <Problem text={error} />
+      {runs.length === 0 && !error && <p className="muted">{isLoading ? 'Loading …' : nothing}</p>}
       {runs.length > 0 && (
         <ul className="runs">
           {runs.map((run) => (
-            <RunRow key={run.id} run={run} isSelected={run.id === selected} onLabel={onLabel} />
+            <RunRow key={run.id} run={run} now={now} isSelected={run.id === selected} onLabel={onLabel} />
           ))}
         </ul>
       )}
@@ -53,18 +54,19 @@ export function RunList({ list, selected, onLabel }: RunListProps) {
 
 interface RunRowProps {
   run: Run
+  now: number
   isSelected: boolean
   onLabel: (label: string) => void
 }
 
-function RunRow({ run, isSelected, onLabel }: RunRowProps) {
+function RunRow({ run, now, isSelected, onLabel }: RunRowProps) {
   const percent = percentOf(run.progress)
   const file = run.labels['file']
   return (
     <li className={isSelected ? 'run selected' : 'run'}>
       <a href={`#${run.id}`} aria-current={isSelected ? 'true' : undefined}>
         <span className="job">{run.jobName}</span>
-        <span className="muted">{ago(run.createdAt)}</span>
+        <span className="muted">{ago(run.createdAt, now)}</span>
       </a>
       <Status status={run.status} />
       {file && (

@@ -1,6 +1,6 @@
 import type { RunStatus } from 'durably-react'
 
-const WORDS: Record<RunStatus, string> = {
+export const WORDS: Record<RunStatus, string> = {
   pending: 'Waiting',
   leased: 'Running',
   completed: 'Completed',

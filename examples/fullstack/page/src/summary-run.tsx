@@ -1,17 +1,18 @@
 import { durably, type Summary } from './durably'
 import { count } from './format'
-import { Live } from './live'
+import { Live, MAX_LOGS } from './live'
 
 export function SummaryRun({ runId }: { runId: string }) {
-  const run = durably.summarizeCsv.useRun(runId)
+  const run = durably.summarizeCsv.useRun(runId, { maxLogs: MAX_LOGS })
   return <Live run={run}>{run.output && <Columns summary={run.output} />}</Live>
 }
 
 function Columns({ summary }: { summary: Summary }) {
   return (
-    <div className="table">
+    // Focusable, so that it can be scrolled with the keyboard.
+    <div className="table" role="region" tabIndex={0} aria-labelledby="columns-title">
       <table>
-        <caption>
+        <caption id="columns-title">
           {count(summary.columns.length, 'column')} of {count(summary.rows, 'row')}
         </caption>
         <thead>
@@ -27,12 +28,14 @@ function Columns({ summary }: { summary: Summary }) {
         <tbody>
           {summary.columns.map((column, index) => (
             <tr key={index}>
-              <th scope="row">{column.name}</th>
+              <th scope="row" title={column.name}>
+                {column.name}
+              </th>
               <td>{column.kind}</td>
               <td className="number">{column.filled.toLocaleString('en')}</td>
               <td className="number">{column.distinct.toLocaleString('en')}</td>
-              <td>{column.smallest}</td>
-              <td>{column.largest}</td>
+              <td title={column.smallest ?? undefined}>{column.smallest}</td>
+              <td title={column.largest ?? undefined}>{column.largest}</td>
             </tr>
           ))}
         </tbody>
