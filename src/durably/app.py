@@ -243,7 +243,8 @@ class Durably:
     def get_job(self, name: str | JobDefinition[Any, Any]) -> JobHandle[Any, Any] | None:
         """Return the handle of a job name, None when it is not registered; or, typed, of a definition.
 
-        A definition that is not registered yet is registered under its name with `_` for `-`.
+        A definition that is not registered yet is registered under its name with `_` for `-`. Raises what `register`
+        raises.
 
         >>> durably.get_job("import-csv")
         >>> durably.get_job(import_csv).trigger
@@ -261,7 +262,10 @@ class Durably:
     # --- runs --------------------------------------------------------------------------------------
 
     async def get_run(self, id: str) -> Run[Any] | None:
-        """Return a run, None when there is none of that id."""
+        """Return a run, None when there is none of that id. Raises `ValidationError` for what is no id.
+
+        >>> run = await durably.get_run(run_id)
+        """
         return await self._runs.get(checked_run_id(id))
 
     async def get_runs(
@@ -333,11 +337,16 @@ class Durably:
 
         Raises `NotFoundError` (run or job), `ConflictError` when it has not ended or its key is taken,
         `ValidationError` when today's schema refuses its input.
+
+        >>> again = await durably.retrigger(run_id)
         """
         return await self._runs.retrigger(checked_run_id(id))
 
     async def cancel(self, id: str) -> None:
-        """Cancel a pending or leased run, at once. Raises `NotFoundError`, `ConflictError` when it has ended."""
+        """Cancel a pending or leased run, at once. Raises `NotFoundError`, `ConflictError` when it has ended.
+
+        >>> await durably.cancel(run_id)
+        """
         await self._runs.cancel(checked_run_id(id))
 
     async def delete_run(self, id: str) -> None:
@@ -348,7 +357,7 @@ class Durably:
         """Delete up to `limit` terminal runs that ended at least `older_than` ago, oldest first.
 
         Returns how many were deleted. `older_than` is a timedelta, text like `"30d"` (`"0s"`: all that have
-        ended), or an aware datetime: what ended then or before.
+        ended), or an aware datetime: what ended then or before. Raises `ValidationError` for anything else.
 
         >>> await durably.purge_runs(older_than="30d")
         """
@@ -365,6 +374,11 @@ class Durably:
 
         Cancelled, as by a timeout, it no longer waits for the run, which goes on in this process: `stop` waits
         for it, `stop(timeout=0)` interrupts it and gives it back. So it is with `process_until_idle`.
+
+        Raises `StoreUnavailableError` while the database is away.
+
+        >>> await durably.process_one()
+        True
         """
         owner = None if worker_id is None else checked_worker_id(worker_id)
         await self._hub.start()
@@ -373,7 +387,11 @@ class Durably:
     async def process_until_idle(self, *, worker_id: str | None = None, max_runs: int | None = None) -> int:
         """Execute runs until nothing is claimable, or `max_runs` of them; return how many.
 
-        Works without `start`, for cron and serverless. Does maintenance when it got to the end.
+        Works without `start`, for cron and serverless. Does maintenance when it got to the end. Raises
+        `StoreUnavailableError` while the database is away.
+
+        >>> await durably.process_until_idle(max_runs=100)
+        3
         """
         owner = None if worker_id is None else checked_worker_id(worker_id)
         most = None if max_runs is None else whole_number("max_runs", max_runs)
@@ -397,7 +415,10 @@ class Durably:
     def on_error(self, handler: Callable[[Exception, DurablyEvent], object]) -> Callable[[], None]:
         """Register what is told of the failure of a listener, `on_progress` or `on_log`, as `(error, event)`.
 
-        Returns what removes it. An async handler is started, as an async listener is.
+        Returns what removes it. An async handler is started, as an async listener is. Raises `ValidationError` for
+        what cannot be called.
+
+        >>> durably.on_error(lambda error, event: sentry.capture_exception(error))
         """
         return self._bus.on_error(handler)
 
@@ -429,6 +450,8 @@ class Durably:
         """Install a plugin and return this instance; one that is equal to an installed one is ignored.
 
         Raises `ValidationError` for what is no plugin.
+
+        >>> durably.use(with_log_persistence())
         """
         if not isinstance(plugin, DurablyPlugin) or isinstance(plugin, type):
             raise refuse("plugin", plugin, "an object with an install(durably) method")

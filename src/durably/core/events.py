@@ -23,9 +23,9 @@ NOT_STAMPED: Final = datetime.fromtimestamp(0, UTC)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """What all events have. `sequence` goes up along the events that one instance delivers.
+    """What all events have: `timestamp`, when it happened, and `sequence`, which goes up as one instance delivers them.
 
-    Both are given by the instance that delivers the event; `emit` needs neither.
+    Where they are left out, as in an event for `emit`, the instance that delivers it gives them.
     """
 
     timestamp: datetime = NOT_STAMPED

@@ -274,7 +274,10 @@ class Store(Protocol):
     # --- events ----------------------------------------------------------------------------------
 
     def announce(self, event: DurablyEvent) -> None:
-        """Add an event to the log soon, after those announced before it; never blocks, never fails."""
+        """Add an event to the log soon, after those announced before it; never blocks.
+
+        Raises `StoreError` on another event loop while the first is open, and in a forked process.
+        """
         ...
 
     @property

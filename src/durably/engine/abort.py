@@ -78,7 +78,13 @@ class AbortSignal:
         return CancelledError(self._run_id) if self._reason == "cancelled" else LeaseLostError(self._run_id)
 
     def on_abort(self, listener: Callable[[], object]) -> Callable[[], None]:
-        """Call `listener` when aborted, at once if it already is; return what takes that back."""
+        """Call `listener` when aborted, at once if it already is; return what takes that back.
+
+        It is called without arguments, in whatever thread found out: the event loop's, or the one that renews leases,
+        both of which it must not block. What it raises goes to the log.
+
+        >>> forget = signal.on_abort(connection.interrupt)
+        """
         with self._lock:
             if self._reason is None:
                 self._listeners.append(listener)

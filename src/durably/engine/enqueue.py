@@ -26,8 +26,9 @@ class TriggerOrder(NamedTuple):
     coalesce: str | None = None
     labels: Labels | None = None
     only_into: str | None = None
+    """Refuse to join any run but the one of this id, which is the one that the caller may see."""
     place: int | None = None
-    """In a batch, which errors then name."""
+    """The place in a batch, which errors then name."""
 
 
 class Enqueuer:

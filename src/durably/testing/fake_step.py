@@ -225,7 +225,8 @@ class FakeStep(_FakeContext, StepContext):
 
     Step functions are called, plain ones in a thread, and their results checked as in production: what JSON
     cannot carry raises `ValidationError`. `results` gives the results of steps by name, as if they had been
-    completed before: their functions are not called. A result that is an exception is raised.
+    completed before: their functions are not called. A result that is an exception is raised. `run_id`, `job_name`,
+    `labels` and `attempt` (1 or more) are what the job sees of its run.
 
     >>> step = FakeStep(results={"parse": [{"name": "Ada"}]})
     >>> await import_csv(step, ImportCsv(filename="a.csv"))

@@ -1,7 +1,8 @@
 """The SQL of the PostgreSQL store. Each statement has one purpose, and is a transaction of its own.
 
 Statements that write take `$1` and `$2` as their mark (see `marks.py`) and store what they have to tell in
-`durably_events` under it. The server's clock is the only one that decides.
+`durably_events` under it; but for those that may be done twice, and tell nothing: renewals of leases, and what sweeps
+up after others. The server's clock is the only one that decides.
 """
 
 from typing import Final

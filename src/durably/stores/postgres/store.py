@@ -213,7 +213,7 @@ class PostgresStore:
     # --- events ----------------------------------------------------------------------------------
 
     def announce(self, event: DurablyEvent) -> None:
-        """Add an event to the log soon, after those announced before it; never blocks, never fails."""
+        """Add an event to the log soon, after those announced before it; never blocks."""
         if not self._is_closed:
             self._open().announce([event])
 

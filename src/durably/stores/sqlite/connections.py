@@ -80,7 +80,7 @@ class Connections:
     # --- reading -----------------------------------------------------------------------------------
 
     def read_here(self, read: Callable[[sqlite3.Connection], T]) -> T:
-        """Read something small: a few microseconds, less than a hop to a thread."""
+        """Read a row, or a page of the log of events, on the event loop: mostly less than a hop to a thread."""
         # Not `errors()`: to make a context manager takes a fifth of such a read.
         try:
             if not self.is_single:

@@ -205,7 +205,7 @@ class SqliteStore:
     # --- events ----------------------------------------------------------------------------------
 
     def announce(self, event: DurablyEvent) -> None:
-        """Add an event to the log soon, after those announced before it; never blocks, never fails."""
+        """Add an event to the log soon, after those announced before it; never blocks."""
         if not self._is_closed:
             self._open()
             self._events.announce(event)
