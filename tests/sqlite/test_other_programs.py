@@ -15,7 +15,7 @@ from durably import NotFoundError, RunCancelledError, StepContext, create_durabl
 from durably.core.event_codec import encode_events
 from durably.core.events import RunCancelEvent
 from durably.core.store import Position
-from durably.engine import event_hub
+from durably.engine import silent_ends
 from durably.stores.sql import sqlite_queries as queries
 from durably.stores.sqlite.statements import INSERT_EVENTS
 from tests.conftest import PATIENCE_SECONDS, Events, Gate, OpenDurably
@@ -179,7 +179,7 @@ class TestEnding:
         self, open_durably: OpenDurably, program: Program, monkeypatch: pytest.MonkeyPatch, finder: str
     ) -> None:
         """S5: it is no lost lease, whether the renewal, a checkpoint or the end of the run is refused."""
-        monkeypatch.setattr(event_hub, "_RECHECK_SECONDS", NEVER)
+        monkeypatch.setattr(silent_ends, "_LOOK_AFTER_SECONDS", NEVER)
         gate, seen = Gate(), []
         held = held_job(gate, seen, in_step=finder != "end")
         renewal = 0.02 if finder == "renewal" else 29

@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Any, Final
 
 from durably.core.clock import Clock
-from durably.core.errors import StoreError
 from durably.core.event_codec import encode_events
 from durably.core.events import (
     TERMINAL_EVENTS,
@@ -25,9 +24,8 @@ from durably.core.store import Position, Recorded, Store
 from durably.engine.event_bus import EventBus
 from durably.engine.event_feed import EventFeed
 from durably.engine.replay import deletion_of, replay_of
+from durably.engine.silent_ends import SilentEnds
 
-_PAGE: Final = 500
-_RECHECK_SECONDS: Final = 0.25
 _MOST_WITHHELD: Final = 20_000
 _NOTED: Final = frozenset({*TERMINAL_EVENTS, RunTriggerEvent, RunLeasedEvent, RunProgressEvent})
 
@@ -47,8 +45,7 @@ class EventHub:
         self._position = Position(0)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting: asyncio.Task[None] | None = None
-        self._recheck: asyncio.TimerHandle | None = None
-        self._rechecking: asyncio.Task[None] | None = None
+        self._silent_ends = SilentEnds(store, self._watched, lambda: self._position, self._settle_silently_ended)
         self._withheld: deque[DurablyEvent] = deque()
         self._progress: dict[str, ProgressData] = {}
         self.is_stopped = False
@@ -81,8 +78,7 @@ class EventHub:
         has_moved = self._loop is not None
         self._loop = loop
         if has_moved:
-            # A timer and a task of the loop that is gone.
-            self._recheck = self._rechecking = None
+            self._silent_ends.forget_loop()
             self.moved()
 
     def _is_heard(self) -> bool:
@@ -97,7 +93,8 @@ class EventHub:
             self._store.unfollow()
             self._loop = None
         self._tell_withheld()
-        self._stop_looking()
+        # The store is about to be closed.
+        self._silent_ends.stop()
         for feed in self._feeds():
             feed.close()
         for ended in [each for waiting in self._waiting.values() for each in waiting]:
@@ -105,14 +102,6 @@ class EventHub:
 
     def _feeds(self) -> list[EventFeed]:
         return [*self._all_feeds, *(feed for feeds in self._run_feeds.values() for feed in feeds)]
-
-    def _stop_looking(self) -> None:
-        """Look no more for runs that other programs ended: the store is about to be closed."""
-        if self._recheck is not None:
-            self._recheck.cancel()
-            self._recheck = None
-        if self._rechecking is not None:
-            self._rechecking.cancel()
 
     @property
     def position(self) -> Position:
@@ -247,8 +236,8 @@ class EventHub:
     def _changed(self) -> None:
         """Another process wrote something; not every program that shares the database writes events."""
         self.work_arrived()
-        if self._waiting or self._run_feeds or self.executing():
-            self._recheck_soon()
+        if self._watched():
+            self._silent_ends.look_soon()
 
     def _missed(self) -> None:
         """Events will not come: cleaned away while this process was suspended, or lost with the answer to a write."""
@@ -256,41 +245,9 @@ class EventHub:
         for feed in self._feeds():
             feed.miss()
 
-    def _recheck_soon(self) -> None:
-        if self._recheck is None and self._loop is not None:
-            self._recheck = asyncio.get_running_loop().call_later(_RECHECK_SECONDS, self._start_recheck)
-
-    def _start_recheck(self) -> None:
-        self._recheck = None
-        if self._rechecking is not None and not self._rechecking.done():
-            self._recheck_soon()
-            return
-        self._rechecking = asyncio.get_running_loop().create_task(self._look_for_ended())
-
-    async def _look_for_ended(self) -> None:
-        watched = {*self._waiting, *self._run_feeds, *(run.id for run in self.executing())}
-        try:
-            for run_id in await self._store.which_ended(watched):
-                run, position = await self._store.snapshot(run_id)
-                if await self._is_on_its_way(run_id, position):
-                    self._recheck_soon()
-                else:
-                    self._settle_silently_ended(run_id, run, position)
-        except StoreError as error:
-            log.warning("cannot look for runs that other programs ended: %s", error)
-
-    async def _is_on_its_way(self, run_id: str, end: Position) -> bool:
-        """Tell whether what ended a run stands in the log up to `end` and has yet to arrive here."""
-        # Not every row has something that is passed on, so the log may have been followed further than we know.
-        position = self._position
-        while position.row < end.row:
-            page = await self._store.events_after(position, _PAGE)
-            if any(isinstance(each.event, TERMINAL_EVENTS) and each.event.run_id == run_id for each in page.events):
-                return True
-            if not page.events:
-                break
-            position = page.events[-1].position
-        return False
+    def _watched(self) -> set[str]:
+        """Return the runs whose end somebody here wants to know."""
+        return {*self._waiting, *self._run_feeds, *(run.id for run in self.executing())}
 
     def _settle_silently_ended(self, run_id: str, run: Run[Any] | None, position: Position) -> None:
         for executed in self.executing():

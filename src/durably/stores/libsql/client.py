@@ -84,6 +84,15 @@ class Server:
             f"{self.address.name} did not answer: what was asked of it may or may not have happened ({said})"
         )
 
+    def rows_of_query(self, answer: Any) -> Rows:
+        """Return the rows of an answer to one statement. Raises `StoreError`."""
+        try:
+            return hrana.rows_of_query(answer)
+        except StatementFailedError as failure:
+            raise self.explain(failure) from failure
+        except NotHranaError as error:
+            raise self.not_a_server(str(error)) from error
+
     def explain(self, failure: StatementFailedError) -> StoreError:
         """Return our error for a statement that the server refused."""
         said = f"{failure.message} {failure.code}".strip()
@@ -108,13 +117,7 @@ class Client:
 
     async def query(self, statement: Statement) -> Rows:
         """Do one statement. Raises `StoreError`."""
-        answer = await self._post(hrana.query(statement))
-        try:
-            return hrana.rows_of_query(answer)
-        except StatementFailedError as failure:
-            raise self.server.explain(failure) from failure
-        except NotHranaError as error:
-            raise self.server.not_a_server(str(error)) from error
+        return self.server.rows_of_query(await self._post(hrana.query(statement)))
 
     async def transact(self, statements: Sequence[Statement]) -> list[Rows]:
         """Do all statements or none, in one round trip. Raises `StatementFailedError`, `StoreError`."""
@@ -162,13 +165,7 @@ class BlockingClient:
 
     def query(self, statement: Statement) -> Rows:
         """Do one statement. Raises `StoreError`."""
-        answer = self._post(hrana.query(statement))
-        try:
-            return hrana.rows_of_query(answer)
-        except StatementFailedError as failure:
-            raise self._server.explain(failure) from failure
-        except NotHranaError as error:
-            raise self._server.not_a_server(str(error)) from error
+        return self._server.rows_of_query(self._post(hrana.query(statement)))
 
     def close(self) -> None:
         """Close the connections."""
