@@ -79,7 +79,7 @@ class _LogPersistence:
 
     def _give_up(self) -> None:
         for task in (self._writing, self._storing):
-            if task is not None:
+            if task is not None and not task.get_loop().is_closed():
                 task.cancel()
         lost = len(self._waiting) + self._dropped
         if lost:
@@ -92,7 +92,7 @@ class _LogPersistence:
             self._dropped += 1
             return
         self._waiting.append((_line(event), event.data_json))
-        if self._writing is None:
+        if self._writing is None or self._writing.get_loop().is_closed():
             self._writing = asyncio.create_task(self._write(), name="durably-logs")
 
     async def _write(self) -> None:
@@ -114,7 +114,7 @@ class _LogPersistence:
 
     async def _store(self) -> StoreUnavailableError | None:
         """Store what waits; return why that has to be tried again, if it has to."""
-        if self._storing is None or self._storing.done():
+        if self._storing is None or self._storing.done() or self._storing.get_loop().is_closed():
             self._storing = asyncio.create_task(self._store_batch(), name="durably-logs-batch")
         storing = self._storing
         # Whoever has no more time to wait does not end it: nobody would know what was stored.

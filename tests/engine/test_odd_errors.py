@@ -336,3 +336,45 @@ async def test_the_log_says_where_a_job_failed(open_durably: OpenDurably, caplog
 
     assert f"run {run.id} of job 'divides' failed\nTraceback" in caplog.text
     assert "return 1 / 0" in caplog.text
+
+
+async def test_a_step_in_a_task_of_its_own_that_exits_fails_its_run_and_nothing_else(open_durably: OpenDurably) -> None:
+    """S3: as the error of a task it would end the event loop."""
+
+    async def leave() -> None:
+        sys.exit(3)
+
+    @define_job(name="job")
+    async def job(step: StepContext, input: Any) -> None:
+        await asyncio.gather(step.run("one", leave), step.run("two", asyncio.sleep, 0))
+
+    durably = await open_durably(job)
+    events = Events(durably)
+
+    run = await executed(durably, job)
+
+    assert (run.status, run.error) == (RunStatus.FAILED, "SystemExit: 3")
+    assert [event.failed_step_name for event in events.of("run:fail")] == ["one"]
+
+
+async def test_callbacks_whose_await_was_cancelled_are_reported(open_durably: OpenDurably) -> None:
+    """R11, E1: nobody cancelled who waits for the run, nor may the error be lost."""
+
+    @define_job(name="job")
+    async def job(step: StepContext, input: Any) -> int:
+        step.progress(1)
+        return 7
+
+    async def await_what_is_cancelled(*_: object) -> None:
+        raise asyncio.CancelledError
+
+    durably = await open_durably(job, start=True)
+    reported: list[str] = []
+    durably.on_error(lambda error, event: reported.append(event.type))
+    durably.on("run:trigger", await_what_is_cancelled)
+    result = await durably.jobs.job.trigger_and_wait(
+        None, timeout=PATIENCE_SECONDS, on_progress=await_what_is_cancelled
+    )
+
+    assert result.output == 7
+    assert sorted(reported) == ["run:progress", "run:trigger"]

@@ -827,6 +827,45 @@ class TestStopping:
 
 
 class TestLife:
+    async def test_a_start_that_waited_for_a_stop_does_not_outlive_the_close(self, open_durably: OpenDurably) -> None:
+        """W4: its worker would look for work in a closed database for ever."""
+        gate = Gate()
+
+        @define_job(name="held")
+        async def held(step: StepContext, input: Any) -> None:
+            await gate.pass_through()
+
+        durably = await open_durably(held, start=True)
+        await durably.jobs.held.trigger(None)
+        await gate.reached()
+        stopping = asyncio.create_task(durably.stop())
+        await asyncio.sleep(0)
+        starting = asyncio.create_task(durably.start())
+        await asyncio.sleep(0)
+        await durably.close()
+        await stopping
+
+        with pytest.raises(StoreError, match="was closed"):
+            await starting
+
+    async def test_progress_after_the_end_is_none(self, open_durably: OpenDurably) -> None:
+        """S7, E1: nothing is told of a run after its end, whatever the job left behind; and nothing is kept of it."""
+        late: list[StepContext] = []
+
+        @define_job(name="leaves")
+        async def leaves(step: StepContext, input: Any) -> None:
+            late.append(step)
+
+        durably = await open_durably(leaves)
+        events = Events(durably)
+        await durably.jobs.leaves.trigger(1)
+        await durably.process_one()
+        late[0].progress(1)
+        await asyncio.sleep(0)
+
+        assert events.of("run:progress") == []
+        assert durably._hub.store_progress == {}
+
     async def test_an_instance_is_a_context(self, database: str) -> None:
         """`init()` on entry, `stop()` and `close()` on exit."""
         async with create_durably(database=database, jobs={"job": job}) as durably:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from durably import BatchItem, StepContext, define_job
@@ -55,6 +57,30 @@ async def test_a_keyed_trigger_whose_answer_is_lost_made_its_run(
     assert proxy.lost.is_set()
     assert result.disposition == "created"
     assert [run.id for run in await durably.get_runs()] == [result.id]
+
+
+async def test_a_trigger_that_joined_a_run_whose_answer_is_lost_has_joined_it(
+    through: str, database: str, open_durably: OpenDurably, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R7, R8: also when that run has begun by the time it is found out; no other is made up."""
+    durably, elsewhere = await open_durably(plain, database=through), await open_durably(plain)
+    first = await durably.jobs.plain.trigger(1, concurrency_key="k")
+    fetch, lost = durably.storage._server.fetch, []  # type: ignore[attr-defined]
+
+    async def lose_one_answer(connection: Any, statement: str, *values: Any) -> Any:
+        rows = await fetch(connection, statement, *values)
+        if "run:coalesced" in str(values) and not lost:
+            lost.append(statement)
+            await elsewhere.storage.claim("elsewhere", ["plain"], 1, 30)
+            connection.terminate()
+            raise ConnectionResetError
+        return rows
+
+    monkeypatch.setattr(durably.storage._server, "fetch", lose_one_answer)  # type: ignore[attr-defined]
+    joined = await durably.jobs.plain.trigger(2, concurrency_key="k", coalesce="skip")
+
+    assert lost
+    assert (joined.disposition, joined.id) == ("coalesced", first.id)
 
 
 async def test_a_batch_with_keys_whose_answer_is_lost_made_its_runs(

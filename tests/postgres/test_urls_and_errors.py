@@ -260,3 +260,49 @@ async def test_a_result_that_the_server_does_not_take_fails_its_step(
     assert failed.error.startswith("result of step 'fetch' cannot be stored, it is 2,002 characters of JSON: ")
     assert "takes no value of this size" in failed.error
     assert (await durably.wait_for_run(other.id, timeout=30)).output == 1
+
+
+async def test_a_schema_that_an_administrator_made_needs_no_right_to_make_one(database: str) -> None:
+    server, name = shared_server(), database.rpartition("/")[2]
+    server.sql("CREATE ROLE tenant LOGIN")
+    try:
+        server.sql("CREATE SCHEMA mine AUTHORIZATION tenant", name)
+        durably = create_durably(
+            database=f"{database.replace('postgres@', 'tenant@')}?schema=mine", jobs={"echo": echo}
+        )
+        await durably.migrate()
+        assert (await durably.jobs.echo.trigger(1)).disposition == "created"
+        await durably.close()
+    finally:
+        server.sql("DROP SCHEMA mine CASCADE", name)
+        server.sql("DROP ROLE tenant")
+
+
+async def test_many_migrate_at_once_whatever_the_default_isolation_is(database: str) -> None:
+    """D2: what is found under the lock is what is there by then."""
+    server, name = shared_server(), database.rpartition("/")[2]
+    server.sql(f"ALTER DATABASE {name} SET default_transaction_isolation = 'repeatable read'")
+    instances = [create_durably(database=database) for _ in range(4)]
+    try:
+        await asyncio.gather(*[each.migrate() for each in instances])
+    finally:
+        server.sql(f"ALTER DATABASE {name} RESET default_transaction_isolation")
+        for each in instances:
+            await each.close()
+
+
+async def test_a_row_that_somebody_holds_up_takes_no_other_lease(open_durably: OpenDurably, database: str) -> None:
+    """L3: the others are renewed, and of that one it is said that nothing is known."""
+    durably = await open_durably(echo)
+    await durably.jobs.echo.batch_trigger([1, 2])
+    held_up, other = [each.claim for each in await durably.storage.claim("here", ["echo"], 2, 1.5)]
+    holder = await asyncpg.connect(database)
+    async with holder.transaction():
+        await holder.execute("SELECT 1 FROM durably_runs WHERE id = $1 FOR UPDATE", held_up.run_id)
+        renewer = durably.storage.lease_renewer()
+        renewed = await asyncio.to_thread(renewer.renew, [held_up, other], 1.5)
+        await asyncio.to_thread(renewer.close)
+    await holder.close()
+
+    assert renewed[held_up.run_id] is held_up
+    assert renewed[other.run_id].expires_at > other.expires_at

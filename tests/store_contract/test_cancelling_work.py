@@ -158,6 +158,28 @@ class TestAsyncJobs:
 
         assert sorted(event.step_name for event in events.of("step:cancel")) == ["other", "same"]
 
+    async def test_a_job_that_awaits_something_else_than_its_step_is_interrupted_too(
+        self, open_durably: OpenDurably
+    ) -> None:
+        """S5, W4: what it awaits may never come once its step is gone; it would hold its slot, and a stop, for ever."""
+        gate, seen = Gate(), []
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> None:
+            queue: asyncio.Queue[int] = asyncio.Queue()
+            filling = asyncio.create_task(step.run("fill", gate.pass_through))
+            try:
+                await queue.get()
+            finally:
+                seen.append(filling.done())
+
+        durably = await open_durably(job, start=True)
+        run = await durably.jobs.job.trigger(None)
+        await gate.reached()
+        await cancel_and_stop(durably, run.id)
+
+        assert seen == [True]
+
     async def test_a_step_within_a_step_is_cancelled_with_it(self, open_durably: OpenDurably) -> None:
         """S5: nested steps both tell."""
         gate = Gate()

@@ -129,7 +129,10 @@ class LeaseRenewer(Protocol):
     """Renews leases from a thread of its own, on a connection of its own. Its methods block."""
 
     def renew(self, claims: Sequence[Claim], lease_seconds: float) -> dict[str, Claim]:
-        """Prolong what is still held and not expired; return the renewed claims by run id."""
+        """Prolong what is still held and not expired; return the renewed claims by run id.
+
+        One of which nobody knows, because its row was held up, is returned as it was.
+        """
         ...
 
     def close(self) -> None:

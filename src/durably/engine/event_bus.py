@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, get_args
 from durably.core.clock import Clock
 from durably.core.errors import DurablyError, ValidationError
 from durably.core.events import DurablyEvent, EventType, stamp
+from durably.engine.interruption import is_being_cancelled
 
 Scope = Literal["database", "process"]
 Listener = Callable[[Any], object]
@@ -111,7 +112,9 @@ class EventBus:
         async def settle() -> None:
             try:
                 await awaitable
-            except (Exception, DurablyError, SystemExit) as error:  # noqa: BLE001 - whatever a listener raises is reported
+            except (Exception, DurablyError, SystemExit, asyncio.CancelledError) as error:
+                if isinstance(error, asyncio.CancelledError) and is_being_cancelled():
+                    raise
                 failed(error)
 
         task = asyncio.ensure_future(settle())

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from durably.core.clock import Clock
+from durably.core.errors import StoreError
 from durably.core.event_codec import encode_events
 from durably.core.events import (
     TERMINAL_EVENTS,
@@ -23,6 +24,7 @@ from durably.core.runs import ProgressData, Run, RunStatus
 from durably.core.store import Position, Recorded, Store
 from durably.engine.event_bus import EventBus
 from durably.engine.event_feed import EventFeed
+from durably.engine.interruption import is_being_cancelled
 from durably.engine.replay import deletion_of, replay_of
 from durably.engine.silent_ends import SilentEnds
 
@@ -70,7 +72,12 @@ class EventHub:
         if starting is None or starting.done() or starting.get_loop() is not loop:
             starting = self._starting = loop.create_task(self._follow(loop), name="durably-follow")
         # Shared by all who come first, and none of them may end it for the others.
-        await asyncio.shield(starting)
+        try:
+            await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            if not self.is_stopped or is_being_cancelled():
+                raise
+            raise StoreError(f"{self._store.name} was closed: make a new instance to use it again") from None
 
     async def _follow(self, loop: asyncio.AbstractEventLoop) -> None:
         start = await self._store.follow(self._take, self._changed, self._is_heard, self._missed)

@@ -117,9 +117,17 @@ class Execution:
                 else:
                     del tasks[task]
         except BaseException as error:
+            if self.loop_thread.loop.is_closed():
+                # The garbage collector found what nobody awaits any more: nothing happened to the step.
+                raise
             if before is None:
                 # Not a step inside a step: the outer one is interrupted, and this with it.
                 self._interruption.arrived(task, error)
+            if isinstance(error, SystemExit) and not self._interruption.is_job(task):
+                # As the error of a task of its own it would end the event loop, and every other run with it.
+                ordinary = RuntimeError(describe(error))
+                await self.fail_step(begun, ordinary)
+                raise ordinary from error
             await self.fail_step(begun, error)
             raise
         return await self.complete_step(begun, value)
@@ -192,6 +200,7 @@ class Execution:
         except asyncio.CancelledError:
             # Given up by the job while it was committed: it may be stored all the same.
             self._in_doubt.add(step.name)
+            self.progress.give_back()
             raise
         finally:
             self._running.end(step.name)

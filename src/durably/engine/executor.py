@@ -93,6 +93,9 @@ class Executor:
             outcome = _failed(execution, raised)
         else:
             outcome = _completed(job, output)
+        if isinstance(outcome, Failed) and is_being_cancelled() and is_worker_cancelled():
+            # The program is ending, and what the job made of that is no failure of it.
+            outcome = Released()
         # Whatever the job made of being interrupted, what counts is why.
         return _ended_from_outside(execution) or outcome
 

@@ -1,17 +1,19 @@
 """How the code of a run is interrupted: at its next await, with an error that says why.
 
 Steps that are being awaited are interrupted where they stand, and the job sees their error. Only when no
-step is under way is the job's own await interrupted; as it belongs to nobody, it ends with
-`asyncio.CancelledError`.
+step is under way, or none that the job waits for, is the job's own await interrupted; as it belongs to
+nobody, it ends with `asyncio.CancelledError`.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from durably.engine.abort import AbortSignal
+
+_LOOK_AFTER_SECONDS: Final = 0.1
 
 
 class Interruption:
@@ -46,6 +48,10 @@ class Interruption:
             self._translate(task, error)
             raise
 
+    def is_job(self, task: asyncio.Task[Any]) -> bool:
+        """Tell whether `task` is the one that awaits the job's own code."""
+        return task is self._job
+
     def arrived(self, task: asyncio.Task[Any], error: BaseException) -> bool:
         """Tell whether `error` is an interruption of `task`; it is over then."""
         if task not in self._interrupted or not isinstance(error, asyncio.CancelledError):
@@ -59,15 +65,40 @@ class Interruption:
         tasks = {task for task, step in self._tasks.items() if step is not None}
         if not tasks and self._job is not None and not step_is_under_way:
             tasks = {self._job}
+        elif tasks and self._job is not None and self._job not in tasks:
+            self._look_later(_awaited_by(self._job))
         for task in tasks - {asyncio.current_task(self._loop)}:
-            if not self._signal.spares(task):
-                self._interrupted.add(task)
-                task.cancel()
+            self._interrupt(task)
+
+    def _interrupt(self, task: asyncio.Task[Any]) -> None:
+        if not self._signal.spares(task):
+            self._interrupted.add(task)
+            task.cancel()
+
+    def _look_later(self, awaited: object) -> None:
+        self._loop.call_later(_LOOK_AFTER_SECONDS, self._interrupt_job_at, awaited)
+
+    def _interrupt_job_at(self, awaited: object) -> None:
+        """Interrupt the job too where its steps have ended and it still stands where it stood.
+
+        What it awaits has nothing to do with them then, as a queue that a step was to fill.
+        """
+        job = self._job
+        if job is None or awaited is None or _awaited_by(job) is not awaited:
+            return
+        if any(step is not None for step in self._tasks.values()):
+            self._look_later(awaited)
+        else:
+            self._interrupt(job)
 
     def _translate(self, task: asyncio.Task[Any], error: BaseException) -> None:
         """Raise what a cancellation stands for, if it is ours."""
         if self.arrived(task, error):
             raise self._signal.error() from None
+
+
+def _awaited_by(task: asyncio.Task[Any]) -> object:
+    return getattr(task, "_fut_waiter", None)
 
 
 def is_being_cancelled() -> bool:

@@ -196,7 +196,10 @@ class LeaseKeeper:
             return
         for lease in leases:
             claim = renewed.get(lease.claim.run_id)
-            if claim is not None and lease.is_held():
+            if claim is lease.claim:
+                # Somebody held up its row: tried again at the next tick, until the lease runs out.
+                self._next_renewal = now + self._tick_seconds
+            elif claim is not None and lease.is_held():
                 lease.claim, lease.deadline = claim, now + self._lease_seconds
                 self._loop_thread.call_soon(partial(self._tell_renewed, lease))
             elif claim is not None:

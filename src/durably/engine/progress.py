@@ -54,9 +54,12 @@ class ProgressKeeper:
         self._is_stored = True
         self._timer: asyncio.TimerHandle | None = None
         self._storing: asyncio.Task[None] | None = None
+        self._is_closed = False
 
     def report(self, progress: ProgressData) -> None:
-        """Tell how far the run has come; stored with the next checkpoint, or soon."""
+        """Tell how far the run has come; stored with the next checkpoint, or soon. Nothing once the run has ended."""
+        if self._is_closed:
+            return
         if self._latest is None:
             self._hub.store_progress[self._run_id] = self._store_latest
         self._latest = progress
@@ -84,7 +87,8 @@ class ProgressKeeper:
         self._is_stored = False
 
     def close(self) -> None:
-        """Store no more: the run has ended here."""
+        """Tell and store no more: the run has ended here."""
+        self._is_closed = True
         if self._timer is not None:
             self._timer.cancel()
         if self._storing is not None:

@@ -14,6 +14,7 @@ from durably.core.runs import ProgressData, Run, RunStatus
 from durably.core.store import Position, Store
 from durably.engine.event_feed import LogGapError
 from durably.engine.event_hub import EventHub
+from durably.engine.interruption import is_being_cancelled
 from durably.engine.replay import deletion_of, replay_of
 
 OnProgress = Callable[[ProgressData], object]
@@ -145,5 +146,7 @@ async def report_run(
                 reported = on_log(LogData(event.level, event.message, event.data, event.step_name))
             if isinstance(reported, Awaitable):
                 await reported
-        except (Exception, DurablyError, SystemExit) as error:  # noqa: BLE001 - whatever a callback raises is reported
+        except (Exception, DurablyError, SystemExit, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and is_being_cancelled():
+                raise
             hub.report(error, event)

@@ -71,9 +71,14 @@ class Worker:
             wake.set()
 
     async def start(self) -> None:
-        """Begin to claim and execute; does nothing when it does so already. Waits for a stop that is under way."""
+        """Begin to claim and execute; does nothing when it does so already. Waits for a stop that is under way.
+
+        Raises `StoreError` when the instance was closed meanwhile.
+        """
         while self._stops:
             await asyncio.wait(self._stops)
+        if self._hub.is_stopped:
+            raise StoreError("the instance was closed: make a new one to start a worker")
         if self._loop_task is None or self._loop_task.done():
             self._serve_soon()
 
@@ -83,14 +88,13 @@ class Worker:
 
     def _go_on(self) -> None:
         """Work on a new event loop if the one before ended without a stop, as that of an `asyncio.run`."""
-        if self._loop_task is None:
-            return
         # A loop that was closed with all its tasks has left everything as it was.
         self._runs.forget()
         self._wakes.clear()
         self._stops.clear()
         self._upkeep = None
-        self._serve_soon()
+        if self._loop_task is not None:
+            self._serve_soon()
 
     async def stop(self, timeout: float | None) -> None:
         """Claim nothing more and wait for what runs; after `timeout` seconds give up what is left."""

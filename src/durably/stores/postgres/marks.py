@@ -111,7 +111,7 @@ class Marks:
             while True:
                 try:
                     if is_in_doubt:
-                        if (found := await self._settle(mark)) is not None:
+                        if (found := await self._find_out(mark)) is not None:
                             return await recover(found)
                         self.under_way.discard(mark.number)
                         mark, is_in_doubt = self._new_mark(), False
@@ -130,6 +130,15 @@ class Marks:
                     pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
         finally:
             self.under_way.discard(mark.number)
+
+    async def _find_out(self, mark: Mark) -> Found | None:
+        """Settle a mark; an error that would say of a write that it did not happen says that this is not known."""
+        try:
+            return await self._settle(mark)
+        except (*LOST, *COLLISION, StoreUnavailableError):
+            raise
+        except Exception as error:
+            raise self._in_doubt(error, mark) from error
 
     async def _settle(self, mark: Mark) -> Found | None:
         values = (mark.origin, mark.number)

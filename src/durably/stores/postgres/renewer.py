@@ -23,16 +23,24 @@ class PostgresLeaseRenewer:
         self._connection: Connection | None = None
 
     def renew(self, claims: Sequence[Claim], lease_seconds: float) -> dict[str, Claim]:
-        """Prolong what is still held and not expired; return the renewed claims by run id."""
+        """Prolong what is still held and not expired; return the renewed claims by run id.
+
+        One whose row somebody held up for too long is returned as it was.
+        """
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
+        renewed: dict[str, Claim] = {}
         try:
             # A renewal that takes longer than this is of no use; the next one may fare better.
-            return self._loop.run_until_complete(
-                asyncio.wait_for(self._renew_or_reconnect(claims, lease_seconds), lease_seconds / 3)
+            self._loop.run_until_complete(
+                asyncio.wait_for(self._renew_or_reconnect(claims, lease_seconds, renewed), lease_seconds / 3)
             )
         except Exception as error:
-            raise self._server.explain(error) from error
+            if not renewed:
+                raise self._server.explain(error) from error
+            # Somebody holds up a row or two: that must not take the other leases.
+            return {claim.run_id: claim for claim in claims} | renewed
+        return renewed
 
     def close(self) -> None:
         """Close the connection."""
@@ -46,20 +54,26 @@ class PostgresLeaseRenewer:
         self._loop.close()
         self._loop = None
 
-    async def _renew_or_reconnect(self, claims: Sequence[Claim], lease_seconds: float) -> dict[str, Claim]:
+    async def _renew_or_reconnect(
+        self, claims: Sequence[Claim], lease_seconds: float, renewed: dict[str, Claim]
+    ) -> None:
         try:
-            return await self._renew(claims, lease_seconds)
+            await self._renew(claims, lease_seconds, renewed)
         except LOST:
             # Between two renewals nobody notices that a connection has died.
-            return await self._renew(claims, lease_seconds)
+            await self._renew(claims, lease_seconds, renewed)
 
-    async def _renew(self, claims: Sequence[Claim], lease_seconds: float) -> dict[str, Claim]:
+    async def _renew(self, claims: Sequence[Claim], lease_seconds: float, renewed: dict[str, Claim]) -> None:
         by_id = {claim.run_id: claim for claim in claims}
-        ids, generations = list(by_id), [claim.generation for claim in by_id.values()]
-        rows = [*await self._fetch(sql.RENEW_LEASES, ids, generations, lease_seconds)]
-        for run_id in by_id.keys() - {row["id"] for row in rows}:
-            rows += await self._fetch(sql.RENEW_LEASE, run_id, by_id[run_id].generation, lease_seconds)
-        return {row["id"]: replace(by_id[row["id"]], expires_at=from_text(row["lease_expires_at"])) for row in rows}
+
+        def note(rows: Sequence[Any]) -> None:
+            for row in rows:
+                renewed[row["id"]] = replace(by_id[row["id"]], expires_at=from_text(row["lease_expires_at"]))
+
+        generations = [claim.generation for claim in by_id.values()]
+        note(await self._fetch(sql.RENEW_LEASES, list(by_id), generations, lease_seconds))
+        for run_id in by_id.keys() - renewed.keys():
+            note(await self._fetch(sql.RENEW_LEASE, run_id, by_id[run_id].generation, lease_seconds))
 
     async def _fetch(self, statement: str, *values: Any) -> Sequence[Any]:
         if self._connection is None or self._connection.is_closed():

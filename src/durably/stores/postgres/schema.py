@@ -79,16 +79,20 @@ SELECT EXISTS (
 ) AS found
 """
 
+# Not left to IF NOT EXISTS, which asks for the right to create before it looks.
+_SCHEMA_EXISTS: Final = "SELECT EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = $1)"
+
 
 async def migrate(server: Server, connection: Connection) -> None:
     """Apply what is missing, in one transaction. Raises `SchemaTooNewError`, `StoreError`, the driver's errors."""
     if await check_version(server, connection) == NEWEST:
         return
-    async with connection.transaction():
+    # Whatever the default is: what is asked for under the lock must be seen as it is then.
+    async with connection.transaction(isolation="read_committed"):
         # Indexes on tables of years may take their time, and so may whoever migrates first.
         await connection.execute("SET LOCAL statement_timeout = 0")
         await connection.execute(_ONE_AT_A_TIME)
-        if server.schema is not None:
+        if server.schema is not None and not await connection.fetchval(_SCHEMA_EXISTS, server.schema):
             await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(server.schema)}")
         # Asked again under the lock: another process may have migrated while this one waited for it.
         found = await check_version(server, connection)

@@ -56,11 +56,12 @@ class Writes:
 
     async def enqueue(self, runs: Sequence[NewRun]) -> list[TriggerResult[Any]]:
         """Store new runs, or find those that their keys stand for. Raises `ConflictError`."""
+        enqueued: list[TriggerResult[Any]] = []
 
         async def attempt(connection: Connection, mark: Mark) -> list[TriggerResult[Any]]:
-            enqueueing, enqueued = self._decide(
-                runs, await self._server.fetch(connection, sql.RUNS_BY_KEYS, *keys_of(runs))
-            )
+            nonlocal enqueued
+            rows = await self._server.fetch(connection, sql.RUNS_BY_KEYS, *keys_of(runs))
+            enqueueing, enqueued = self._decide(runs, rows)
             batch = enqueueing.batch
             if not batch.is_empty:
                 # What changed since the look-up is refused by the unique indexes, and looked up again.
@@ -70,9 +71,9 @@ class Writes:
             return enqueued
 
         async def recover(found: Found) -> list[TriggerResult[Any]]:
-            rows = await self._pool.fetch(sql.RUNS_BY_KEYS, *keys_of(runs))
+            # What was decided then: by now a run that was joined may have begun, or be gone.
             self._events.committed(found.position, [], found.events)
-            return self._decide(runs, rows)[1]
+            return enqueued
 
         return await self._marks.write(attempt, recover)
 

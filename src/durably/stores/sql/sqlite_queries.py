@@ -11,6 +11,7 @@ from durably.core.store import RunQuery
 from durably.stores.sql.rows import LOG_COLUMNS, PROGRESS_STORED_SECONDS, RUN_COLUMNS, STEP_COLUMNS
 
 NO_LIMIT: Final = -1
+_MOST_BOUND: Final = 100
 
 # --- runs ------------------------------------------------------------------------------------------
 
@@ -163,8 +164,9 @@ def _newest_by_label(query: RunQuery, reach: int) -> tuple[str, list[Any]]:
     for column, wanted in (("job_name", query.job_names), ("status", query.statuses)):
         if wanted:
             source = "CROSS JOIN durably_runs AS run ON run.id = label.run_id"
-            conditions.append(f"run.{column} IN (SELECT value FROM json_each(?))")
-            parameters.append(_array(wanted))
+            among, values = _among(wanted)
+            conditions.append(f"run.{column} {among}")
+            parameters += values
     statement = f"""
     SELECT label.run_id FROM durably_run_labels AS label INDEXED BY idx_durably_run_labels_newest {source}
     WHERE {" AND ".join(conditions)}
@@ -178,6 +180,13 @@ def _has_label(run_id: str) -> str:
         "EXISTS (SELECT 1 FROM durably_run_labels AS also INDEXED BY idx_durably_run_labels_newest"
         f" WHERE also.run_id = {run_id} AND also.key = ? AND also.value = ?)"
     )
+
+
+def _among(values: tuple[Any, ...]) -> tuple[str, list[Any]]:
+    # Some servers hand out the values of JSON as they are escaped there; and a statement takes only so many parameters.
+    if len(values) <= _MOST_BOUND:
+        return f"IN ({', '.join('?' * len(values))})", list(values)
+    return "IN (SELECT value FROM json_each(?))", [_array(values)]
 
 
 def _array(values: tuple[Any, ...]) -> str:

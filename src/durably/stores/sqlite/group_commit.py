@@ -312,7 +312,8 @@ class GroupCommit:
                 if began is None:
                     began = now
                 elif now >= began + self._lock_seconds:
-                    raise
+                    # Ours, so that no unit is taken for the cause and the lock waited for once more.
+                    raise self._database.explain(error) from error
             time.sleep(_LOCK_TRIES_PAUSE_SECONDS)
 
     def _run_all(self, transaction: Transaction, batch: _Batch) -> None:
