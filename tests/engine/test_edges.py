@@ -700,3 +700,40 @@ def test_a_plain_job_whose_event_loop_ends_is_told_so(database: str, monkeypatch
     # The step that never ended is told of here, and not in the midst of a test that comes later.
     told.clear()
     gc.collect()
+
+
+def test_a_loop_that_is_closed_in_the_midst_of_a_run_leaves_the_instance_usable(database: str) -> None:
+    """L2: also one that never had a worker; the run is resumed when its lease has ended."""
+    begun: list[int] = []
+
+    @define_job(name="held")
+    async def held(step: StepContext, input: int) -> None:
+        begun.append(input)
+        if begun == [1]:
+            await asyncio.Event().wait()
+
+    durably = create_durably(database=database, jobs={"held": held}, lease_duration=1)
+    loop = asyncio.new_event_loop()
+
+    async def begin() -> None:
+        await durably.migrate()
+        await durably.jobs.held.trigger(1)
+        processing = asyncio.create_task(durably.process_one())
+        while not begun:
+            await asyncio.sleep(0.001)
+        processing.cancel()
+
+    loop.run_until_complete(begin())
+    loop.close()
+
+    async def go_on() -> None:
+        await durably.jobs.held.trigger(2)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while len(begun) < 3:
+                await durably.process_until_idle()
+                await asyncio.sleep(0.05)
+        await durably.close()
+
+    asyncio.run(go_on())
+    gc.collect()
+    assert begun == [1, 2, 1]

@@ -135,6 +135,20 @@ class TestFilters:
         assert await durably.get_steps("nobody") == []
         assert await durably.get_logs("nobody") == []
 
+    async def test_names_that_json_writes_otherwise_are_found_as_they_are(self, open_durably: OpenDurably) -> None:
+        """R5: in every combination of filters; each database takes a list of names in a form of its own."""
+        name = 'jobé "a\\b"'
+        odd = define_job(name=name, run=finish)
+        durably = await open_durably(red)
+        durably.register({"odd": odd})
+        run = await durably.jobs.odd.trigger("ok", labels={"l": name})
+
+        for job_name, labels, status in itertools.product(
+            (name, [name, "red"]), (None, {"l": name}), (None, "pending")
+        ):
+            found = await durably.get_runs(job_name=job_name, labels=labels, status=status)
+            assert [each.id for each in found] == [run.id], (job_name, labels, status)
+
     async def test_what_is_no_id_is_refused(self, open_durably: OpenDurably) -> None:
         """A run handed over instead of its id is named, on every call that takes an id."""
         durably = await open_durably(red)
