@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass as standard_dataclass
+from dataclasses import field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -410,3 +411,18 @@ def test_a_strict_type_takes_from_json_what_json_has_for_it() -> None:
     assert codec.read(json.loads(stored), "input") == SURVIVORS[0]
     with pytest.raises(ValidationError, match=r"input\.pair\[0\]"):
         codec.read({**json.loads(stored), "pair": ["1", "a"]}, "input")
+
+
+def test_a_field_that_is_never_read_is_seen_as_a_resume_sees_it() -> None:
+    """S2: in the first execution too; a value that only that one has would be gone after a crash."""
+
+    @standard_dataclass
+    class Tally:
+        name: str
+        total: int = field(init=False, default=0)
+
+    codec, tally = Codec(Tally), Tally("x")
+    tally.total = 42
+    first, stored = codec.round_trip(tally, "result")
+
+    assert first == codec.decode(stored, "result") == Tally("x")

@@ -16,6 +16,7 @@ import pytest
 from durably import (
     DurablyError,
     LeaseLostError,
+    LogWriteEvent,
     RunCancelledError,
     RunStatus,
     StepContext,
@@ -737,3 +738,25 @@ def test_a_loop_that_is_closed_in_the_midst_of_a_run_leaves_the_instance_usable(
     asyncio.run(go_on())
     gc.collect()
     assert begun == [1, 2, 1]
+
+
+async def test_a_listener_of_what_a_plain_job_tells_may_wait_for_its_run(open_durably: OpenDurably) -> None:
+    """R11: it is not the job, whose thread waits for nobody here."""
+    ended: list[str] = []
+
+    @define_job(name="plain")
+    def plain(step: SyncStepContext, input: None) -> None:
+        step.log.info("begun")
+
+    durably = await open_durably(plain, start=True)
+    told = asyncio.Event()
+
+    @durably.on("log:write")
+    async def wait(event: LogWriteEvent) -> None:
+        ended.append((await durably.wait_for_run(event.run_id, timeout=PATIENCE_SECONDS)).status)
+        told.set()
+
+    await durably.jobs.plain.trigger(None)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await told.wait()
+    assert ended == ["completed"]

@@ -122,8 +122,10 @@ def _parts_of(node: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _is_read_as_written(kind: str, node: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
-    # Extra fields can be of any type, and code may write one value and read another.
-    if config.get("extra_fields_behavior") == "allow" or any(node.get(part) for part in _CODE):
+    # Extra fields can be of any type, code may write one value and read another, and a dataclass may have fields that
+    # are written and not read, with init=False.
+    has_extra = config.get("extra_fields_behavior") == "allow"
+    if has_extra or node.get("init") is False or any(node.get(part) for part in _CODE):
         return False
     match kind:
         case "enum":

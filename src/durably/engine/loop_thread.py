@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
+from durably.engine.threads import context_beside
+
 log = logging.getLogger("durably")
 
 
@@ -32,6 +34,6 @@ class LoopThread:
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Call `callback` in one of the next turns of the event loop."""
         try:
-            self.loop.call_soon_threadsafe(callback)
+            self.loop.call_soon_threadsafe(callback, context=context_beside())
         except RuntimeError:
             log.debug("the event loop is closed; nobody is left to tell")

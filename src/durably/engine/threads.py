@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import ContextVar, copy_context
+from contextvars import Context, ContextVar, copy_context
 from functools import partial
 from typing import Any, Final
 
@@ -28,6 +28,13 @@ def has_threads() -> bool:
 def tasks_of_this_code() -> tuple[asyncio.Task[Any] | None, asyncio.Task[Any] | None]:
     """Return the task that this code is in, and the one that awaits the thread which it is in or was begun by."""
     return asyncio.current_task(), _awaiting_task.get()
+
+
+def context_beside() -> Context:
+    """Return this context for code that no thread waits for, as a listener of what a plain job tells."""
+    context = copy_context()
+    context.run(_awaiting_task.set, None)
+    return context
 
 
 class Threads:
