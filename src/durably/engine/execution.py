@@ -111,7 +111,9 @@ class Execution:
                 is_async = is_async_callable(function)
                 value = await (function(*args, **kwargs) if is_async else self.threads.call(function, *args, **kwargs))
             finally:
-                current_step.reset(token)
+                if not self.loop_thread.loop.is_closed():
+                    # Else the garbage collector closes this, in a context of somebody else.
+                    current_step.reset(token)
                 if was_known:
                     tasks[task] = before
                 else:

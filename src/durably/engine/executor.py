@@ -89,7 +89,10 @@ class Executor:
             outcome = _failed(execution, cancelled)
         except KeyboardInterrupt:
             raise
-        except BaseException as raised:  # noqa: BLE001 - it is the outcome
+        except BaseException as raised:
+            if execution.loop_thread.loop.is_closed():
+                # The garbage collector found what nobody awaits any more: it is no outcome.
+                raise
             outcome = _failed(execution, raised)
         else:
             outcome = _completed(job, output)
