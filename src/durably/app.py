@@ -10,10 +10,9 @@ from types import TracebackType
 from typing import Any, Final, Protocol, Self, overload, runtime_checkable
 
 from durably.core.clock import Clock
-from durably.core.errors import ValidationError
 from durably.core.events import DurablyEvent, Event, EventType
 from durably.core.jobs import InputT, JobDefinition, OutputT
-from durably.core.json_values import Codec, reason_of
+from durably.core.json_values import Codec
 from durably.core.logs import Log, LogData
 from durably.core.names import Labels
 from durably.core.runs import ProgressData, Run, RunStatus, TriggerResult
@@ -46,6 +45,7 @@ from durably.settings import (
     checked_worker_id,
     database_from_environment,
     duration,
+    label_codec,
     refuse,
     waiting_seconds,
     whole_number,
@@ -96,7 +96,7 @@ def create_durably(
     )
     clock = SystemClock() if clock is None else checked_clock(clock)
     store = open_store(database_from_environment() if database is None else database, clock)
-    durably = Durably(store, settings, clock, _label_codec(labels))
+    durably = Durably(store, settings, clock, label_codec(labels))
     return durably.register(jobs if jobs is not None else {})
 
 
@@ -502,18 +502,3 @@ class DurablyPlugin(Protocol):
     def install(self, durably: Durably) -> None:
         """Attach to an instance, mostly by listening to its events."""
         ...
-
-
-def _label_codec(labels: Any) -> Codec[Any] | None:
-    if labels is None:
-        return None
-    try:
-        codec: Codec[Any] = Codec(labels)
-        has_names = codec.json_schema("serialization").get("type", "object") == "object"
-    except ValidationError:
-        raise
-    except Exception as error:
-        raise refuse("labels", labels, f"a type that Pydantic can validate ({reason_of(error)})") from error
-    if not has_names:
-        raise refuse("labels", labels, "a type whose values have names, as a TypedDict or a Pydantic model")
-    return codec

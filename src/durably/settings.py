@@ -12,6 +12,7 @@ from typing import Any, Final, cast
 
 from durably.core.clock import Clock
 from durably.core.errors import ValidationError
+from durably.core.json_values import Codec, reason_of
 from durably.core.names import checked_name
 from durably.core.runs import Run
 from durably.core.store import LARGEST_COUNT
@@ -174,6 +175,22 @@ def checked_run_id(value: Any, name: str = "id") -> str:
 def checked_worker_id(value: Any) -> str:
     """Return a name for a worker. Raises `ValidationError` unless it is text that is not empty."""
     return checked_name("worker_id", value, field="worker_id")
+
+
+def label_codec(labels: Any) -> Codec[Any] | None:
+    """Return what validates the labels of an instance, None for any. Raises `ValidationError` for what is no type."""
+    if labels is None:
+        return None
+    try:
+        codec: Codec[Any] = Codec(labels)
+        has_names = codec.json_schema("serialization").get("type", "object") == "object"
+    except ValidationError:
+        raise
+    except Exception as error:
+        raise refuse("labels", labels, f"a type that Pydantic can validate ({reason_of(error)})") from error
+    if not has_names:
+        raise refuse("labels", labels, "a type whose values have names, as a TypedDict or a Pydantic model")
+    return codec
 
 
 def checked_clock(value: Any) -> Clock:

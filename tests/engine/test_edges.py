@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import threading
-import time
 import weakref
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
@@ -17,6 +17,7 @@ from durably import (
     DurablyError,
     LeaseLostError,
     LogWriteEvent,
+    Run,
     RunCancelledError,
     RunStatus,
     StepContext,
@@ -26,13 +27,14 @@ from durably import (
     ValidationError,
     create_durably,
     define_job,
+    with_log_persistence,
 )
 from durably.core.leases import Claim
 from durably.core.store import LeaseRenewer, Store
 from durably.engine.abort import AbortSignal
 from durably.engine.step_types import result_codec, takes_signal
 from durably.testing import FakeClock
-from tests.conftest import PATIENCE_SECONDS, Events, Gate, OpenDurably
+from tests.conftest import PATIENCE_SECONDS, Events, Gate, OpenDurably, until
 
 
 @define_job(name="job")
@@ -657,10 +659,13 @@ class TestInstants:
         assert await durably.get_run(run.id) is None
 
 
-def test_a_plain_job_whose_event_loop_ends_is_told_so(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """L2: its thread would wait for an answer for ever, and Python for the thread."""
+@pytest.mark.parametrize("cancels", [True, False], ids=["cancelled", "closed"])
+def test_a_plain_job_whose_event_loop_ends_is_told_so(
+    database: str, monkeypatch: pytest.MonkeyPatch, *, cancels: bool
+) -> None:
+    """L2: its thread would wait for an answer for ever, and Python for the thread; it is no error of the step."""
     monkeypatch.setattr("durably.engine.step_context._LOOK_AT_LOOP_SECONDS", 0.05)
-    entered, leaving, asked, answered = (threading.Event() for _ in range(4))
+    asked, answered = threading.Event(), threading.Event()
     told: list[BaseException] = []
 
     async def never_end() -> None:
@@ -669,10 +674,8 @@ def test_a_plain_job_whose_event_loop_ends_is_told_so(database: str, monkeypatch
 
     @define_job(name="plain")
     def plain(step: SyncStepContext, input: None) -> None:
-        entered.set()
-        leaving.wait(PATIENCE_SECONDS)
         try:
-            step.run("late", never_end)
+            step.run("last", never_end)
         except BaseException as error:
             told.append(error)
             raise
@@ -684,21 +687,18 @@ def test_a_plain_job_whose_event_loop_ends_is_told_so(database: str, monkeypatch
     async def leave_in_the_middle() -> None:
         await durably.init()
         await durably.jobs.plain.trigger(None)
-        await asyncio.to_thread(entered.wait, PATIENCE_SECONDS)
+        await asyncio.to_thread(asked.wait, PATIENCE_SECONDS)
 
-        def hold_up_the_end() -> None:
-            # The loop still turns, with nobody on it any more who would answer.
-            leaving.set()
-            while not (asked.is_set() or answered.is_set()):
-                time.sleep(0.001)
-
-        asyncio.get_running_loop().run_in_executor(None, hold_up_the_end)
-
-    asyncio.run(leave_in_the_middle())
+    if cancels:
+        asyncio.run(leave_in_the_middle())
+    else:
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(leave_in_the_middle())
+        loop.close()
     assert answered.wait(PATIENCE_SECONDS)
     assert [type(error) for error in told] == [LeaseLostError]
     asyncio.run(durably.close())
-    # The step that never ended is told of here, and not in the midst of a test that comes later.
+    # What never ended is told of here, and not in the midst of a test that comes later.
     told.clear()
     gc.collect()
 
@@ -760,3 +760,116 @@ async def test_a_listener_of_what_a_plain_job_tells_may_wait_for_its_run(open_du
     async with asyncio.timeout(PATIENCE_SECONDS):
         await told.wait()
     assert ended == ["completed"]
+
+
+def test_what_a_job_makes_of_the_end_of_the_program_is_no_failure_of_it(database: str) -> None:
+    """W4: the end of `asyncio.run` cancels its tasks; the next process resumes the run, whatever its code raised."""
+    begun: list[int] = []
+
+    @define_job(name="converts")
+    async def converts(step: StepContext, input: None) -> None:
+        begun.append(step.attempt)
+        if step.attempt > 1:
+            return
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise RuntimeError("connection lost") from None
+
+    async def leave_in_the_midst() -> str:
+        durably = create_durably(database=database, jobs={"converts": converts}, lease_duration=1)
+        await durably.init()
+        run = await durably.jobs.converts.trigger(None)
+        while not begun:
+            await asyncio.sleep(0.001)
+        return run.id
+
+    run_id = asyncio.run(leave_in_the_midst())
+
+    async def go_on() -> Run[Any]:
+        async with create_durably(database=database, jobs={"converts": converts}) as durably:
+            return await durably.wait_for_run(run_id, timeout=PATIENCE_SECONDS)
+
+    assert asyncio.run(go_on()).status == "completed"
+    assert begun == [1, 2]
+
+
+def test_log_lines_are_stored_on_a_loop_that_follows_one_that_was_closed(database: str) -> None:
+    """P1: also where the first one did not cancel what was under way, and again at the close."""
+
+    @define_job(name="logs")
+    async def logs(step: StepContext, input: int) -> None:
+        step.log.info(str(input))
+
+    durably = create_durably(database=database, jobs={"logs": logs}).use(with_log_persistence())
+    loop = asyncio.new_event_loop()
+
+    async def begin() -> None:
+        await durably.migrate()
+        await durably.jobs.logs.trigger(1)
+        await durably.process_one()
+
+    loop.run_until_complete(begin())
+    loop.close()
+
+    async def go_on() -> list[str]:
+        run = await durably.jobs.logs.trigger(2)
+        await durably.process_one()
+
+        async def is_stored() -> bool:
+            return bool(await durably.storage.get_logs(run.id))
+
+        await until(is_stored)
+        lines = await durably.get_logs(run.id)
+        await durably.close()
+        return [line.message for line in lines]
+
+    assert asyncio.run(go_on()) == ["2"]
+    gc.collect()
+
+
+async def test_who_uses_an_instance_for_the_first_time_while_it_is_closed_is_told_so(
+    open_durably: OpenDurably, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not by a cancellation that nobody asked for."""
+    gate, durably = Gate(), await open_durably(job, migrate=False)
+    await durably.storage.migrate()
+    follow = durably.storage.follow
+
+    async def follow_slowly(*args: Any) -> Any:
+        await gate.pass_through()
+        return await follow(*args)
+
+    monkeypatch.setattr(durably.storage, "follow", follow_slowly)
+    triggering = asyncio.create_task(durably.jobs.job.trigger(1))
+    await gate.reached()
+    await durably.close()
+
+    with pytest.raises(StoreError, match="was closed"):
+        await triggering
+
+
+async def test_progress_that_went_with_a_step_that_was_given_up_is_stored_later(
+    open_durably: OpenDurably, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S7: the last value is always stored."""
+
+    @define_job(name="gives-up")
+    async def gives_up(step: StepContext, input: None) -> None:
+        step.progress(7, 10)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await step.run("one", lambda: 1)
+
+    async def is_away(*args: Any) -> bool:
+        raise StoreUnavailableError("away")
+
+    durably = await open_durably(gives_up)
+    monkeypatch.setattr(durably.storage, "record_step", is_away)
+    run = await durably.jobs.gives_up.trigger(None)
+    await durably.process_one()
+
+    found = await durably.get_run(run.id)
+    assert found is not None
+    assert found.progress is not None
+    assert found.progress.current == 7

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -20,6 +21,7 @@ from durably import (
     define_job,
     with_log_persistence,
 )
+from durably.core.leases import Claim
 from durably.testing import FakeClock
 from tests.conftest import PATIENCE_SECONDS, Events, Gate, OpenDurably, until
 
@@ -211,6 +213,34 @@ class TestLeases:
         finally:
             answered.set()
         assert seen == [("lease-lost", False)]
+
+    async def test_a_lease_of_which_nobody_knows_whether_it_was_renewed_is_not_prolonged(
+        self, open_durably: OpenDurably, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """L3: its row is held up; it is tried again, and given up when it ends."""
+
+        class HeldUp:
+            def renew(self, claims: Sequence[Claim], lease_seconds: float) -> dict[str, Claim]:
+                tried.append(len(claims))
+                return {claim.run_id: claim for claim in claims}
+
+            def close(self) -> None: ...
+
+        tried: list[int] = []
+        lost = asyncio.Event()
+
+        @define_job(name="waits")
+        async def waits(step: StepContext, input: Any) -> None:
+            await step.signal.wait()
+            lost.set()
+
+        durably = await open_durably(waits, start=True, lease_duration=0.5, lease_renew_interval=0.1)
+        monkeypatch.setattr(durably.storage, "lease_renewer", HeldUp)
+        await durably.jobs.waits.trigger(None)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await lost.wait()
+
+        assert len(tried) > 1
 
     async def test_a_lease_that_was_renewed_too_late_to_be_of_use_is_given_back(
         self, open_durably: OpenDurably, clock: FakeClock
@@ -803,27 +833,30 @@ class TestStopping:
 
         assert len(portions) == 1
 
-    async def test_a_stop_that_is_given_up_claims_nothing_more(self, open_durably: OpenDurably) -> None:
-        """W4: what executes goes on, and `start` begins anew."""
-        gate = Gate()
+    async def test_a_stop_that_is_given_up_claims_nothing_more(
+        self, open_durably: OpenDurably, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """W4: also where the worker was looking for work at that moment; `start` begins anew."""
+        durably, looking = await open_durably(job), Gate()
+        claim = durably.storage.claim
 
-        @define_job(name="held")
-        async def held(step: StepContext, input: Any) -> None:
-            await gate.pass_through()
+        async def claim_slowly(*args: Any) -> Any:
+            await looking.pass_through()
+            return await claim(*args)
 
-        durably = await open_durably(held, job, start=True)
-        first = await durably.jobs.held.trigger(None)
-        await gate.reached()
+        monkeypatch.setattr(durably.storage, "claim", claim_slowly)
+        await durably.start()
+        await looking.reached()
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(durably.stop(), 0.05)
-        gate.open()
-        await durably.wait_for_run(first.id, timeout=PATIENCE_SECONDS)
-        second = await durably.jobs.job.trigger(1)
+        looking.open()
+        await asyncio.sleep(0.05)
+        run = await durably.jobs.job.trigger(1)
         with pytest.raises(TimeoutError):
-            await durably.wait_for_run(second.id, timeout=0.1)
+            await durably.wait_for_run(run.id, timeout=0.1)
 
         await durably.start()
-        assert (await durably.wait_for_run(second.id, timeout=PATIENCE_SECONDS)).status == "completed"
+        assert (await durably.wait_for_run(run.id, timeout=PATIENCE_SECONDS)).status == "completed"
 
 
 class TestLife:

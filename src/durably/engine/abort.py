@@ -81,7 +81,7 @@ class AbortSignal:
         """Call `listener` when aborted, at once if it already is; return what takes that back.
 
         It is called without arguments, in whatever thread found out: the event loop's, or the one that renews leases,
-        both of which it must not block. What it raises goes to the log.
+        both of which it must not block. What it raises then goes to the log; called at once, it raises here.
 
         >>> forget = signal.on_abort(connection.interrupt)
         """

@@ -98,6 +98,7 @@ class Interruption:
 
 
 def _awaited_by(task: asyncio.Task[Any]) -> object:
+    # asyncio says it in no other way; where it did not say it any more, a job would only be interrupted less.
     return getattr(task, "_fut_waiter", None)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import CancelledError as FutureCancelledError
 from typing import Any, Final, ParamSpec, TypeVar, overload
@@ -218,8 +217,7 @@ class SyncStepContext(BaseContext):
             # This process gave the run up while its thread was busy.
             work.close()
             raise LeaseLostError(self.run_id) from None
-        # A loop that was stopped and not closed turns no more once the program is through.
-        while not loop.is_closed() and threading.main_thread().is_alive():
+        while not loop.is_closed():
             try:
                 return asked.result(_LOOK_AT_LOOP_SECONDS)
             except TimeoutError:

@@ -55,6 +55,7 @@ class Worker:
         self._runs = ActiveRuns(
             store, jobs, executor, leases, clock, lease_seconds=lease_seconds, slot_free=self.wake, tell=self._tell
         )
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_task: asyncio.Task[None] | None = None
         self._upkeep: asyncio.Task[None] | None = None
         self._wakes: set[asyncio.Event] = set()
@@ -88,16 +89,23 @@ class Worker:
 
     def _go_on(self) -> None:
         """Work on a new event loop if the one before ended without a stop, as that of an `asyncio.run`."""
-        # A loop that was closed with all its tasks has left everything as it was.
+        self._forget_loop()
+        if self._loop_task is not None:
+            self._serve_soon()
+
+    def _forget_loop(self) -> None:
+        # One that was closed with all its tasks has left everything as it was.
         self._runs.forget()
         self._wakes.clear()
         self._stops.clear()
         self._upkeep = None
-        if self._loop_task is not None:
-            self._serve_soon()
 
     async def stop(self, timeout: float | None) -> None:
         """Claim nothing more and wait for what runs; after `timeout` seconds give up what is left."""
+        if self._loop is not None and self._loop.is_closed():
+            # Nothing of it ends any more, nor can it be woken.
+            self._forget_loop()
+            self._loop_task = None
         stopped = asyncio.get_running_loop().create_future()
         self._stops.add(stopped)
         self._maintenance.hurry()
@@ -197,6 +205,7 @@ class Worker:
     def _waking(self) -> Iterator[asyncio.Event]:
         """Give what `wake` sets."""
         wake = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
         self._wakes.add(wake)
         try:
             yield wake

@@ -85,6 +85,8 @@ class GroupCommit:
         while self._task is not None:
             await asyncio.wait([self._task])
         self._forget_retry()
+        if self._announced:
+            log.warning("%d events are missing in the log of events: the end came first", len(self._announced))
 
     async def _serve(self) -> None:
         take_turns = False

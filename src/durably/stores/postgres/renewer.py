@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,6 +13,8 @@ from durably.core.leases import Claim
 from durably.stores.postgres import statements as sql
 from durably.stores.postgres.connections import Connection, Server, close
 from durably.stores.postgres.errors import LOST
+
+log = logging.getLogger("durably.postgres")
 
 
 class PostgresLeaseRenewer:
@@ -36,9 +39,11 @@ class PostgresLeaseRenewer:
                 asyncio.wait_for(self._renew_or_reconnect(claims, lease_seconds, renewed), lease_seconds / 3)
             )
         except Exception as error:
+            explained = self._server.explain(error)
             if not renewed:
-                raise self._server.explain(error) from error
+                raise explained from error
             # Somebody holds up a row or two: that must not take the other leases.
+            log.warning("%d of %d leases could not be renewed: %r", len(claims) - len(renewed), len(claims), explained)
             return {claim.run_id: claim for claim in claims} | renewed
         return renewed
 

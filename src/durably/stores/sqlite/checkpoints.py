@@ -58,7 +58,6 @@ class Checkpoints:
         again at its start.
         """
         with self._reported():
-            self._database.files.check()
             with closing(self._database.connect(writes=True)) as beside:
                 started = time.perf_counter()
                 is_taken, pages, _ = beside.execute(_CHECKPOINT).fetchone()
