@@ -234,7 +234,9 @@ class TestLeases:
             await step.signal.wait()
             lost.set()
 
-        durably = await open_durably(waits, start=True, lease_duration=0.5, lease_renew_interval=0.1)
+        # No look for work meanwhile: it would find that the lease has ended, and claim the run again.
+        options = {"lease_duration": 0.5, "lease_renew_interval": 0.1, "polling_interval": 1_000}
+        durably = await open_durably(waits, start=True, **options)
         monkeypatch.setattr(durably.storage, "lease_renewer", HeldUp)
         await durably.jobs.waits.trigger(None)
         async with asyncio.timeout(PATIENCE_SECONDS):
