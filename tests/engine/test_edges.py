@@ -776,10 +776,11 @@ def test_what_a_job_makes_of_the_end_of_the_program_is_no_failure_of_it(database
         except asyncio.CancelledError:
             raise RuntimeError("connection lost") from None
 
+    left = create_durably(database=database, jobs={"converts": converts}, lease_duration=1)
+
     async def leave_in_the_midst() -> str:
-        durably = create_durably(database=database, jobs={"converts": converts}, lease_duration=1)
-        await durably.init()
-        run = await durably.jobs.converts.trigger(None)
+        await left.init()
+        run = await left.jobs.converts.trigger(None)
         while not begun:
             await asyncio.sleep(0.001)
         return run.id
@@ -792,6 +793,7 @@ def test_what_a_job_makes_of_the_end_of_the_program_is_no_failure_of_it(database
 
     assert asyncio.run(go_on()).status == "completed"
     assert begun == [1, 2]
+    asyncio.run(left.close())
 
 
 def test_log_lines_are_stored_on_a_loop_that_follows_one_that_was_closed(database: str) -> None:
