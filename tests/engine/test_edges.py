@@ -698,9 +698,6 @@ def test_a_plain_job_whose_event_loop_ends_is_told_so(
     assert answered.wait(PATIENCE_SECONDS)
     assert [type(error) for error in told] == [LeaseLostError]
     asyncio.run(durably.close())
-    # What never ended is told of here, and not in the midst of a test that comes later.
-    told.clear()
-    gc.collect()
 
 
 def test_a_loop_that_is_closed_in_the_midst_of_a_run_leaves_the_instance_usable(database: str) -> None:
@@ -736,7 +733,6 @@ def test_a_loop_that_is_closed_in_the_midst_of_a_run_leaves_the_instance_usable(
         await durably.close()
 
     asyncio.run(go_on())
-    gc.collect()
     assert begun == [1, 2, 1]
 
 
@@ -827,7 +823,6 @@ def test_log_lines_are_stored_on_a_loop_that_follows_one_that_was_closed(databas
         return [line.message for line in lines]
 
     assert asyncio.run(go_on()) == ["2"]
-    gc.collect()
 
 
 async def test_who_uses_an_instance_for_the_first_time_while_it_is_closed_is_told_so(
