@@ -23,6 +23,14 @@ INSERT INTO durably_events (origin, number, events, created_at)
 SELECT 'other', n, '[]', '2999-01-01T00:00:00.000Z' FROM generate_series(1, 20000) AS n;
 ANALYZE;
 """
+ADD_LINES = """
+INSERT INTO durably_logs (id, run_id, level, message, created_at)
+SELECT id || '-' || n, id, 'info', 'done', created_at FROM durably_runs,
+  LATERAL generate_series(1, CASE WHEN id = 'run-000002' THEN 30000 WHEN id <= 'run-000020' THEN 4000 END) AS n
+"""
+ANNOUNCED_TOGETHER = """
+SELECT json_array_length(events::json) FROM durably_events WHERE events LIKE '%run:delete%' ORDER BY position
+"""
 ROWS_READ = "SELECT idx_tup_fetch + seq_tup_read FROM pg_stat_user_tables WHERE relname = $1"
 SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'counted'"
 
@@ -70,4 +78,20 @@ async def test_cleaning_the_event_log_does_not_read_all_of_it(database: str, ope
 
     await until_counted(connection)
     assert await connection.fetchval(ROWS_READ, "durably_events") - before < 5_000
+    await connection.close()
+
+
+async def test_events_do_not_wait_for_a_purge_of_very_many_log_lines(database: str, open_durably: OpenDurably) -> None:
+    """R10: it is done in portions; a run and its lines are one."""
+    durably = await open_durably()
+    connection = await asyncpg.connect(database)
+    await connection.execute(FILL)
+    await connection.execute(ADD_LINES)
+
+    assert await durably.purge_runs(older_than="1d", limit=21) == 21
+
+    portions = [count for (count,) in await connection.fetch(ANNOUNCED_TOGETHER)]
+    assert (portions[:2], max(portions), sum(portions)) == ([1, 1], 5, 21)
+    assert await connection.fetchval("SELECT count(*) FROM durably_logs") == 0
+    assert (await durably.get_runs(limit=1, offset=19_978))[0].id == "run-000022"
     await connection.close()

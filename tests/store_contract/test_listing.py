@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from durably import BatchItem, Durably, RunStatus, StepContext, ValidationError, define_job
+from durably.testing import FakeClock
 from tests.conftest import OpenDurably
 
 
@@ -86,6 +88,22 @@ class TestFilters:
         for each in filters:
             paged = [(await durably.get_runs(**each, limit=1, offset=n))[0].id for n in range(20)]
             assert paged == newest_first
+
+    async def test_every_page_is_of_the_same_list_also_when_the_clock_went_back(
+        self, open_durably: OpenDurably
+    ) -> None:
+        """R5: no run is passed over, none comes twice."""
+        clock = FakeClock()
+        durably = await open_durably(red, clock=clock)
+        runs = []
+        for minutes in (0, 5, -8, 2, -4):
+            clock.set_wall_clock(clock.now() + timedelta(minutes=minutes))
+            runs += await durably.jobs.red.batch_trigger([BatchItem(n, labels={"l": "1"}) for n in range(4)])
+
+        filters: list[dict[str, Any]] = [{}, {"job_name": "red"}, {"labels": {"l": "1"}}]
+        for each in filters:
+            pages = [await durably.get_runs(**each, limit=3, offset=offset) for offset in range(0, 20, 3)]
+            assert sorted(run.id for page in pages for run in page) == sorted(run.id for run in runs), each
 
     @pytest.mark.parametrize(
         ("arguments", "field"),

@@ -261,10 +261,11 @@ DROP_STEPS: Final = "DELETE FROM durably_steps WHERE run_id = ANY($1::text[])"
 DROP_LOGS: Final = "DELETE FROM durably_logs WHERE run_id = ANY($1::text[])"
 
 PURGE_RUNS: Final = f"""
--- Delete the runs that ended first; one range of an index per status, so that the limit ends the search.
+-- Delete the runs that ended first; one range of an index per status, so that the limit ends the search. Events wait
+-- for the end of the statement: it takes no more runs than have $5 steps and log lines together, but always one.
 WITH {_MOMENT},
-oldest AS MATERIALIZED (
-  SELECT run.id FROM unnest(ARRAY['completed', 'failed', 'cancelled']) AS ended(status)
+ended AS MATERIALIZED (
+  SELECT run.id, run.completed_at FROM unnest(ARRAY['completed', 'failed', 'cancelled']) AS ended(status)
   CROSS JOIN LATERAL (
     SELECT id, completed_at FROM durably_runs
     WHERE durably_runs.status = ended.status AND completed_at <= $3
@@ -274,6 +275,23 @@ oldest AS MATERIALIZED (
   ) AS run
   ORDER BY run.completed_at, run.id
   LIMIT $4
+),
+weighed AS (
+  SELECT ended.*, (
+    SELECT count(*) FROM (
+      (SELECT 1 FROM durably_logs AS part WHERE part.run_id = ended.id LIMIT $5)
+      UNION ALL
+      (SELECT 1 FROM durably_steps AS part WHERE part.run_id = ended.id LIMIT $5)
+    ) AS parts
+  ) AS weight
+  FROM ended
+),
+oldest AS MATERIALIZED (
+  SELECT id FROM (
+    SELECT id, sum(weight) OVER queue AS weight, row_number() OVER queue AS place FROM weighed
+    WINDOW queue AS (ORDER BY completed_at, id)
+  ) AS summed
+  WHERE weight <= $5 OR place = 1
 ),
 gone AS (
   DELETE FROM durably_runs AS run USING oldest WHERE run.id = oldest.id RETURNING run.id, run.job_name, run.labels

@@ -37,6 +37,7 @@ log = logging.getLogger("durably.postgres")
 
 _CLAIM_TRIES: Final = 20
 _CLAIM_PAUSE_SECONDS: Final = 0.002
+_MOST_PURGED_PARTS: Final = 20_000
 
 
 class Writes:
@@ -202,8 +203,16 @@ class Writes:
             raise delete_conflict(await self._must_find(run_id))
 
     async def purge_runs(self, ended_by: str, limit: int) -> int:
-        """Delete the terminal runs that ended first."""
-        return len(await self._write(sql.PURGE_RUNS, (ended_by, limit), _deleted, sql.DROP_LOGS))
+        """Delete the terminal runs that ended first, in statements that others do not wait for long."""
+        purged, weighed = 0, limit
+        while purged < limit:
+            weighed = min(weighed, limit - purged)
+            rows = await self._write(sql.PURGE_RUNS, (ended_by, weighed, _MOST_PURGED_PARTS), _deleted, sql.DROP_LOGS)
+            if not rows:
+                break
+            purged += len(rows)
+            weighed = 2 * len(rows)
+        return purged
 
     async def _must_find(self, run_id: str) -> Run[Any]:
         rows = await self._pool.fetch(sql.RUN_BY_ID, run_id)

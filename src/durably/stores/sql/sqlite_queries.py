@@ -95,6 +95,9 @@ def list_statement(query: RunQuery, *, range_leads: bool = False) -> tuple[str, 
     Each combination of one job and one status is a range of an index that is ordered by creation, and so
     is each label. The newest of every range are looked up, and the page is cut out of their union. Where
     both kinds are given the first label leads, unless `range_leads`.
+
+    Labels know the ids of their runs, which are in the order of creation also when the clock went back: all pages of
+    one list are cut in the order in which their runs are looked up.
     """
     query = in_ranges(query)
     limit = NO_LIMIT if query.limit is None else query.limit
@@ -102,8 +105,9 @@ def list_statement(query: RunQuery, *, range_leads: bool = False) -> tuple[str, 
     by_label = query.labels and not range_leads
     newest = _newest_by_label(query, reach) if by_label else _newest_by_range(query, reach)
     statement, parameters = newest
-    listing = f"SELECT {RUN_COLUMNS} FROM durably_runs WHERE id IN ({statement})"
-    return f"{listing} ORDER BY created_at DESC, id DESC LIMIT ? OFFSET ?", [*parameters, limit, query.offset]
+    order = "id DESC" if by_label else "created_at DESC, id DESC"
+    listing = f"SELECT {RUN_COLUMNS} FROM durably_runs WHERE id IN ({statement}) ORDER BY {order} LIMIT ? OFFSET ?"
+    return listing, [*parameters, limit, query.offset]
 
 
 def in_ranges(query: RunQuery) -> RunQuery:
