@@ -7,7 +7,7 @@ import logging
 from typing import Final
 
 from durably.core.errors import StoreUnavailableError
-from durably.engine.retrying import pauses
+from durably.core.pauses import pauses
 
 _FLUSH_SECONDS: Final = 10.0
 _SHORTEST_FLUSH_SECONDS: Final = 1.0

@@ -12,11 +12,12 @@ from durably.core.clock import Clock
 from durably.core.errors import LeaseLostError, StoreError, StoreUnavailableError, ValueRefusedError
 from durably.core.events import DurablyEvent, WorkerErrorEvent
 from durably.core.outcomes import Completed, Failed
+from durably.core.pauses import pauses
 from durably.core.runs import RunStatus
 from durably.core.store import StepRecord, Store
 from durably.engine.event_hub import EventHub
 from durably.engine.held_lease import HeldLease
-from durably.engine.retrying import pauses, while_allowed
+from durably.engine.retrying import while_allowed
 
 log = logging.getLogger("durably")
 

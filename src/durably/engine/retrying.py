@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Final, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from durably.core.errors import StoreUnavailableError
+from durably.core.pauses import pauses
 
 T = TypeVar("T")
-
-_FIRST_PAUSE_SECONDS: Final = 0.05
-_LONGEST_PAUSE_SECONDS: Final = 2.0
-
-
-def pauses() -> Iterator[float]:
-    """Yield how many seconds to wait before the next attempt, ever longer."""
-    pause = _FIRST_PAUSE_SECONDS
-    while True:
-        yield pause * random.uniform(0.5, 1)  # noqa: S311 - jitter, not a secret
-        pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
 
 async def while_allowed(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from durably.core.clock import Clock
 from durably.core.errors import StoreError, StoreUnavailableError
 from durably.core.events import WorkerErrorEvent
 from durably.core.jobs import JobDefinition
+from durably.core.pauses import pauses
 from durably.core.store import Store
 from durably.engine.active_runs import ActiveRuns
 from durably.engine.event_hub import EventHub
@@ -22,8 +22,8 @@ from durably.engine.leases import LeaseKeeper
 from durably.engine.maintenance import Maintenance
 
 _LAST_TURN_SECONDS: Final = 1.0
-_FIRST_BACKOFF_SECONDS: Final = 0.1
-_LONGEST_BACKOFF_SECONDS: Final = 10.0
+_FIRST_PAUSE_SECONDS: Final = 0.1
+_LONGEST_PAUSE_SECONDS: Final = 10.0
 
 log = logging.getLogger("durably")
 
@@ -182,21 +182,21 @@ class Worker:
     # --- the loop ----------------------------------------------------------------------------------
 
     async def _serve(self) -> None:
-        backoff = 0.0
+        waits = None
         with self._waking() as wake:
             while self._is_serving():
                 wake.clear()
                 try:
                     may_be_more = await self._fill_slots()
                     self._maintain_if_due()
-                    backoff = 0.0
+                    waits = None
                 except Exception as error:
                     # Whatever a database or a row of it throws: a worker that is gone is worse than one that tries.
                     if not isinstance(error, StoreError):
                         log.exception("an unexpected error while looking for work")
-                    backoff = min(max(2 * backoff, _FIRST_BACKOFF_SECONDS), _LONGEST_BACKOFF_SECONDS)
                     self._tell(f"cannot look for work, trying again: {error}")
-                    await self._back_off(backoff * random.uniform(0.5, 1))  # noqa: S311 - jitter, not a secret
+                    waits = waits or pauses(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
+                    await self._back_off(next(waits))
                     continue
                 if not may_be_more:
                     await self._pause(wake)
@@ -244,7 +244,7 @@ class Worker:
         """Wait without heeding what wakes the worker, but not when it stops."""
         deadline = self._clock.monotonic() + seconds
         while not self._stops and (left := deadline - self._clock.monotonic()) > 0:
-            await asyncio.sleep(min(left, _FIRST_BACKOFF_SECONDS))
+            await asyncio.sleep(min(left, _FIRST_PAUSE_SECONDS))
 
     def _tell(self, message: str, run_id: str | None = None) -> None:
         log.warning(message)

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from durably.core.event_codec import decode_own_row, decode_row
 from durably.core.events import DurablyEvent
+from durably.core.pauses import pauses
 from durably.core.store import LogPage, Position, Recorded, Sink, recorded_here
 from durably.stores.postgres import statements as sql
 from durably.stores.postgres.connections import Connection, Pool, Server, quoted
@@ -31,8 +32,6 @@ _BETWEEN_LOOKS_SECONDS: Final = 0.01
 _LOOKS_IN_A_ROW_SECONDS: Final = 0.05
 _GAP_SECONDS: Final = 0.002
 _OVERDUE_SECONDS: Final = 0.005
-_FIRST_PAUSE_SECONDS: Final = 0.05
-_LONGEST_PAUSE_SECONDS: Final = 2.0
 
 log = logging.getLogger("durably.postgres")
 
@@ -135,7 +134,7 @@ class EventLog:
     # --- watching ----------------------------------------------------------------------------------
 
     async def _keep_watching(self) -> None:
-        pause = _FIRST_PAUSE_SECONDS
+        waits = pauses()
         while True:
             connection: Connection | None = None
             try:
@@ -143,13 +142,12 @@ class EventLog:
                 if self._server.options.can_listen:
                     await connection.add_listener(self._channel, self._notified)
                 await self._resume(connection)
-                pause = _FIRST_PAUSE_SECONDS
+                waits = pauses()
                 await self._watch_on(connection)
             except Exception as error:  # noqa: BLE001 - the watch goes on as soon as it can
                 told = self._server.explain(error, direct=True)
                 log.warning("cannot look for events of other processes, trying again: %s", told)
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+                await asyncio.sleep(next(waits))
             finally:
                 if connection is not None:
                     connection.terminate()

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import random
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -24,6 +23,7 @@ import asyncpg
 from durably.core.errors import StoreUnavailableError
 from durably.core.event_codec import decode_events
 from durably.core.events import DurablyEvent
+from durably.core.pauses import pauses
 from durably.stores.postgres import statements as sql
 from durably.stores.postgres.connections import Connection, Pool, Server
 from durably.stores.postgres.errors import COLLISION, LOST
@@ -105,7 +105,7 @@ class Marks:
         self, attempt: Callable[[Connection, Mark], Awaitable[T]], recover: Callable[[Found], Awaitable[T]]
     ) -> T:
         began = time.monotonic()
-        pause = _FIRST_PAUSE_SECONDS
+        waits = pauses(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
         mark, is_in_doubt = self._new_mark(), False
         try:
             while True:
@@ -126,8 +126,7 @@ class Marks:
                     is_in_doubt = True
                     if self._is_too_late(began):
                         raise self._in_doubt(error, mark) from error
-                    await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - jitter, not a secret
-                    pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+                    await asyncio.sleep(next(waits))
         finally:
             self.under_way.discard(mark.number)
 
