@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final, TypeVar
 
 from durably.core.errors import StoreError
@@ -34,13 +34,12 @@ from durably.stores.libsql.unit import Part, Unit
 from durably.stores.libsql.writes import Writes, append_logs, trim_events
 from durably.stores.sql import sqlite_queries as queries
 from durably.stores.sql.rows import latest_progress, log_from_row, result_from_row, run_from_row, step_from_row
+from durably.stores.sql.rules import EVENT_ROWS_KEPT, EVENTS_KEPT_FOR
 
 T = TypeVar("T")
 
 log = logging.getLogger("durably.libsql")
 
-_EVENTS_KEPT_FOR: Final = timedelta(minutes=10)
-_EVENT_ROWS_KEPT: Final = 100_000
 _ROWS_PER_TRIM: Final = 1_000
 _ROWS_PER_PAGE: Final = 500
 # In one transaction the steps of a run are stored before its end.
@@ -209,7 +208,7 @@ class LibsqlStore:
 
     async def maintain(self, *, idle: bool) -> None:
         """Clean the event log."""
-        trim = trim_events(_EVENTS_KEPT_FOR.total_seconds(), _EVENT_ROWS_KEPT, _ROWS_PER_TRIM)
+        trim = trim_events(EVENTS_KEPT_FOR.total_seconds(), EVENT_ROWS_KEPT, _ROWS_PER_TRIM)
         while await self._write(trim) == _ROWS_PER_TRIM:
             await asyncio.sleep(0)
 

@@ -36,9 +36,8 @@ from durably.stores.sql.rows import (
     step_from_row,
     trigger_event,
 )
+from durably.stores.sql.rules import EVENT_ROWS_KEPT, EVENTS_KEPT_FOR
 
-_EVENTS_KEPT_SECONDS: Final = 600.0
-_EVENT_ROWS_KEPT: Final = 100_000
 _ROWS_PER_TRIM: Final = 2_000
 _SNAPSHOT_SECONDS: Final = 2.0
 _SNAPSHOT_PAUSE_SECONDS: Final = 0.002
@@ -206,7 +205,7 @@ class PostgresStore:
         """Clean the event log."""
         pool = self._open().pool
         while True:
-            (row,) = await pool.fetch(sql.TRIM_EVENTS, _EVENTS_KEPT_SECONDS, _EVENT_ROWS_KEPT, _ROWS_PER_TRIM)
+            (row,) = await pool.fetch(sql.TRIM_EVENTS, EVENTS_KEPT_FOR.total_seconds(), EVENT_ROWS_KEPT, _ROWS_PER_TRIM)
             if row["count"] < _ROWS_PER_TRIM:
                 return
 

@@ -1,8 +1,9 @@
-"""What every SQL store refuses, in the same words."""
+"""What every SQL store refuses, in the same words, and how long it keeps events."""
 
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import Any, Final
 
 from durably.core.errors import ConflictError
@@ -11,6 +12,8 @@ from durably.core.store import NewRun
 
 EXPIRED_AND_REPLACED: Final = "Lease expired; pending run already exists"
 RELEASED_AND_REPLACED: Final = "Given back by its worker; pending run already exists"
+EVENTS_KEPT_FOR: Final = timedelta(minutes=10)
+EVENT_ROWS_KEPT: Final = 100_000
 
 
 def may_coalesce(new: NewRun, pending_id: str) -> bool:

@@ -7,7 +7,7 @@ import logging
 import sqlite3
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -20,6 +20,7 @@ from durably.core.outcomes import Completed, Failed
 from durably.core.runs import Run, RunStatus, TriggerResult
 from durably.core.steps import Step
 from durably.core.store import Claimed, LogPage, NewRun, Position, RunQuery, Sink, StepRecord
+from durably.stores.sql.rules import EVENT_ROWS_KEPT, EVENTS_KEPT_FOR
 from durably.stores.sqlite import reads, writes
 from durably.stores.sqlite.connections import Connections
 from durably.stores.sqlite.database import Database
@@ -31,8 +32,6 @@ T = TypeVar("T")
 
 log = logging.getLogger("durably.sqlite")
 
-_EVENTS_KEPT_FOR: Final = timedelta(minutes=10)
-_EVENT_ROWS_KEPT: Final = 100_000
 _ROWS_PER_TRIM: Final = 2_000
 
 
@@ -195,8 +194,8 @@ class SqliteStore:
 
     async def maintain(self, *, idle: bool) -> None:
         """Clean the event log; when idle also give the write-ahead log's space back."""
-        older_than = self._clock.now() - _EVENTS_KEPT_FOR
-        trim = partial(writes.trim_events, older_than=older_than, keep_rows=_EVENT_ROWS_KEPT, limit=_ROWS_PER_TRIM)
+        older_than = self._clock.now() - EVENTS_KEPT_FOR
+        trim = partial(writes.trim_events, older_than=older_than, keep_rows=EVENT_ROWS_KEPT, limit=_ROWS_PER_TRIM)
         while await self._write(trim, may_take_long=True) == _ROWS_PER_TRIM:
             await asyncio.sleep(0)
         if idle:
