@@ -3,6 +3,7 @@ import { Backoff } from './backoff.js'
 import { asError, isPermanent } from './errors.js'
 import type { DurablyEvent } from './events.js'
 import { logLimit } from './logs.js'
+import { PendingTriggers } from './pending-triggers.js'
 import { initialRunState, type RunState } from './reducer.js'
 import { RunObserver } from './run-observer.js'
 import { isTerminal, type ClientRun, type RunStatus } from './runs.js'
@@ -35,12 +36,7 @@ export class JobObserver<TInput = unknown, TOutput = unknown> extends Store<RunS
   readonly #backoff = new Backoff()
   #followLatest: boolean
   #run: RunObserver<TOutput>
-  // One for each trigger of our own that is not yet answered: what is shown meanwhile.
-  readonly #unanswered = new Set<RunObserver<TOutput>>()
-  // What to go back to when they are refused.
-  #before: RunObserver<TOutput>
-  // The runs that the stream of the job has told of since the first of them.
-  readonly #toldSince = new Set<string>()
+  readonly #pending: PendingTriggers<RunObserver<TOutput>>
   readonly #forgotten = new Set<string>()
   #leaveRun: (() => void) | null = null
   #attaching: ReturnType<typeof setTimeout> | undefined
@@ -62,7 +58,7 @@ export class JobObserver<TInput = unknown, TOutput = unknown> extends Store<RunS
     this.#maxLogs = logLimit(options.maxLogs)
     this.#followLatest = options.followLatest ?? true
     this.#run = this.#observe(options.initialRunId ?? null)
-    this.#before = this.#run
+    this.#pending = new PendingTriggers(this.#run)
   }
 
   setFollowLatest(followLatest: boolean): void {
@@ -100,7 +96,7 @@ export class JobObserver<TInput = unknown, TOutput = unknown> extends Store<RunS
   /** Forget the run that is followed; another one that is triggered, or begins, is picked up as before. */
   readonly reset = (): void => {
     // The run of a trigger that is not yet answered is forgotten with its answer.
-    this.#unanswered.clear()
+    this.#pending.forget()
     if (this.#run.runId !== null) this.#forgotten.add(this.#run.runId)
     this.#follow(null)
   }
@@ -131,31 +127,21 @@ export class JobObserver<TInput = unknown, TOutput = unknown> extends Store<RunS
   }
 
   #wait(): RunObserver<TOutput> {
-    if (this.#unanswered.size === 0) this.#toldSince.clear()
-    if (!this.#unanswered.has(this.#run)) this.#before = this.#run
     const waiting = this.#observe(null, 'pending')
-    this.#unanswered.add(waiting)
+    this.#pending.begin(waiting, this.#run)
     this.#switchTo(waiting)
     return waiting
   }
 
   #accepted(waiting: RunObserver<TOutput>, runId: string): void {
-    if (!this.#unanswered.delete(waiting)) return this.#forget(runId)
+    if (!this.#pending.settle(waiting)) return this.#forget(runId)
     this.#forgotten.delete(runId)
-    if (this.#run === waiting || this.#isOvertakenUnknowingly(runId)) this.#follow(runId, 'pending')
-    else if (this.#unanswered.has(this.#run)) this.#before = this.#observe(runId, 'pending')
+    if (this.#run === waiting || this.#pending.mayBeOlder(this.#run, runId)) this.#follow(runId, 'pending')
+    else if (this.#pending.includes(this.#run)) this.#pending.goBackTo(this.#observe(runId, 'pending'))
   }
 
   #refused(waiting: RunObserver<TOutput>): void {
-    if (!this.#unanswered.delete(waiting) || this.#run !== waiting) return
-    this.#switchTo([...this.#unanswered].at(-1) ?? this.#before)
-  }
-
-  // The stream tells of runs in their order: another one that it told of after ours is newer. But of ours it may
-  // tell nothing, as an idempotent trigger creates none.
-  #isOvertakenUnknowingly(runId: string): boolean {
-    const { runId: shown } = this.#run
-    return shown !== null && this.#toldSince.has(shown) && !this.#toldSince.has(runId)
+    if (this.#pending.settle(waiting) && this.#run === waiting) this.#switchTo(this.#pending.fallback)
   }
 
   #forget(runId: string): void {
@@ -184,7 +170,7 @@ export class JobObserver<TInput = unknown, TOutput = unknown> extends Store<RunS
   }
 
   #followTold(runId: string, status: RunStatus): void {
-    if (this.#unanswered.size > 0) this.#toldSince.add(runId)
+    this.#pending.tell(runId)
     this.#switchTo(this.#observe(runId, status), { attachesSoon: true })
   }
 
