@@ -7,9 +7,10 @@ import logging
 from typing import Final
 
 from durably.app import Durably, DurablyPlugin
-from durably.core.errors import StoreError, StoreUnavailableError, ValidationError, ValueRefusedError
+from durably.core.errors import StoreUnavailableError, ValidationError, ValueRefusedError
 from durably.core.events import LogWriteEvent
 from durably.core.logs import Log
+from durably.core.texts import storable
 from durably.core.ulid import new_ulid
 
 _BATCH_SECONDS: Final = 0.05
@@ -136,7 +137,7 @@ class _LogPersistence:
                 self._at_once = len(batch) // 2
                 return None
             log.error("a log line of run %s is lost: %s", batch[0][0].run_id, error)  # noqa: TRY400 - it says it all
-        except StoreError:
+        except Exception:
             log.exception("%d log lines are lost", len(batch))
         self._at_once = min(2 * self._at_once, _MOST_AT_ONCE)
         self._settle(len(batch))
@@ -152,4 +153,4 @@ class _LogPersistence:
 
 def _line(event: LogWriteEvent) -> Log:
     log_id = new_ulid(int(event.timestamp.timestamp() * 1000))
-    return Log(log_id, event.run_id, event.step_name, event.level, event.message, None, event.timestamp)
+    return Log(log_id, event.run_id, event.step_name, event.level, storable(event.message), None, event.timestamp)

@@ -6,16 +6,17 @@ import json
 import math
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
 from typing import Any, Literal
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, computed_field, model_validator
 
 from durably import ValidationError
 from durably.core.json_values import Codec, codec_or_none, decode_json, decode_stored, encode_json, encode_leniently
@@ -26,6 +27,10 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=5) | st.dictionaries(TEXT, inner, max_size=5),
     max_leaves=20,
 )
+
+
+class Owner(BaseModel):
+    what: BaseModel
 
 
 class Colour(Enum):
@@ -129,6 +134,10 @@ class TestRoundTrip:
         """D1: other programs may write them."""
         assert decode_json(' { "a" : [ 1 , "\\u00fc\\ud83d\\ude82" ] } ') == {"a": [1, "ü🚂"]}
 
+    def test_half_of_a_character_is_read_as_one_that_is_not_known(self) -> None:
+        """D1: another program may have cut a text within one; what is read can be stored and sent again."""
+        assert decode_json(r'{"cut \ud83d": ["\udfff", "\ud83d\ude82"]}') == {"cut \ufffd": ["\ufffd", "🚂"]}
+
     def test_what_is_nested_too_deeply_is_no_json(self) -> None:
         """R11: another program may have written it; reading it harms nothing else."""
         assert decode_stored("[" * 100_000) == "[" * 100_000
@@ -153,10 +162,12 @@ class TestRefusals:
             ("\ud800", "value", "lone surrogate"),
             ({"\udfff": 1}, "value", "lone surrogate"),
             (10**5000, "value", "cannot be stored"),
+            ([datetime(1971, 5, 1, tzinfo=ZoneInfo("Africa/Monrovia"))], "value[0]", "an offset from UTC with seconds"),
+            (time(1, tzinfo=timezone(timedelta(seconds=3_601))), "value", "convert it to UTC"),
         ],
         ids=[
             *("nan", "inf", "set", "frozenset", "bytes", "bytearray", "object", "function"),
-            *("int-key", "none-key", "text", "key", "huge"),
+            *("int-key", "none-key", "text", "key", "huge", "datetime", "time"),
         ],
     )
     def test_the_place_is_named(self, value: Any, field: str, message: str) -> None:
@@ -236,6 +247,45 @@ class TestRefusals:
         assert refused.value.field == "input[1].price"
         with pytest.raises(ValidationError, match=r"input\[0\]\.tags"):
             codec.encode(codec.validate([{"price": 1, "tags": ["a"]}], "input"), "input")
+
+    @pytest.mark.parametrize("annotation", [int, list[int], int | None, dict[str, int], Decimal | int], ids=str)
+    def test_a_number_longer_than_python_reads_is_refused(self, annotation: Any) -> None:
+        """R3: it would be stored and never read again."""
+        value = {list[int]: [10**5000], dict[str, int]: {"n": 10**5000}}.get(annotation, 10**5000)
+
+        with pytest.raises(ValidationError, match=r"cannot be stored as JSON: .*4300 digits"):
+            Codec(annotation).encode(value, "value")
+
+    def test_what_the_code_of_a_type_raises_is_a_refusal(self) -> None:
+        """R3: also a mistake in it, which Pydantic hands on as it is."""
+
+        class Careless(BaseModel):
+            total: int
+
+            @model_validator(mode="before")
+            @classmethod
+            def rename(cls, values: dict[str, int]) -> dict[str, int]:
+                return {"total": values["sum"]}
+
+        class Divided(BaseModel):
+            parts: int
+
+            @computed_field
+            def share(self) -> float:
+                return 1 / self.parts
+
+        for read in (Codec(Careless).validate, Codec(Careless).read):
+            with pytest.raises(ValidationError, match=r"input: its type raised KeyError\('sum'\)"):
+                read({"value": 1}, "input")
+        for encode in (Codec(Divided).encode, encode_json):
+            with pytest.raises(ValidationError, match="output: its type raised ZeroDivisionError"):
+                encode(Divided(parts=0), "output")
+
+    @pytest.mark.parametrize("annotation", [BaseModel, list[BaseModel], Owner], ids=["itself", "list", "field"])
+    def test_a_model_without_fields_of_its_own_keeps_nothing(self, annotation: Any) -> None:
+        """R3: a value of it would be stored as an empty object."""
+        with pytest.raises(ValidationError, match=r"BaseModel itself, .*: say which model"):
+            Codec(annotation)
 
     def test_a_secret_is_not_stored_as_asterisks(self) -> None:
         """R3: what would come back as something else is refused."""

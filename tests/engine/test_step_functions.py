@@ -6,7 +6,7 @@ import functools
 import gc
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from pydantic import BaseModel
@@ -17,6 +17,9 @@ from durably.testing import FakeStep, FakeSyncStep, crash_everywhere, in_memory,
 
 class Row(BaseModel):
     n: int
+
+
+RowT = TypeVar("RowT", bound=BaseModel)
 
 
 class Fetch:
@@ -53,6 +56,39 @@ class TestResults:
         assert (await crash_everywhere(job, None, moments=["after-commit"])).differences == []
         async with in_memory({"job": job}) as durably:
             assert (await run_until_idle(durably, job, None)).output == "Row"
+
+    async def test_a_type_variable_says_nothing_of_a_result(self) -> None:
+        """S2: its bound would keep of a value only what every value has."""
+
+        def save(row: RowT) -> RowT:
+            return row
+
+        def save_all(rows: list[RowT]) -> list[RowT]:
+            return rows
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: None) -> list[Any]:
+            return [await step.run("one", save, Row(n=1)), await step.run("all", save_all, [Row(n=2)])]
+
+        async with in_memory({"job": job}) as durably:
+            assert (await run_until_idle(durably, job, None)).output == [{"n": 1}, [{"n": 2}]]
+
+    async def test_a_callable_that_has_whatever_it_is_asked_for_is_called(self) -> None:
+        """S2: as the proxies of `xmlrpc.client`."""
+
+        class Proxy:
+            def __getattr__(self, name: str) -> Any:
+                return Proxy()
+
+            def __call__(self, n: int) -> int:
+                return n + 1
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: int) -> Any:
+            return await step.run("call", Proxy(), input)
+
+        async with in_memory({"job": job}) as durably:
+            assert (await run_until_idle(durably, job, 1)).output == 2
 
     async def test_a_result_of_none_is_one_of_the_type_or_refused(self) -> None:
         """S3: as any other value that the annotation or `returns` does not allow."""

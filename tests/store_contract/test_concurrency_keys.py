@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from durably import ConflictError, RunStatus, StepContext, define_job
+from durably import BatchItem, ConflictError, RunStatus, StepContext, define_job
 from durably.engine.enqueue import TriggerOrder
 from tests.conftest import PATIENCE_SECONDS, Events, Gate, OpenDurably
 
@@ -77,6 +77,21 @@ class TestPending:
         assert (joined.id, joined.disposition) == (joined_too.id, joined_too.disposition) == (waiting.id, "coalesced")
         assert {run.id for run in await durably.get_runs()} == {waiting.id, made.id}
         await events.until("run:coalesced", 2)
+
+    async def test_a_conflict_in_a_batch_says_which_items_it_is_about(self, open_durably: OpenDurably) -> None:
+        """R7: and names no run that was not stored."""
+        durably = await open_durably(echo)
+        keyed = BatchItem(1, concurrency_key="k")
+
+        with pytest.raises(ConflictError, match=r'items\[0, 2\] have the same concurrency key "k"') as within:
+            await durably.jobs.echo.batch_trigger([keyed, 2, keyed])
+        assert (within.value.run_id, within.value.job_name) == (None, "echo")
+        assert await durably.get_runs() == []
+
+        waiting = await durably.jobs.echo.trigger(1, concurrency_key="k")
+        with pytest.raises(ConflictError, match=r"items\[1\]: A pending run already exists") as before:
+            await durably.jobs.echo.batch_trigger([1, keyed])
+        assert before.value.run_id == waiting.id
 
     async def test_pending_runs_of_two_jobs_may_share_a_key(self, open_durably: OpenDurably) -> None:
         """R7: at most one pending per job and key."""

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
-from durably import RunStatus, StepContext, ValidationError, define_job
-from tests.conftest import Events, OpenDurably
+from durably import Durably, RunStatus, StepContext, ValidationError, define_job
+from tests.conftest import PATIENCE_SECONDS, Events, OpenDurably
 from tests.store_contract.foreign_writer import write
 
 INSERT = (
     "INSERT INTO durably_runs (id, job_name, input, status, created_at, updated_at) VALUES"
     " ('{}', 'echo', '{}', 'pending', '2026-01-01T00:00:00.000Z', '2026-01-01T00:00:00.000Z')"
 )
+END = "UPDATE durably_runs SET status = 'completed', completed_at = created_at, output = '{}'"
 
 
 @define_job(name="echo")
@@ -55,6 +57,35 @@ class TestInputThatIsNotJson:
         assert [run.input for run in await durably.get_runs()] == ["{broken"]
         with pytest.raises(ValidationError, match="The stored input is not JSON"):
             await durably.retrigger("theirs")
+
+
+@pytest.mark.two_processes
+@pytest.mark.parametrize(
+    ("output", "read"),
+    [(r'"cut \ud83d"', "cut \ufffd"), ("[" * 300 + "]" * 300, None)],
+    ids=["half a character", "deep"],
+)
+async def test_an_end_with_an_output_that_is_not_stored_here_is_told(
+    database: str, open_durably: OpenDurably, output: str, read: Any
+) -> None:
+    """R11, D1: to who follows that run, now or later, and to those that follow others."""
+    durably = await open_durably(echo)
+    runs = [await durably.jobs.echo.trigger(n) for n in range(3)]
+    async with asyncio.timeout(PATIENCE_SECONDS), asyncio.TaskGroup() as group:
+        following = [group.create_task(last_event(durably, run.id)) for run in runs]
+        await asyncio.sleep(0)
+        await write(database, END.format(output))
+    events = [each.result() for each in following]
+    late = [await last_event(durably, run.id) for run in runs]
+
+    assert {event.type for event in [*events, *late]} == {"run:complete"}
+    if read is not None:
+        assert {event.output for event in [*events, *late]} == {read}
+
+
+async def last_event(durably: Durably, run_id: str) -> Any:
+    """Return the event that ends a subscription."""
+    return [event async for event in durably.subscribe(run_id)][-1]
 
 
 @pytest.mark.two_processes

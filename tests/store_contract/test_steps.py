@@ -13,7 +13,7 @@ from typing import Any
 from unittest.mock import AsyncMock, MagicMock
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, model_validator
 
 from durably import (
     Durably,
@@ -368,6 +368,58 @@ class TestResume:
         found = await durably.get_run(run.id)
         assert found is not None
         assert (found.status, found.error) == (RunStatus.FAILED, "UnspeakableError")
+
+    async def test_an_error_whose_causes_cannot_be_written_down_fails_the_run_too(
+        self, open_durably: OpenDurably
+    ) -> None:
+        """R1: one that is never recorded would be executed again and again."""
+
+        class AnswerError(Exception):
+            def __getattr__(self, name: str) -> Any:
+                return {}[name]
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> None:
+            try:
+                raise AnswerError
+            except AnswerError as error:
+                raise RuntimeError("import failed") from error
+
+        durably = await open_durably(job)
+        run = await durably.jobs.job.trigger(None)
+        await durably.process_one()
+
+        found = await durably.get_run(run.id)
+        assert found is not None
+        assert (found.status, found.error) == (RunStatus.FAILED, "import failed")
+
+    async def test_a_type_whose_code_raises_fails_the_step_and_the_run(self, open_durably: OpenDurably) -> None:
+        """R1, S3: the name of the step is free again."""
+
+        class Total(BaseModel):
+            total: int
+
+            @model_validator(mode="before")
+            @classmethod
+            def rename(cls, values: dict[str, int]) -> dict[str, int]:
+                return {"total": values["sum"]}
+
+        values = iter([{"value": 1}, {"sum": 2}])
+
+        @define_job(name="job", output=Total)
+        async def job(step: StepContext, input: Any) -> Any:
+            with pytest.raises(ValidationError, match="result of step 'count': its type raised KeyError"):
+                await step.run("count", lambda: next(values), returns=Total)
+            assert await step.run("count", lambda: next(values), returns=Any) == {"sum": 2}  # type: ignore[call-overload] # no `type`
+            return {"value": 3}
+
+        durably = await open_durably(job)
+        run = await durably.jobs.job.trigger(None)
+        assert await durably.process_until_idle() == 1
+
+        found = await durably.get_run(run.id)
+        assert found is not None
+        assert (found.status, found.error) == (RunStatus.FAILED, "output: its type raised KeyError('sum')")
 
 
 class Row(BaseModel):

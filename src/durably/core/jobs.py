@@ -6,7 +6,7 @@ import inspect
 import sys
 from collections.abc import Callable, Coroutine
 from functools import partial
-from types import FrameType, FunctionType, SimpleNamespace
+from types import CodeType, FrameType, FunctionType, SimpleNamespace
 from typing import Any, Final, Generic, Protocol, TypeVar, get_type_hints, overload
 
 from durably.core.errors import ValidationError
@@ -195,7 +195,7 @@ def define_job(
 def is_async_callable(function: Callable[..., Any]) -> bool:
     """Tell whether calling `function` gives a coroutine."""
     code = getattr(function, "__code__", None)
-    if code is not None and code.co_flags & inspect.CO_COROUTINE:
+    if isinstance(code, CodeType) and code.co_flags & inspect.CO_COROUTINE:
         return True
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(innermost(function))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Coroutine, Iterator, Mapping
+from datetime import datetime, time, timedelta
 from typing import Final
 
 from pydantic import Secret, SecretBytes, SecretStr
@@ -11,10 +12,13 @@ from pydantic import ValidationError as PydanticValidationError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from durably.core.errors import ValidationError
+from durably.core.texts import text_of
 
 LEAVES: Final = frozenset({str, int, float, bool, type(None)})
 """The classes of values that hold no keys; most values are of one of these."""
 
+_NO_OFFSET: Final = timedelta()
+_MINUTE: Final = timedelta(minutes=1)
 _SHOWN_ERRORS: Final = 5
 _SHOWN_TEXT: Final = 80
 
@@ -36,6 +40,11 @@ def place(what: str, path: tuple[int | str, ...]) -> str:
     'input.rows[3].price'
     """
     return what + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+
+
+def raised_by_type(error: Exception, what: str) -> ValidationError:
+    """Return the error for what the code of a type raised, as a validator does that has a mistake."""
+    return ValidationError(f"{what}: its type raised {text_of(error)}", field=what)
 
 
 def not_json(text: str, what: str) -> ValidationError:
@@ -78,6 +87,12 @@ def refuse_foreign(value: object, where: str) -> None:  # noqa: C901, PLR0912 - 
         case list() | tuple():
             for index, item in enumerate(value):
                 refuse_foreign(item, f"{where}[{index}]")
+        case datetime() | time() if (value.utcoffset() or _NO_OFFSET) % _MINUTE:
+            raise ValidationError(
+                f"{where}: JSON cannot carry an offset from UTC with seconds, {value.utcoffset()}; convert it to UTC",
+                field=where,
+                value=value,
+            )
         case Iterator():
             raise ValidationError(
                 f"{where}: JSON cannot carry an iterator, which can be gone through only once; use a list",

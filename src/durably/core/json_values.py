@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from datetime import datetime
 from json.encoder import c_make_encoder, encode_basestring  # type: ignore[attr-defined] # typeshed leaves it out
@@ -18,7 +19,16 @@ from pydantic import ValidationError as PydanticValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_jsonable_python
 
 from durably.core.errors import ValidationError
-from durably.core.json_refusals import LEAVES, foreign_key, key_refused, not_json, refusal, refuse_foreign, unreadable
+from durably.core.json_refusals import (
+    LEAVES,
+    foreign_key,
+    key_refused,
+    not_json,
+    raised_by_type,
+    refusal,
+    refuse_foreign,
+    unreadable,
+)
 from durably.core.json_schemas import JsonSchemas, as_stored
 from durably.core.round_trip import (
     check_round_trip,
@@ -42,6 +52,7 @@ _decode_strictly = json.JSONDecoder(parse_constant=_no_constant).decode
 
 # Where the reader of JSON stops, and the one of every process that shares the database.
 _MOST_NESTED: Final = 200
+_MOST_DIGITS: Final = 4_300
 
 
 def compact_encoder(default: Callable[[object], object] | None = None) -> Callable[[object], str]:
@@ -59,6 +70,7 @@ def compact_encoder(default: Callable[[object], object] | None = None) -> Callab
 
 
 _encode = compact_encoder()
+_HALF: Final = re.compile("[\ud800-\udfff]")
 
 
 class NotJson(str):
@@ -68,13 +80,18 @@ class NotJson(str):
 
 
 def decode_json(text: str) -> Any:
-    """Return the value of JSON text. Raises `ValueError` for what is none."""
+    """Return the value of JSON text. Raises `ValueError` for what is none.
+
+    Half of a character, as other languages write when they cut a text within one, is read as U+FFFD.
+    """
     try:
         return from_json(text, allow_inf_nan=False)
     except ValueError:
         # It is strict about escapes that other writers of the database may use.
         try:
-            return _decode_strictly(text)
+            value = _decode_strictly(text)
+            # What was read so could be neither stored nor sent.
+            return _decode_strictly(_HALF.sub("\ufffd", _encode(value))) if "\\" in text else value
         except RecursionError as error:
             raise ValueError("nested too deeply") from error
 
@@ -123,8 +140,16 @@ def encode_json(value: object, what: str) -> str:
         return text
     except ValidationError:
         raise
-    except (TypeError, ValueError, RecursionError):
+    except Exception:  # noqa: BLE001 - whatever a class of the user raises while it is looked at
         return _ANY.encode(value, what)
+
+
+def encode_stored(value: object) -> str:
+    """Return a value that was read from a stored column as JSON, nested however deep another program wrote it."""
+    try:
+        return _encode(value)
+    except RecursionError:
+        return encode_leniently(value)
 
 
 def encode_leniently(value: object) -> str:
@@ -166,6 +191,8 @@ class Codec(Generic[T]):
             raise refusal(error, what, value) from error
         except RecursionError as error:
             raise ValidationError(f"{what} is nested too deeply", field=what) from error
+        except Exception as error:
+            raise raised_by_type(error, what) from error
 
     def read(self, value: object, what: str) -> T:
         """Return a value that came as JSON as this type. Raises `ValidationError` saying what was expected where."""
@@ -180,16 +207,22 @@ class Codec(Generic[T]):
             except PydanticValidationError as json_error:
                 is_about_less = json_error.error_count() < error.error_count()
                 raise refusal(json_error if is_about_less else error, what, value) from error
-            except (TypeError, ValueError, RecursionError):
+            except Exception:  # noqa: BLE001 - what the first look found says more
                 raise refusal(error, what, value) from error
         except RecursionError as error:
             raise ValidationError(f"{what} is nested too deeply", field=what) from error
+        except Exception as error:
+            raise raised_by_type(error, what) from error
 
     def encode(self, value: T, what: str) -> str:
         """Return the JSON text of a validated value. Raises `ValidationError` naming what JSON cannot carry."""
         try:
             if self._to_json is not None:
-                return self._to_json(value, warnings="error").decode()
+                text = self._to_json(value, warnings="error").decode()
+                if len(text) > _MOST_DIGITS:
+                    # It writes longer numbers than Python reads.
+                    _encode(value)
+                return text
             plain = self._to_python(value, by_alias=True, warnings=False, round_trip=self._round_trip)
             text = _storable(_encode(plain), what)
             if plain.__class__ not in LEAVES and (found := foreign_key(plain)) is not None:
@@ -201,6 +234,8 @@ class Codec(Generic[T]):
             return self._encode_rich(value, what)
         except RecursionError as error:
             raise ValidationError(f"{what} is nested too deeply", field=what) from error
+        except Exception as error:
+            raise raised_by_type(error, what) from error
 
     def round_trip(self, value: T, what: str) -> tuple[T, str]:
         """Return a validated value as it will be read from storage, and the JSON text that is stored.
@@ -267,6 +302,10 @@ class Codec(Generic[T]):
             if isinstance(error, ValidationError):
                 raise
             raise ValidationError(f"{what} cannot be stored as JSON: {error}", field=what, value=value) from error
+        except RecursionError as error:
+            raise ValidationError(f"{what} is nested too deeply", field=what) from error
+        except Exception as error:
+            raise raised_by_type(error, what) from error
 
 
 def codec_or_none(annotation: Any) -> Codec[Any] | None:

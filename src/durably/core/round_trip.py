@@ -8,6 +8,8 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
+from pydantic import BaseModel
+
 from durably.core.errors import ValidationError
 from durably.core.json_refusals import LEAVES
 
@@ -50,6 +52,12 @@ def check_round_trip(core_schema: Any) -> None:
                 f"{f'{owner}.{name} has' if owner else 'it has'} an iterator, which can be gone through only once and "
                 "would be stored as an empty list: use list[...]",
                 field=f"{owner}.{name}" if owner else None,
+            )
+        if kind == "model" and node.get("cls") is BaseModel:
+            raise ValidationError(
+                f"{f'{owner}.{name} is' if name else 'it is'} BaseModel itself, which has no field to keep a value in: "
+                "say which model",
+                field=f"{owner}.{name}" if name else None,
             )
         if kind in _FIELDS:
             _check_field(node, owner, name, config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Coroutine, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -60,7 +61,12 @@ class Enqueuer:
             if found is None:
                 raise
             return [found]
-        return await self._enqueue(runs)
+        try:
+            return await self._enqueue(runs)
+        except ConflictError as conflict:
+            if orders[0].place is None:
+                raise
+            raise _conflict_in_batch(conflict, orders, runs) from conflict
 
     async def retrigger(self, run_id: str) -> Run[Any]:
         """Make a fresh run like a terminal one, without its idempotency key.
@@ -158,3 +164,28 @@ def _check_coalesce(order: TriggerOrder) -> None:
         )
     if order.concurrency_key is None:
         raise ValidationError("coalesce requires concurrency_key", field="coalesce", value=order.coalesce)
+
+
+def _conflict_in_batch(
+    conflict: ConflictError, orders: Sequence[TriggerOrder], runs: Sequence[NewRun]
+) -> ConflictError:
+    """Return the same error with the places of the items that it may be about."""
+    places = [n for n, order in enumerate(orders) if order.concurrency_key == conflict.concurrency_key]
+    within = next((n for n, run in enumerate(runs) if run.id == conflict.run_id), None)
+    if within is None:
+        items = f"items[{places[0]}]" if len(places) == 1 else f"one of items{places}"
+        message, run_id = f"{items}: {conflict}", conflict.run_id
+    else:
+        # Nothing of the batch is stored: there is no run to name.
+        key, run_id = json.dumps(conflict.concurrency_key, ensure_ascii=False), None
+        message = (
+            f"items{places} have the same concurrency key {key}, of which one run of a job can be pending. "
+            'Use coalesce="skip" to join them.'
+        )
+    return ConflictError(
+        message,
+        operation="trigger",
+        run_id=run_id,
+        job_name=conflict.job_name,
+        concurrency_key=conflict.concurrency_key,
+    )

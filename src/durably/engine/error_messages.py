@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from typing import Final
 
@@ -28,6 +29,14 @@ def describe(error: BaseException) -> str:
         # A KeyError's message is nothing but the missing key, that of SystemExit a number.
         message = f"{type(error).__name__}: {message}" if message else type(error).__name__
     return shortened(storable(message))
+
+
+def traceback_of(error: BaseException) -> str:
+    """Return where an error came from; its message alone where an error among its causes cannot be written down."""
+    try:
+        return "".join(traceback.format_exception(error)).rstrip()
+    except Exception:  # noqa: BLE001 - an error may raise whatever it is asked
+        return describe(error)
 
 
 def sole_error(error: BaseException) -> BaseException:

@@ -176,7 +176,7 @@ class Execution:
             raise self._too_late(step.name)
         try:
             value, output_json = encoded_result(step.name, step.codec, value)
-        except DurablyError as error:
+        except Exception as error:
             await self.fail_step(step, error)
             raise
         now = self._clock.now()

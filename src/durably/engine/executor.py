@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,7 +16,7 @@ from durably.core.leases import Claim
 from durably.core.outcomes import Cancelled, Completed, Failed, LeaseLost, Outcome, Released
 from durably.core.store import Store
 from durably.engine.abort import AbortSignal
-from durably.engine.error_messages import describe, sole_error
+from durably.engine.error_messages import describe, sole_error, traceback_of
 from durably.engine.event_hub import EventHub
 from durably.engine.execution import Execution
 from durably.engine.held_lease import HeldLease
@@ -175,7 +174,7 @@ def _completed(job: JobDefinition[Any, Any], output: Any) -> Outcome:
             return Completed(None if output is None else encode_json(output, "output"))
         _, output_json = job.output.round_trip(job.output.validate(output, "output"), "output")
         return Completed(output_json)
-    except DurablyError as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, a run that is never recorded is executed for ever
         return Failed(describe(error))
 
 
@@ -183,8 +182,7 @@ def _failed(execution: Execution, error: BaseException) -> Failed:
     if not execution.signal.aborted:
         # The run keeps the message only: where it came from is told here or nowhere. As text, for a handler that keeps
         # its records would keep with the error all that the run held.
-        where = "".join(traceback.format_exception(error)).rstrip()
-        log.info("run %s of job %r failed\n%s", execution.run.id, execution.run.job_name, where)
+        log.info("run %s of job %r failed\n%s", execution.run.id, execution.run.job_name, traceback_of(error))
     failed = execution.failed_step
     step_name = failed[1] if failed is not None and failed[0] is sole_error(error) else ""
     return Failed(describe(error), step_name)

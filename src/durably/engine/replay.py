@@ -14,7 +14,7 @@ from durably.core.events import (
     RunLeasedEvent,
     RunProgressEvent,
 )
-from durably.core.json_values import encode_json
+from durably.core.json_values import encode_stored
 from durably.core.runs import Run, RunStatus
 
 
@@ -27,7 +27,7 @@ def replay_of(run: Run[Any], now: datetime) -> list[DurablyEvent]:
         case RunStatus.LEASED:
             return _leased(run, now)
         case RunStatus.COMPLETED:
-            output = None if run.output is None else encode_json(run.output, "output")
+            output = None if run.output is None else encode_stored(run.output)
             return [RunCompleteEvent(**_of(run), timestamp=run.completed_at or now, output_json=output, duration=0.0)]
         case RunStatus.FAILED:
             return [RunFailEvent(**_of(run), timestamp=run.completed_at or now, error=run.error or "")]
@@ -47,7 +47,7 @@ def _leased(run: Run[Any], now: datetime) -> list[DurablyEvent]:
         RunLeasedEvent(
             **_of(run),
             timestamp=now,
-            input_json=encode_json(run.input, "input"),
+            input_json=encode_stored(run.input),
             lease_owner=run.lease_owner or "",
             lease_expires_at=run.lease_expires_at or now,
         )

@@ -62,13 +62,22 @@ class SilentEnds:
     async def _look_for_ended(self) -> None:
         try:
             for run_id in await self._store.which_ended(self._watched()):
-                run, position = await self._store.snapshot(run_id)
-                if await self._is_on_its_way(run_id, position):
-                    self.look_soon()
-                else:
-                    self._found(run_id, run, position)
+                await self._look_at(run_id)
         except StoreError as error:
             log.warning("cannot look for runs that other programs ended: %s", error)
+
+    async def _look_at(self, run_id: str) -> None:
+        try:
+            run, position = await self._store.snapshot(run_id)
+            if await self._is_on_its_way(run_id, position):
+                self.look_soon()
+            else:
+                self._found(run_id, run, position)
+        except StoreError:
+            raise
+        except Exception:
+            # The others are waited for too.
+            log.exception("the end of run %s, by another program, cannot be told", run_id)
 
     async def _is_on_its_way(self, run_id: str, end: Position) -> bool:
         """Tell whether what ended a run stands in the log up to `end` and has yet to arrive here."""

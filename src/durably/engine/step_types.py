@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from functools import lru_cache, partial
 from types import CodeType
-from typing import Any, Final, ForwardRef, NamedTuple, get_args
+from typing import Any, Final, ForwardRef, NamedTuple, TypeVar, get_args
 
 from durably.core.errors import ValidationError
 from durably.core.jobs import evaluated, innermost
@@ -136,12 +136,21 @@ def _codec(annotation: Any) -> Codec[Any] | None:
     try:
         return _cached(annotation)
     except TypeError:
-        return codec_or_none(annotation)
+        return _made(annotation)
 
 
 @lru_cache(maxsize=_MOST_CACHED)
 def _cached(annotation: Any) -> Codec[Any] | None:
-    return codec_or_none(annotation)
+    return _made(annotation)
+
+
+def _made(annotation: Any) -> Codec[Any] | None:
+    # The bound of a type variable would keep no more of a value than the bound knows.
+    return None if _has_type_variable(annotation) else codec_or_none(annotation)
+
+
+def _has_type_variable(annotation: Any) -> bool:
+    return isinstance(annotation, TypeVar) or any(map(_has_type_variable, get_args(annotation)))
 
 
 def _codec_of_text(annotation: Any, function: Callable[..., Any]) -> Codec[Any] | None:

@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse, Response
 
 from durably.core.errors import ConflictError, NotFoundError, StoreUnavailableError, ValidationError
+from durably.core.json_values import encode_stored
 from durably.http.codec import error_to_wire
 
 _LONGEST_TEXT: Final = 2_000
@@ -48,8 +49,11 @@ class JsonResponse(Response):
     def __init__(self, content: Any, status: int = 200) -> None:
         self.status_code = status
         self.background = None
-        # What another program stored may not be JSON; one such value must not spoil a whole list.
-        self.body = to_json(content, inf_nan_mode="null")
+        # What another program stored may not be JSON, or nested without measure; one such value must not spoil a list.
+        try:
+            self.body = to_json(content, inf_nan_mode="null")
+        except ValueError:
+            self.body = encode_stored(content).encode()
         self.raw_headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(self.body))]
 
 
