@@ -6,6 +6,7 @@ from durably import Durably
 from tests.conftest import OpenDurably
 from tests.http.asgi import Client
 from tests.http.conftest import echo, greet, mounted
+from tests.store_contract.foreign_writer import write
 
 STATUSES = "pending, leased, completed, failed, cancelled"
 
@@ -101,3 +102,20 @@ async def test_a_filter_that_cannot_be_one_is_refused(client: Client, query: str
     answer = await client.get(f"/runs?{query}")
 
     assert (answer.status, answer.error) == (400, text)
+
+
+async def test_what_another_program_stored_does_not_spoil_the_list(
+    durably: Durably, runs: dict[str, str], database: str
+) -> None:
+    """D1: half of a character, and nesting beyond what is stored here."""
+    client = mounted(durably)
+    deep = "[" * 300 + "1" + "]" * 300
+    for name, text in (("first", r'"cut \ud83d"'), ("second", deep)):
+        await write(database, f"UPDATE durably_runs SET input = '{text}' WHERE id = '{runs[name]}'")
+
+    assert await listed(client, runs, "") == ["cancelled", "greeting", "second", "first"]
+    assert (await client.get(f"/run?runId={runs['first']}")).body["input"] == "cut \ufffd"
+    nested = (await client.get(f"/run?runId={runs['second']}")).body["input"]
+    for _ in range(300):
+        (nested,) = nested
+    assert nested == 1

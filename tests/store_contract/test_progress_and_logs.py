@@ -16,6 +16,7 @@ from durably import (
     Durably,
     Log,
     LogData,
+    LogWriteEvent,
     ProgressData,
     RunFailedError,
     StepContext,
@@ -241,6 +242,28 @@ class TestLogs:
 
         (line,) = await durably.get_logs(result.id)
         assert line.data == stored
+
+    async def test_an_announced_line_that_no_database_can_hold_stops_no_other(self, open_durably: OpenDurably) -> None:
+        """P1: whoever announces it, it is stored with what can be held of it."""
+        durably = await open_durably(plain)
+        durably.use(with_log_persistence())
+        run = await durably.jobs.plain.trigger(1)
+        for message in ("cut \ud800", "after"):
+            durably.emit(
+                LogWriteEvent(
+                    timestamp=run.created_at,
+                    run_id=run.id,
+                    job_name="plain",
+                    labels={},
+                    step_name=None,
+                    level="info",
+                    message=message,
+                    data_json=None,
+                )
+            )
+        await durably.stop()
+
+        assert [line.message for line in await durably.get_logs(run.id)] == ["cut ?", "after"]
 
     @pytest.mark.parametrize("odd", ["endless", "unspeakable", "deep", "bytes", "message", "no text"])
     async def test_no_log_line_fails_the_job_or_anybody_else(self, open_durably: OpenDurably, odd: str) -> None:
