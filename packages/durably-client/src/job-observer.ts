@@ -1,7 +1,7 @@
 import type { DurablyApi, TriggerOptions, TriggerResult } from './api.js'
 import { Backoff } from './backoff.js'
 import { asError, isPermanent } from './errors.js'
-import type { DurablyEvent } from './events.js'
+import { endsRun, type DurablyEvent } from './events.js'
 import { logLimit } from './logs.js'
 import { PendingTriggers } from './pending-triggers.js'
 import { initialRunState, type RunState } from './reducer.js'
@@ -43,6 +43,8 @@ export class JobObserver<TInput = unknown, TOutput = unknown> extends Store<RunS
   #leaveJob: (() => void) | null = null
   // Counts the decisions which run to follow: whatever was asked for before the latest one comes too late.
   #choice = 0
+  // Whether another run may have begun while the one that is followed was taken for active.
+  #looksAtEnd = false
 
   constructor(
     api: DurablyApi,
@@ -97,7 +99,8 @@ export class JobObserver<TInput = unknown, TOutput = unknown> extends Store<RunS
   readonly reset = (): void => {
     // The run of a trigger that is not yet answered is forgotten with its answer.
     this.#pending.forget()
-    if (this.#run.runId !== null) this.#forgotten.add(this.#run.runId)
+    const { runId, status } = this.getSnapshot()
+    if (runId !== null && !isTerminal(status)) this.#forgotten.add(runId)
     this.#follow(null)
   }
 
@@ -156,12 +159,16 @@ export class JobObserver<TInput = unknown, TOutput = unknown> extends Store<RunS
     const stream = this.#streams.ofRuns({ jobName: this.#jobName })
     this.#leaveJob = stream.subscribe({
       onEvent: (event) => this.#receive(event),
-      // A trigger while the stream was not open was told to nobody.
-      onOpen: () => void this.#resume(),
+      // A trigger while the stream was not open was told to nobody. Nor was the end of the run that is followed.
+      onOpen: () => {
+        this.#looksAtEnd = !this.#isIdle()
+        void this.#resume()
+      },
     })
   }
 
   #receive(event: DurablyEvent): void {
+    if (endsRun(event)) this.#forgotten.delete(event.runId)
     if (event.runId === this.#run.runId || this.#forgotten.has(event.runId)) return
     // A coalesced trigger is one as well: its run is the pending one that it joined.
     if (event.type === 'run:trigger' || event.type === 'run:coalesced') this.#followTold(event.runId, 'pending')
@@ -184,6 +191,7 @@ export class JobObserver<TInput = unknown, TOutput = unknown> extends Store<RunS
     if (!this.#autoResume || !this.#isIdle()) return
     if (this.getSnapshot().runId !== null && !this.#followLatest) return
     const choice = this.#choice
+    const forgotten = new Set(this.#forgotten)
     const found = await this.#activeRuns().catch(asError)
     if (choice !== this.#choice) return
     if (found instanceof Error) {
@@ -191,7 +199,7 @@ export class JobObserver<TInput = unknown, TOutput = unknown> extends Store<RunS
       return
     }
     this.#backoff.reset()
-    const active = found.filter(({ id }) => !this.#forgotten.has(id))
+    const active = found.filter(({ id }) => !forgotten.has(id) && !this.#forgotten.has(id))
     const run = active.find(({ status }) => status === 'leased') ?? active[0]
     if (run) this.#follow(run.id, run.status)
   }
@@ -220,6 +228,7 @@ export class JobObserver<TInput = unknown, TOutput = unknown> extends Store<RunS
 
   #switchTo(run: RunObserver<TOutput>, { attachesSoon = false } = {}): void {
     this.#choice++
+    this.#looksAtEnd = false
     this.#detach()
     this.#run = run
     // One that is gone back to may have the limit of former times.
@@ -237,7 +246,12 @@ export class JobObserver<TInput = unknown, TOutput = unknown> extends Store<RunS
   }
 
   #attach(): void {
-    this.#leaveRun = this.#run.subscribe(() => this.setState(this.#run.getSnapshot()))
+    this.#leaveRun = this.#run.subscribe(() => {
+      this.setState(this.#run.getSnapshot())
+      if (!this.#looksAtEnd || !this.#isIdle()) return
+      this.#looksAtEnd = false
+      void this.#resume()
+    })
     this.setState(this.#run.getSnapshot())
   }
 

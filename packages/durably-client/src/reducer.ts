@@ -93,14 +93,20 @@ function applySnapshot(state: RunState, run: ClientRun, isLatest: boolean): RunS
   const stepsBack = stageOf(run.status) < stageOf(state.status)
   if (stepsBack && (!isLatest || isTerminal(state.status))) return state
   const isNews = isTerminal(run.status) || stageOf(run.status) > stageOf(state.status)
+  const progress = (isNews ? run.progress : state.progress) ?? run.progress ?? state.progress
   return {
     ...state,
     status: run.status,
-    progress: (isNews ? run.progress : state.progress) ?? run.progress ?? state.progress,
+    progress: isSameProgress(progress, state.progress) ? state.progress : progress,
     output: run.output,
     error: run.error,
     isLost: false,
   }
+}
+
+// Who is told of progress is told of each once.
+function isSameProgress(a: Progress | null, b: Progress | null): boolean {
+  return a?.current === b?.current && a?.total === b?.total && a?.message === b?.message
 }
 
 function withLogs(state: RunState, logs: readonly LogEntry[], maxLogs: number): RunState {

@@ -92,7 +92,7 @@ export class RunListObserver<TRun extends ClientRun = ClientRun> extends Store<R
   readonly prevPage = (): void => this.goToPage(this.getSnapshot().page - 1)
 
   readonly goToPage = (page: number): void => {
-    this.#patch({ page: Math.max(0, Math.trunc(page)) })
+    this.#patch({ page: Math.max(0, Math.trunc(page) || 0) })
     void this.refresh()
   }
 

@@ -32,6 +32,9 @@ export class RunObserver<TOutput = unknown> extends Store<RunState<TOutput>> {
   #streamRefusal: string | null = null
   #loadFailure: string | null = null
   #eventsTold = 0
+  // What was asked for in vain last: the run may have more to show than its events told, or its logs.
+  #lacksRun = true
+  #lacksLogs = true
 
   constructor(
     api: DurablyApi,
@@ -63,7 +66,8 @@ export class RunObserver<TOutput = unknown> extends Store<RunState<TOutput>> {
 
   protected start(): void {
     const { runId } = this
-    if (runId === null || isTerminal(this.getSnapshot().status)) return
+    if (runId === null) return
+    if (isTerminal(this.getSnapshot().status)) return this.#complete(runId)
     this.#leaveStream = this.#streams.ofRun(runId).subscribe({
       onEvent: (event) => this.#receive(event),
       onOpen: () => {
@@ -107,7 +111,14 @@ export class RunObserver<TOutput = unknown> extends Store<RunState<TOutput>> {
   #leaveEnded(runId: string, wasFollowed: boolean): void {
     this.#leave()
     // The latest lines may not have been stored when they were asked for.
-    if (wasFollowed && this.#wantsHistory) void this.#loadLogs(runId)
+    if (wasFollowed) this.#lacksLogs = true
+    this.#complete(runId)
+  }
+
+  // No stream tells what a run that has ended lacks.
+  #complete(runId: string): void {
+    if (this.#lacksRun) void this.#loadRun(runId)
+    if (this.#lacksLogs && this.#wantsHistory) void this.#loadLogs(runId)
   }
 
   // The stream says nothing about a pending run, nor what was logged before it was opened.
@@ -130,8 +141,12 @@ export class RunObserver<TOutput = unknown> extends Store<RunState<TOutput>> {
   async #loadRun(runId: string): Promise<void> {
     const following = this.#following
     const eventsTold = this.#eventsTold
+    this.#lacksRun = false
     const outcome = await this.#api.getRun(runId).catch(asError)
-    if (following !== this.#following) return
+    if (following !== this.#following) {
+      this.#lacksRun = true
+      return
+    }
     if (outcome === null) this.#giveUp('Run not found')
     else if (!(outcome instanceof Error)) this.#seen(outcome, eventsTold === this.#eventsTold)
     else if (isPermanent(outcome)) this.#giveUp(outcome.message)
@@ -146,21 +161,27 @@ export class RunObserver<TOutput = unknown> extends Store<RunState<TOutput>> {
 
   // Of a run that waits its turn the stream may say nothing for long.
   #loadAgain(runId: string, error: Error): void {
-    if (!this.#leaveStream) return
-    this.#loadFailure = error.message
-    this.#tellTrouble()
+    this.#lacksRun = true
+    if (this.#leaveStream) {
+      this.#loadFailure = error.message
+      this.#tellTrouble()
+    } else if (!isTerminal(this.getSnapshot().status)) return
     this.#backoff.retry(() => void this.#loadRun(runId))
   }
 
   async #loadLogs(runId: string): Promise<void> {
     if (this.#maxLogs === 0) return
     const following = this.#following
+    this.#lacksLogs = false
     const logs = await this.#api.getLogs(runId).catch(asError)
     if (!this.#wantsHistory) return
     if (!(logs instanceof Error)) {
       this.#logsBackoff.reset()
       if (logs.length > 0) this.#apply({ type: 'history', logs })
-    } else if (!isPermanent(logs) && following === this.#following) {
+      return
+    }
+    this.#lacksLogs = true
+    if (!isPermanent(logs) && following === this.#following) {
       this.#logsBackoff.retry(() => void this.#loadLogs(runId))
     }
   }

@@ -108,6 +108,6 @@ const LONGEST_TIMEOUT_MS = 2 ** 31 - 1
 /** Aborts when the time is up that begins now, or on request. */
 export function deadlineOf({ timeout, signal }: WaitOptions): AbortSignal | undefined {
   if (timeout === undefined || timeout > LONGEST_TIMEOUT_MS) return signal
-  const deadline = AbortSignal.timeout(timeout)
+  const deadline = AbortSignal.timeout(Math.ceil(timeout))
   return signal ? AbortSignal.any([signal, deadline]) : deadline
 }

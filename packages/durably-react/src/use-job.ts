@@ -7,7 +7,7 @@ import {
   type RunStatus,
   type StatusFlags,
 } from 'durably-client'
-import { useEffect, useMemo } from 'react'
+import { useEffect, useMemo, useRef } from 'react'
 import { clientOf, type ServerOptions } from './server.js'
 import { useObservable } from './use-observable.js'
 
@@ -44,8 +44,12 @@ export function useJob<TInput = unknown, TOutput = unknown>(
     // eslint-disable-next-line react-hooks/exhaustive-deps
     [client, jobName],
   )
+  const followed = useRef({ job, initialRunId })
   useEffect(() => {
-    // A page may be taken to another run, or be told the id of the one that it follows.
+    // A page that is shown again does everything anew, and what was triggered meanwhile is followed still.
+    if (followed.current.job === job && followed.current.initialRunId === initialRunId) return
+    followed.current = { job, initialRunId }
+    // It may be taken to another run, or be told the id of the one that it follows.
     if (initialRunId) job.follow(initialRunId)
   }, [job, initialRunId])
   useEffect(() => job.setFollowLatest(followLatest), [job, followLatest])

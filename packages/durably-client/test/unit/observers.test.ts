@@ -238,6 +238,36 @@ describe('a run', () => {
     expect(run.getSnapshot().logs).toMatchObject([{ message: 'one' }])
   })
 
+  test('what could not be had before the run ended is asked for again', async () => {
+    vi.useFakeTimers()
+    transport.answer('GET /run?', { status: 503, body: 'restarting' })
+    const run = client.observeRun('run-1')
+    run.subscribe(ignore)
+    transport.stream('/subscribe').open()
+    await vi.advanceTimersByTimeAsync(0)
+    transport.stream('/subscribe').send(anEvent('run:complete', { output: 1 }))
+    await vi.advanceTimersByTimeAsync(0)
+    transport.answer('GET /run?', { body: aRun({ status: 'completed', progress: { current: 2 }, output: 1 }) })
+    await vi.runAllTimersAsync()
+    expect(run.getSnapshot()).toMatchObject({ status: 'completed', progress: { current: 2 } })
+    expect(transport.asked('GET /run?')).toHaveLength(3)
+  })
+
+  test('a run that is known to have ended is asked for its output and logs', async () => {
+    transport.answer('GET /run?', { body: aRun({ status: 'completed', output: 1 }) })
+    transport.answer('GET /logs?', { status: 503, body: 'restarting' })
+    const run = client.observeRun('run-1', { status: 'completed' })
+    run.subscribe(ignore)()
+    await settled()
+    transport.answer('GET /logs?', { body: [storedLog('one')] })
+    const leave = run.subscribe(ignore)
+    await vi.waitFor(() => expect(run.getSnapshot()).toMatchObject({ output: 1, logs: [{ message: 'one' }] }))
+    leave()
+    const asked = transport.requests.length
+    run.subscribe(ignore)
+    expect([transport.requests.length, transport.connections]).toEqual([asked, []])
+  })
+
   test('an answer that comes after the end still tells how far the run had come', async () => {
     let answer: (answer: { body: unknown }) => void = ignore
     transport.answer('GET /run?', () => new Promise((resolve) => (answer = resolve)))
@@ -381,6 +411,9 @@ describe('waiting', () => {
     const stream = transport.stream('/subscribe')
     stream.send(aLogEvent('hello'))
     stream.send(anEvent('run:progress', { progress: { current: 1 } }))
+    transport.answer('GET /run?', { body: aRun({ status: 'leased', progress: { current: 1 } }) })
+    stream.open()
+    await settled()
     stream.send(anEvent('run:complete', { output: { count: 3 } }))
     expect(await waiting).toEqual({ count: 3 })
     expect(onProgress.mock.calls).toEqual([[{ current: 1 }]])
@@ -512,6 +545,10 @@ describe('waiting', () => {
     await new Promise((resolve) => setTimeout(resolve, 20))
     transport.stream('/subscribe').send(anEvent('run:complete', { output: 4 }))
     expect(await waiting).toBe(4)
+  })
+
+  test('takes a part of a millisecond', async () => {
+    await expect(client.waitForRun('run-1', { timeout: 4.5 })).rejects.toThrow(/timeout/i)
   })
 
   test('gives up at its timeout, and leaves the stream', async () => {
@@ -737,6 +774,49 @@ describe('a job', () => {
     await job.trigger({})
     job.reset()
     expect(job.getSnapshot()).toMatchObject({ runId: null, status: null, logs: [] })
+  })
+
+  test('a newer run is found that began while nobody listened, or nobody was heard', async () => {
+    const ended = aRun({ status: 'completed', output: 1 })
+    const newer = aRun({ id: 'newer', status: 'leased' })
+    for (const outage of ['left', 'dropped']) {
+      transport = new FakeTransport()
+      transport.answer('GET /runs?', { body: [aRun({ status: 'leased' })] })
+      const job = createDurablyClient({ transport }).observeJob('import-csv')
+      const leave = job.subscribe(ignore)
+      await vi.waitFor(() => expect(job.getSnapshot().runId).toBe('run-1'))
+      if (outage === 'left') {
+        leave()
+        job.subscribe(ignore)
+      }
+      transport.answer('GET /runs?', { body: [newer] })
+      transport.answer('GET /run?', { body: newer })
+      transport.answer('GET /run?runId=run-1', { body: ended })
+      transport.stream('/runs/subscribe').open()
+      await settled()
+      transport.stream('/subscribe?runId=run-1').open()
+      await vi.waitFor(() => expect(job.getSnapshot()).toMatchObject({ runId: 'newer', status: 'leased' }))
+    }
+  })
+
+  test('what is looked for does not grow with the runs that were forgotten', async () => {
+    transport.answer('GET /runs?', { body: [] })
+    const job = client.observeJob('import-csv')
+    job.subscribe(ignore)
+    const feed = transport.stream('/runs/subscribe')
+    for (const runId of ['one', 'two', 'three', 'four']) {
+      transport.answer('POST /trigger', { body: { runId, disposition: 'created' } })
+      await job.trigger({})
+      const ending = anEvent('run:complete', { runId })
+      if (runId === 'one') transport.stream('/subscribe').send(ending)
+      job.reset()
+      if (runId !== 'four') feed.send(ending)
+    }
+    transport.answer('GET /runs?', { body: [aRun({ id: 'four' })] })
+    feed.open()
+    await settled()
+    expect(transport.requests.at(-1)?.path).toContain('limit=2')
+    expect(job.getSnapshot().runId).toBeNull()
   })
 
   describe('a run that reset has forgotten is not picked up again', () => {
@@ -998,6 +1078,8 @@ describe('a list of runs', () => {
     await vi.waitFor(() => expect(list.getSnapshot().isLoading).toBe(false))
     list.nextPage()
     expect(list.getSnapshot().page).toBe(2)
+    list.goToPage(NaN)
+    expect(list.getSnapshot().page).toBe(0)
   })
 
   test('a page that is live is fetched again when that failed, as long as somebody listens', async () => {

@@ -2,7 +2,7 @@
 import { act, cleanup, render, renderHook } from '@testing-library/react'
 import { createDurablyClient } from 'durably-client'
 import { createDurably, useJob, useJobLogs, useJobRun, useRunActions, useRuns } from 'durably-react'
-import { StrictMode, startTransition, Suspense, use, useState, type ReactNode } from 'react'
+import { Activity, StrictMode, startTransition, Suspense, use, useState, type ReactNode } from 'react'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { FakeTransport } from '../../../durably-client/test/support/fake-transport.js'
 import { aLogEvent, anEvent, aRun } from '../../../durably-client/test/support/samples.js'
@@ -269,6 +269,26 @@ test('changing autoResume keeps the run that is followed', async () => {
   await act(() => result.current.trigger({}))
   rerender({ autoResume: false })
   expect(result.current.currentRunId).toBe('run-1')
+})
+
+test('a page that is shown again goes on with the run it had, not with initialRunId', async () => {
+  let mode: 'visible' | 'hidden' = 'visible'
+  transport.answer('POST /trigger', { body: { runId: 'run-2', disposition: 'created' } })
+  const { result, rerender } = renderHook(() => useJob({ client, jobName: 'import-csv', initialRunId: 'run-1' }), {
+    wrapper: ({ children }) => <Activity mode={mode}>{children}</Activity>,
+  })
+  async function hideAndShow() {
+    for (mode of ['hidden', 'visible'] as const) {
+      rerender()
+      await settle()
+    }
+  }
+  await act(() => result.current.trigger({}))
+  await hideAndShow()
+  expect(result.current.currentRunId).toBe('run-2')
+  act(() => result.current.reset())
+  await hideAndShow()
+  expect(result.current.currentRunId).toBeNull()
 })
 
 test('initialRunId is followed from the start', () => {
