@@ -35,6 +35,7 @@ def summarize(name: str, cells: Sequence[str]) -> ColumnSummary:
 
 def _is_number(cell: str) -> bool:
     try:
-        return math.isfinite(float(cell))
+        # Python reads 2024_10 as a number; in a file it is more likely to be a name.
+        return "_" not in cell and math.isfinite(float(cell))
     except ValueError:
         return False

@@ -1,5 +1,6 @@
 """`durably types`: the jobs of an instance as TypeScript types."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -201,14 +202,36 @@ def test_an_application_that_ends_the_program_is_told(durably_command: Run, proj
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
-def test_standard_output_that_takes_nothing(project: Path) -> None:
+@pytest.mark.parametrize("verb", ["types", "migrate"])
+def test_standard_output_that_takes_nothing(project: Path, verb: str) -> None:
     """A full disk is told as any other file's, once."""
-    command = [sys.executable, "-m", "durably.cli", "types", "shop:durably"]
+    command = [sys.executable, "-m", "durably.cli", verb, "shop:durably"]
     with Path("/dev/full").open("w") as full:
         finished = subprocess.run(command, cwd=project, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
 
     assert finished.returncode == 2
     assert finished.stderr == "durably: standard output cannot be written: No space left on device\n"
+
+
+def test_what_a_symbolic_link_leads_to_is_written(durably_command: Run, project: Path) -> None:
+    """The link stays one."""
+    (project / "web").mkdir()
+    (project / "durably.gen.ts").symlink_to("web/jobs.ts")
+    finished = durably_command("types", "shop:durably", "-o", "durably.gen.ts")
+
+    assert finished.returncode == 0, finished.stderr
+    assert (project / "durably.gen.ts").is_symlink()
+    assert "export interface" in (project / "web" / "jobs.ts").read_text()
+
+
+def test_what_is_no_regular_file_is_not_replaced_by_one(durably_command: Run, project: Path) -> None:
+    """A device of the system would be gone."""
+    os.mkfifo(project / "pipe")
+    finished = durably_command("types", "shop:durably", "-o", "pipe")
+
+    assert finished.returncode == 2
+    assert "pipe cannot be written: it is no regular file" in finished.stderr
+    assert (project / "pipe").is_fifo()
 
 
 def test_an_application_with_a_wrong_database_says_what_is_wrong(durably_command: Run, project: Path) -> None:

@@ -45,6 +45,17 @@ async def test_mounted_in_fastapi(durably: Durably) -> None:
     await works(Client(app))
 
 
+async def test_mounted_behind_a_proxy_that_takes_its_prefix_away(durably: Durably) -> None:
+    """The application has its prefix as its root path, and the path that arrives has it not."""
+    app = Starlette(routes=[Mount("/api/durably", create_durably_handler(durably))])
+    prefixed = {"root_path": "/prefix"}
+
+    await works(Client(app, base="/api/durably", scope=prefixed))
+    await works(Client(app, base="/prefix/api/durably", scope=prefixed))
+    document = (await Client(app, base="/api/durably", scope=prefixed).get("/openapi.json")).body
+    assert document["servers"] == [{"url": "/prefix/api/durably"}]
+
+
 async def test_mounted_in_a_mounted_application(durably: Durably) -> None:
     inner = Starlette(routes=[Mount("/durably", create_durably_handler(durably))])
 

@@ -341,3 +341,39 @@ async def test_the_event_loop_is_left_as_it_was(pay):
 
     assert loop.get_task_factory() is before
     assert len(asyncio.all_tasks()) == 1
+
+
+async def test_plain_code_ends_as_in_production():
+    """An error that no caller can be handed fails the run, and an awaitable that is returned is awaited."""
+
+    async def double(n: int) -> int:
+        return 2 * n
+
+    @define_job(name="later", input=int, output=int)
+    def later(step: SyncStepContext, input):
+        return double(input)
+
+    @define_job(name="first")
+    def first(step: SyncStepContext, input: list[int]) -> int:
+        return next(iter(input))
+
+    @define_job(name="closes")
+    async def closes(step: StepContext, input: None) -> None:
+        def close():
+            raise GeneratorExit
+
+        await step.run("close", close)
+
+    ends = [
+        (report.undisturbed.status, report.undisturbed.output or report.undisturbed.error)
+        for report in [
+            await crash_everywhere(later, 2),
+            await crash_everywhere(first, []),
+            await crash_everywhere(closes, None),
+        ]
+    ]
+    assert ends == [
+        ("completed", 4),
+        ("failed", "a plain function raised StopIteration"),
+        ("failed", "a plain function raised GeneratorExit"),
+    ]

@@ -252,3 +252,32 @@ def test_the_first_attempt_is_one(attempt):
 async def test_a_step_needs_a_name(name):
     with pytest.raises(ValidationError, match="Invalid step name"):
         await FakeStep().run(name, lambda: 1)
+
+
+async def test_a_plain_step_that_ends_an_iteration_fails_as_in_production():
+    """`StopIteration` cannot be handed to who awaits the step: on its own it would be waited for without end."""
+    step = FakeStep()
+    with pytest.raises(RuntimeError, match="a plain function raised StopIteration"):
+        await step.run("first", lambda: next(iter([])))
+
+    assert [(call.name, call.status) for call in step.calls] == [("first", "failed")]
+
+
+def test_a_log_line_is_kept_as_it_is_stored():
+    """As it was when it was written, and whatever it is."""
+
+    class Unspeakable:
+        def __str__(self):
+            raise RuntimeError
+
+        __repr__ = __str__
+
+    step, rows = FakeStep(), [1]
+    step.log.info("rows", {"rows": rows, "pair": (1, 2)})
+    rows.append(2)
+    step.log.error(Unspeakable())
+
+    assert [(line.message, line.data) for line in step.logs] == [
+        ("rows", {"rows": [1], "pair": [1, 2]}),
+        ("<Unspeakable>", None),
+    ]

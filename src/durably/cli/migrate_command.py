@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
 from typing import Any
 
 from durably.app import Durably
 from durably.cli.errors import CommandError
 from durably.cli.loading import load_instance
+from durably.cli.output import say
 from durably.core.errors import DurablyError
 
 
@@ -32,7 +32,7 @@ def perform(options: argparse.Namespace) -> int:
         asyncio.run(_migrate(durably))
     except DurablyError as error:
         raise CommandError(str(error)) from error
-    sys.stdout.write(f"{durably.storage.name} is up to date\n")
+    say(f"{durably.storage.name} is up to date\n")
     return 0
 
 

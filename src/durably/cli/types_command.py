@@ -11,6 +11,7 @@ from typing import Any
 from durably.cli.errors import CommandError
 from durably.cli.job_types import typescript_of_jobs
 from durably.cli.loading import load_instance
+from durably.cli.output import say
 
 
 def add_parser(verbs: argparse._SubParsersAction[Any]) -> None:
@@ -36,7 +37,7 @@ def perform(options: argparse.Namespace) -> int:
     if options.check:
         return _check(options.output, text, options.target)
     if options.output is None:
-        _print(text)
+        say(text)
     else:
         _write(options.output, text)
     return 0
@@ -54,21 +55,15 @@ def _check(file: Path, text: str, target: str) -> int:
     return 0 if is_current else 1
 
 
-def _print(text: str) -> None:
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except OSError as error:
-        # What is still in its buffer would fail once more when Python ends.
-        sys.stdout = None
-        raise CommandError(f"standard output cannot be written: {error.strerror}") from error
-
-
 def _write(file: Path, text: str) -> None:
     if file.is_dir():
         raise CommandError(f"{file} cannot be written: it is a directory, name a file in it")
     if not file.parent.is_dir():
         raise CommandError(f"{file} cannot be written: there is no directory {file.parent}, create it first")
+    # What a symbolic link leads to is written, not the link.
+    file = file.resolve()
+    if file.exists() and not file.is_file():
+        raise CommandError(f"{file} cannot be written: it is no regular file. Leave -o out to write to standard output")
     # Renamed into place, so that a watching bundler never reads half a file.
     unfinished = file.with_name(f".{file.name}.{os.getpid()}")
     try:

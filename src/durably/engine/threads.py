@@ -63,9 +63,7 @@ class Threads:
             self._pool = ThreadPoolExecutor(self._limit, thread_name_prefix="durably-job")
         context = copy_context()
         context.run(_awaiting_task.set, asyncio.current_task())
-        return await asyncio.get_running_loop().run_in_executor(
-            self._pool, lambda: context.run(_handing_over, function)
-        )
+        return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: context.run(handing_over, function))
 
     def close(self) -> None:
         """Let the threads end; one that is still busy is left to finish by itself."""
@@ -74,7 +72,8 @@ class Threads:
             self._pool = None
 
 
-def _handing_over(function: Callable[[], Any]) -> Any:
+def handing_over(function: Callable[[], Any]) -> Any:
+    """Return what a plain function returns, to be called in a thread that somebody awaits."""
     try:
         return function()
     except (StopIteration, GeneratorExit) as error:

@@ -14,6 +14,7 @@ from typing_extensions import TypedDict
 from durably.app import Durably
 from durably.http.auth import AuthConfig, Gate, call_hook
 from durably.http.problems import not_found, response_to
+from durably.http.request_data import path_of
 from durably.http.routes import ROUTES, Call
 from durably.settings import Seconds, refuse, seconds_or_zero
 
@@ -94,7 +95,7 @@ class DurablyHandler:
         match scope["type"]:
             case "http":
                 request = Request(scope, receive)
-                response = await self._answer(request, _path_below(scope["path"], scope.get("root_path", "")))
+                response = await self._answer(request, path_of(request))
                 await response(scope, receive, send)
             case "lifespan":
                 await self._live(receive, send)
@@ -108,10 +109,9 @@ class DurablyHandler:
         ... async def durably_route(request: Request) -> Response:
         ...     return await handler.handle(request, "/api/durably")
         """
-        path = _path_below(request.scope["path"], request.scope.get("root_path", ""))
-        for below in (request.scope["path"], path):
+        for below in (request.scope["path"], path_of(request)):
             if below.startswith(f"{base_path.rstrip('/')}/"):
-                return await self._answer(request, _path_below(below, base_path.rstrip("/")))
+                return await self._answer(request, below[len(base_path.rstrip("/")) :])
         return await self._answer(request, "")
 
     async def _answer(self, request: Request, path: str) -> Response:
@@ -144,13 +144,6 @@ class DurablyHandler:
             finally:
                 await self._durably.close()
         await send({"type": "lifespan.shutdown.complete"})
-
-
-def _path_below(path: str, base: str) -> str:
-    """Return the part of a path behind `base`; servers differ in whether the path holds it."""
-    if base and (path == base or path.startswith(f"{base}/")):
-        return path[len(base) :]
-    return path
 
 
 def _takes_argument(function: Callable[..., object]) -> bool:

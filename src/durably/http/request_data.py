@@ -20,6 +20,20 @@ _MOST_SILENCE_SECONDS: Final = 30
 Query = list[tuple[str, str]]
 
 
+def path_of(request: Request) -> str:
+    """Return the path below the root path, of which servers differ in whether the path holds it.
+
+    Of an application that is mounted in another it is the root path of the other, which a proxy may have taken away,
+    and the path that it is mounted at, which it has not.
+    """
+    path: str = request.scope["path"]
+    root: str = request.scope.get("root_path", "")
+    for base in (root, root.removeprefix(request.scope.get("app_root_path", ""))):
+        if base and (path == base or path.startswith(f"{base}/")):
+            return path[len(base) :]
+    return path
+
+
 async def json_body(request: Request, limit: int) -> Any:
     """Return the body as JSON of at most `limit` bytes, nested at most 200 deep. Raises `BadRequest`."""
     body = await _body(request, limit)

@@ -26,7 +26,7 @@ from durably.http.cursor import Cursor
 from durably.http.following import follow_all_runs, follow_one_run
 from durably.http.openapi import OPENAPI
 from durably.http.problems import BadRequest, JsonResponse
-from durably.http.request_data import json_body, last_event_id_of, run_filter_of, run_id_of, stream_filter_of
+from durably.http.request_data import json_body, last_event_id_of, path_of, run_filter_of, run_id_of, stream_filter_of
 from durably.http.responses import EventStreamResponse
 
 _NEUTRAL_CONFLICT: Final = "The trigger conflicts with another run"
@@ -150,10 +150,7 @@ async def subscribe_runs(call: Call) -> Response:
 
 async def openapi(call: Call) -> Response:
     """`GET /openapi.json`: its paths lie below the one at which it was asked for."""
-    scope = call.request.scope
-    path, root = scope["path"], scope.get("root_path", "")
-    # Servers differ in whether the path holds the root path.
-    full = path if path.startswith(f"{root}/") else root + path
+    full = call.request.scope.get("root_path", "") + path_of(call.request)
     return JsonResponse({**OPENAPI, "servers": [{"url": quote(full.removesuffix("/openapi.json")) or "/"}]})
 
 

@@ -112,7 +112,7 @@ class CrashingProcess:
             if job.is_async:
                 return await job.function(_WatchedStep(execution, self), input)
             plain_step = _WatchedPlainStep(execution, self, self._life)
-            return await self._threads.run(lambda: job.function(plain_step, input))
+            return await self._threads.call(job.function, plain_step, input)
 
         return JobDefinition(job.name, watched, job.input, job.output)
 

@@ -9,13 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Literal, cast
 
 from durably.core.jobs import is_async_callable
-from durably.core.json_values import Codec, decode_json, encode_json
+from durably.core.json_values import Codec, decode_json, encode_json, encode_leniently
 from durably.core.logs import LogData, LogLevel
 from durably.core.names import checked_name
 from durably.core.runs import ProgressData
+from durably.core.texts import storable, text_of
 from durably.engine.abort import AbortController, AbortSignal
 from durably.engine.error_messages import describe
 from durably.engine.execution import Execution
@@ -24,6 +26,7 @@ from durably.engine.running_steps import RunningSteps
 from durably.engine.step_context import BaseContext, StepContext, SyncStepContext
 from durably.engine.step_results import encoded_result
 from durably.engine.step_types import result_codec, with_signal
+from durably.engine.threads import handing_over
 from durably.settings import checked_attempt, refuse
 
 _current_step: Final[ContextVar[str | None]] = ContextVar("durably_fake_step", default=None)
@@ -47,7 +50,10 @@ class _RecordedLog:
 
     def write(self, level: LogLevel, message: str, data: Any, *, has_data: bool = False) -> None:
         """Keep a line, and the step it was written in."""
-        self.lines.append(LogData(level, str(message), data if has_data else None, _current_step.get()))
+        text = storable(message) if isinstance(message, str) else text_of(message)
+        # As it is now: the job may go on changing it.
+        kept = decode_json(encode_leniently(data)) if has_data else None
+        self.lines.append(LogData(level, text, kept, _current_step.get()))
 
 
 class _Recorder:
@@ -270,7 +276,7 @@ class FakeSyncStep(_FakeContext, SyncStepContext):
 async def _call(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if is_async_callable(fn):
         return await fn(*args, **kwargs)
-    value = await asyncio.to_thread(fn, *args, **kwargs)
+    value = await asyncio.to_thread(handing_over, partial(fn, *args, **kwargs))
     return await value if inspect.isawaitable(value) else value
 
 

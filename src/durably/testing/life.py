@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from contextvars import Context, ContextVar, copy_context
 from typing import Any, Final, TypeVar
 
-from durably.engine.threads import Threads
+from durably.engine.threads import Threads, handing_over
 
 T = TypeVar("T")
 
@@ -149,7 +149,7 @@ def _tasks_know_their_life() -> Iterator[None]:
 def _perform(call: Future[Any], context: Context, function: Any) -> None:
     call.set_running_or_notify_cancel()
     try:
-        result = context.run(function)
+        result = context.run(handing_over, function)
     except BaseException as error:  # noqa: BLE001 - the caller gets it, whatever it is
         call.set_exception(error)
     else:
