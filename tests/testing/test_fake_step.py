@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sys
 import threading
 from dataclasses import dataclass
 from decimal import Decimal
@@ -261,6 +262,21 @@ async def test_a_plain_step_that_ends_an_iteration_fails_as_in_production():
         await step.run("first", lambda: next(iter([])))
 
     assert [(call.name, call.status) for call in step.calls] == [("first", "failed")]
+
+
+async def test_a_step_that_ends_the_program_fails_as_in_production():
+    """In a task of its own too, where it would end the event loop."""
+    step = FakeStep()
+    ended = await asyncio.gather(step.run("a", sys.exit, "enough"), step.run("b", lambda: 1), return_exceptions=True)
+    with pytest.raises(SystemExit):
+        await step.run("c", sys.exit, 3)
+
+    assert [repr(end) for end in ended] == ["RuntimeError('SystemExit: enough')", "1"]
+    assert {call.name: call.error for call in step.calls} == {
+        "a": "SystemExit: enough",
+        "b": None,
+        "c": "SystemExit: 3",
+    }
 
 
 def test_a_log_line_is_kept_as_it_is_stored():

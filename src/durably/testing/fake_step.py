@@ -76,6 +76,8 @@ class _Recorder:
         self._given = dict(results)
         self._completed: dict[str, Any] = {}
         self._running: RunningSteps | None = None
+        # That of the job, where the test makes the step and calls the job.
+        self._task = _this_task()
 
     def check(self, name: str) -> None:
         """Raise what keeps a step from starting."""
@@ -126,6 +128,12 @@ class _Recorder:
         token = _current_step.set(name)
         try:
             yield
+        except SystemExit as error:
+            self.calls.append(FakeStepCall(name, "failed", error=describe(error)))
+            if _this_task() is self._task:
+                raise
+            # As the error of a task of its own it would end the event loop, in production as well.
+            raise RuntimeError(describe(error)) from error
         except Exception as error:
             self.calls.append(FakeStepCall(name, "failed", error=describe(error)))
             raise
@@ -271,6 +279,13 @@ class FakeSyncStep(_FakeContext, SyncStepContext):
             if inspect.isawaitable(value):
                 value = _await_apart(value)
         return recorder.complete(name, codec, value)
+
+
+def _this_task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None
 
 
 async def _call(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
