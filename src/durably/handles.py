@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, TypeVar, cast
 
+from pydantic import BaseModel
+
 from durably.core.errors import ValidationError
 from durably.core.jobs import InputT, JobDefinition, OutputT
 from durably.core.logs import LogData
@@ -114,8 +116,8 @@ class JobHandle(Generic[InputT, OutputT]):
 
         >>> await durably.jobs.import_csv.batch_trigger([{"filename": "a.csv"}, {"filename": "b.csv"}])
         """
-        if isinstance(items, str | bytes | Mapping) or not isinstance(items, Iterable):
-            # Text and dicts can be iterated too, over what nobody meant to trigger.
+        if isinstance(items, str | bytes | Mapping | BaseModel) or not isinstance(items, Iterable):
+            # Text, dicts and models can be iterated too, over what nobody meant to trigger.
             raise refuse("items", items, "a sequence of inputs or BatchItems")
         return await self._trigger([_order(item)._replace(place=place) for place, item in enumerate(items)])
 

@@ -13,10 +13,13 @@ from pydantic import BaseModel
 
 from durably import StepContext, SyncStepContext, ValidationError, create_durably, define_job
 from durably.core.jobs import JobDefinition
-from durably.testing import FakeStep
+from durably.testing import FakeStep, in_memory, run_until_idle
 
 if TYPE_CHECKING:
     from decimal import Decimal as OnlyForTypes
+
+
+itself = "itself"
 
 
 class Order(BaseModel):
@@ -253,6 +256,31 @@ class TestFunctions:
         """Renaming a function must not orphan its runs."""
         with pytest.raises(TypeError):
             define_job()  # type: ignore[call-overload]
+
+    async def test_an_async_job_behind_a_plain_decorator_is_one(self) -> None:
+        """S1: what it calls on the event loop is told by what it wraps."""
+
+        def traced(function: Any) -> Any:
+            @functools.wraps(function)
+            def call(*args: Any, **kwargs: Any) -> Any:
+                return function(*args, **kwargs)
+
+            return call
+
+        @define_job(name="job")
+        @traced
+        async def job(step: StepContext, input: int) -> int:
+            return await step.run("double", lambda: 2 * input)
+
+        async with in_memory({"job": job}) as durably:
+            assert (await run_until_idle(durably, job, 2)).output == 4
+
+    def test_an_annotation_that_stands_for_itself_is_refused(self) -> None:
+        """R3: its text would be looked up for ever."""
+        with pytest.raises(ValidationError, match="'itself' stands for no type"):
+
+            @define_job(name="job")
+            async def job(step: StepContext, input: itself) -> None: ...  # type: ignore[valid-type]
 
 
 class TestADefinition:

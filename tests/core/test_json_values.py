@@ -16,7 +16,16 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, computed_field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FutureDate,
+    FutureDatetime,
+    SecretStr,
+    computed_field,
+    model_validator,
+)
 
 from durably import ValidationError
 from durably.core.json_values import Codec, codec_or_none, decode_json, decode_stored, encode_json, encode_leniently
@@ -31,6 +40,16 @@ JSON = st.recursive(
 
 class Owner(BaseModel):
     what: BaseModel
+
+
+class Maybe(Enum):
+    NONE = None
+    SOME = 1
+
+
+class Rounded(BaseModel):
+    model_config = ConfigDict(ser_json_timedelta="float")
+    took: timedelta
 
 
 class Colour(Enum):
@@ -164,10 +183,11 @@ class TestRefusals:
             (10**5000, "value", "cannot be stored"),
             ([datetime(1971, 5, 1, tzinfo=ZoneInfo("Africa/Monrovia"))], "value[0]", "an offset from UTC with seconds"),
             (time(1, tzinfo=timezone(timedelta(seconds=3_601))), "value", "convert it to UTC"),
+            (time(1, tzinfo=ZoneInfo("Europe/Berlin")), "value", "a time zone's rules, Europe/Berlin; use a datetime"),
         ],
         ids=[
             *("nan", "inf", "set", "frozenset", "bytes", "bytearray", "object", "function"),
-            *("int-key", "none-key", "text", "key", "huge", "datetime", "time"),
+            *("int-key", "none-key", "text", "key", "huge", "datetime", "time", "zone"),
         ],
     )
     def test_the_place_is_named(self, value: Any, field: str, message: str) -> None:
@@ -286,6 +306,38 @@ class TestRefusals:
         """R3: a value of it would be stored as an empty object."""
         with pytest.raises(ValidationError, match=r"BaseModel itself, .*: say which model"):
             Codec(annotation)
+
+    @pytest.mark.parametrize("annotation", [FutureDate, list[FutureDatetime]], ids=["date", "datetimes"])
+    def test_a_type_that_takes_a_value_for_a_while_only_is_refused(self, annotation: Any) -> None:
+        """R3: a run that starts or resumes later could not read it."""
+        with pytest.raises(ValidationError, match="a date of the future"):
+            Codec(annotation)
+
+    def test_a_computed_field_is_not_taken_for_an_extra_one(self) -> None:
+        """S2: what is written for others is not read back."""
+
+        class Price(BaseModel):
+            model_config = ConfigDict(extra="allow")
+            net: int
+
+            @computed_field
+            def gross(self) -> int:
+                return 2 * self.net
+
+        assert Codec(Price).round_trip(Price(net=2), "value")[0] == Price(net=2)
+
+    @pytest.mark.parametrize(
+        ("annotation", "value"),
+        [(Rounded, Rounded(took=timedelta(days=10**6, microseconds=1))), (Maybe | None, Maybe.NONE)],
+        ids=["configured", "null"],
+    )
+    def test_what_is_written_otherwise_is_seen_as_it_will_be_read(self, annotation: Any, value: Any) -> None:
+        """S2: by the first execution too."""
+        codec = Codec(annotation)
+
+        seen, text = codec.round_trip(value, "value")
+
+        assert seen == codec.decode(text, "value") != value
 
     def test_a_secret_is_not_stored_as_asterisks(self) -> None:
         """R3: what would come back as something else is refused."""

@@ -6,6 +6,7 @@ import functools
 import gc
 import re
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import pytest
@@ -17,6 +18,16 @@ from durably.testing import FakeStep, FakeSyncStep, crash_everywhere, in_memory,
 
 class Row(BaseModel):
     n: int
+
+
+class Line(BaseModel):
+    n: int
+
+
+@dataclass
+class Point:
+    n: int
+    pairs: list[int] = field(default_factory=list)
 
 
 RowT = TypeVar("RowT", bound=BaseModel)
@@ -89,6 +100,66 @@ class TestResults:
 
         async with in_memory({"job": job}) as durably:
             assert (await run_until_idle(durably, job, 1)).output == 2
+
+    async def test_an_instance_is_looked_at_like_any_other_value(self) -> None:
+        """S2, S3: nobody has checked what code put into it, and the first execution sees what a resume would."""
+
+        def broken() -> Point:
+            return Point(n=2.5)  # type: ignore[arg-type] # the mistake
+
+        def pairs() -> Point:
+            return Point(n=1, pairs=(1, 2))  # type: ignore[arg-type] # another
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: None) -> list[int]:
+            with pytest.raises(ValidationError, match=r"result of step 'broken' would be stored as .*\.n"):
+                await step.run("broken", broken)
+            return (await step.run("pairs", pairs)).pairs
+
+        assert (await crash_everywhere(job, None, moments=["after-commit"])).differences == []
+
+        @define_job(name="out")
+        async def out(step: StepContext, input: Point) -> Point:
+            return Point(n="x")  # type: ignore[arg-type] # the mistake
+
+        async with in_memory({"job": out}) as durably:
+            with pytest.raises(ValidationError, match="input would be stored as"):
+                await durably.jobs.job.trigger(Point(n=2.5))  # type: ignore[arg-type] # the mistake
+            assert "output would be stored as" in ((await run_until_idle(durably, out, Point(n=1))).error or "")
+
+    async def test_the_order_of_a_union_decides_whatever_was_called_before(self) -> None:
+        """S2: in the process that resumes, other steps may have been called first."""
+
+        def found() -> Row | Line:
+            return Row(n=1)
+
+        def missed() -> Line | Row:
+            return Line(n=1)
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: list[str]) -> list[str]:
+            steps = {"found": found, "missed": missed}
+            return [type(await step.run(name, steps[name])).__name__ for name in input]
+
+        async with in_memory({"job": job}) as durably:
+            for names in (["found", "missed"], ["missed", "found"]):
+                run = await run_until_idle(durably, job, names)
+                assert run.output == [{"found": "Row", "missed": "Line"}[name] for name in names]
+
+    async def test_a_name_of_the_closure_without_a_value_keeps_no_step_from_its_function(self) -> None:
+        """S2: as one that is assigned further down, or that of an `except` clause."""
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: bool) -> str:
+            def rows() -> list[Row]:
+                return [Row(n=1)] if input else [Row(n=len(later))]
+
+            result = await step.run("rows", rows)
+            later = "x"
+            return type(result[0]).__name__ + later
+
+        async with in_memory({"job": job}) as durably:
+            assert (await run_until_idle(durably, job, True)).output == "Rowx"
 
     async def test_a_result_of_none_is_one_of_the_type_or_refused(self) -> None:
         """S3: as any other value that the annotation or `returns` does not allow."""

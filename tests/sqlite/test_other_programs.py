@@ -153,6 +153,32 @@ class TestEnding:
         assert await streaming == ["run:delete"]
 
     @pytest.mark.parametrize(("statement", "event_type"), [(CANCEL, "run:cancel"), (DELETE, "run:delete")])
+    async def test_an_end_that_cannot_be_written_down_yet_is_told_once(
+        self, open_durably: OpenDurably, program: Program, statement: str, event_type: str
+    ) -> None:
+        """E1, S5: however often the run is looked at meanwhile; it is stopped as soon as it is seen to have ended."""
+        gate, seen = Gate(), []
+        durably = await open_durably(held_job(gate, seen, in_step=True), start=True, polling_interval=NEVER)
+        events = Events(durably)
+        await durably.jobs.held.trigger(None)
+        await gate.reached()
+        program.does("CREATE TABLE theirs (x)")
+        program.does(statement)
+        for _ in range(4):
+            # The file changes, and our own writes wait for the lock: one has its turn in the end.
+            program.does("BEGIN IMMEDIATE")
+            program.does("INSERT INTO theirs VALUES (1)")
+            await asyncio.sleep(0.3)
+            program.does("COMMIT")
+            program.does("BEGIN IMMEDIATE")
+            program.does("COMMIT")
+        assert seen == ["cancelled"]
+        await events.until(event_type)
+        await durably.stop()
+
+        assert len(events.of(event_type)) == 1
+
+    @pytest.mark.parametrize(("statement", "event_type"), [(CANCEL, "run:cancel"), (DELETE, "run:delete")])
     async def test_a_run_that_executes_here_is_stopped_and_its_end_told_once(
         self, open_durably: OpenDurably, program: Program, statement: str, event_type: str
     ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -134,6 +135,27 @@ class TestRetrigger:
         with pytest.raises(ValidationError, match="integer"):
             await after.retrigger(old.id)
         assert len(await after.get_runs()) == 1
+
+    async def test_the_input_is_the_same_whatever_its_type_makes_of_it(self, open_durably: OpenDurably) -> None:
+        """R9: also where a value is not read as it was written."""
+
+        @dataclass
+        class Counted:
+            n: int
+
+            def __post_init__(self) -> None:
+                self.n += 1
+
+        async def count(step: StepContext, input: Any) -> int:
+            return int(input.n)
+
+        durably = await open_durably(define_job(name="count", input=Counted, output=int, run=count))
+        run = await durably.jobs.count.trigger({"n": 0})
+        for _ in range(3):
+            await durably.process_one()
+            ended, run = await durably.get_run(run.id), await durably.retrigger(run.id)
+            assert ended is not None
+            assert (ended.output, run.input) == (2, {"n": 1})
 
     async def test_it_respects_the_concurrency_key(self, open_durably: OpenDurably) -> None:
         """R7, R9: a pending run of the key is in the way."""

@@ -19,6 +19,7 @@ InputT = TypeVar("InputT")
 OutputT = TypeVar("OutputT")
 
 _STEP_AND_INPUT: Final = ("step", "input")
+_MOST_QUOTED: Final = 5
 
 
 class _Mock:
@@ -56,7 +57,7 @@ class JobDefinition(Generic[InputT, OutputT]):
         self.function = function
         self.input = input_codec
         self.output = output_codec
-        self.is_async = is_async_callable(function)
+        self.is_async = is_async_callable(function) or _wraps_async_job(function)
         self.__doc__ = function.__doc__
         self.__name__ = getattr(function, "__name__", name)
         self.__module__ = getattr(function, "__module__", __name__)
@@ -200,6 +201,15 @@ def is_async_callable(function: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(innermost(function))
 
 
+def _wraps_async_job(function: Callable[..., Any]) -> bool:
+    """Tell whether a plain function stands before an async job, as that of a decorator does."""
+    inner = inspect.unwrap(function)
+    if inner is function or not is_async_callable(inner):
+        return False
+    step = next(iter(inspect.signature(inner).parameters.values()))
+    return not _is_step(step.annotation, "SyncStepContext")
+
+
 def innermost(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return the function that is called in the end: by `functools.partial`s, by an object with `__call__`."""
     while isinstance(function, partial):
@@ -244,9 +254,9 @@ def _parameters(name: str, function: Callable[..., Any]) -> list[inspect.Paramet
     return parameters
 
 
-def _is_step(annotation: Any) -> bool:
+def _is_step(annotation: Any, kind: str = "StepContext") -> bool:
     text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
-    return text.endswith("StepContext")
+    return text.endswith(kind)
 
 
 def _wrong_parameters(name: str, function: Callable[..., Any], why: str) -> ValidationError:
@@ -287,8 +297,12 @@ def evaluated(annotation: Any, names: dict[str, Any], local_names: dict[str, Any
 
     Raises whatever evaluating the text raises.
     """
-    while isinstance(annotation, str):
+    for _ in range(_MOST_QUOTED):
+        if not isinstance(annotation, str):
+            break
         annotation = eval(annotation, names, local_names)  # noqa: S307 - the user's own annotation
+    else:
+        raise NameError(f"{annotation!r} stands for no type")
     owner = SimpleNamespace(__annotations__={"return": annotation})
     return get_type_hints(owner, names, local_names, include_extras=True)["return"]
 

@@ -93,6 +93,12 @@ def refuse_foreign(value: object, where: str) -> None:  # noqa: C901, PLR0912 - 
                 field=where,
                 value=value,
             )
+        case time() if value.tzinfo is not None and value.utcoffset() is None:
+            raise ValidationError(
+                f"{where}: JSON cannot carry a time of day with a time zone's rules, {value.tzinfo}; use a datetime",
+                field=where,
+                value=value,
+            )
         case Iterator():
             raise ValidationError(
                 f"{where}: JSON cannot carry an iterator, which can be gone through only once; use a list",

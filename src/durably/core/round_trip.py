@@ -16,6 +16,7 @@ from durably.core.json_refusals import LEAVES
 _FIELDS: Final = frozenset({"model-field", "dataclass-field", "typed-dict-field"})
 _PLAIN: Final = frozenset({"str", "int", "bool", "none"})
 _OWNERS: Final = frozenset({"model", "dataclass", "typed-dict"})
+_CONFIGURED: Final = ("ser_json_", "val_temporal")
 _SCALARS: Final[Mapping[str, type]] = {
     "date": date,
     "datetime": datetime,
@@ -23,19 +24,28 @@ _SCALARS: Final[Mapping[str, type]] = {
     "timedelta": timedelta,
     "uuid": UUID,
 }
-_SUBCLASSED: Final = frozenset({*_SCALARS, "model", "dataclass"})
 _SURELY_READ: Final = frozenset(
     {
         *_PLAIN,
         *_SCALARS,
-        *_FIELDS,
-        *_OWNERS,
-        *("any", "float", "decimal", "list", "tuple", "dict", "nullable", "default", "set", "frozenset", "bytes"),
-        *("model-fields", "dataclass-args", "computed-field", "definitions", "definition-ref"),
+        *(
+            "typed-dict",
+            "typed-dict-field",
+            "any",
+            "float",
+            "decimal",
+            "list",
+            "tuple",
+            "dict",
+            "set",
+            "frozenset",
+            "bytes",
+        ),
+        *("nullable", "default", "definitions", "definition-ref"),
     }
 )
 _UNMISTAKABLE: Final = frozenset({*_PLAIN, "float"})
-_CODE: Final = ("serialization", "serialization_exclude_if", "post_init", "custom_init")
+_CODE: Final = ("serialization", "serialization_exclude_if")
 # Parts of a schema that are none, whatever they look like.
 GIVEN_BY_USERS: Final = frozenset({"metadata", "default"})
 
@@ -57,6 +67,12 @@ def check_round_trip(core_schema: Any) -> None:
             raise ValidationError(
                 f"{f'{owner}.{name} is' if name else 'it is'} BaseModel itself, which has no field to keep a value in: "
                 "say which model",
+                field=f"{owner}.{name}" if name else None,
+            )
+        if node.get("now_op") == "future":
+            raise ValidationError(
+                f"{f'{owner}.{name} is' if name else 'it is'} a date of the future, which a run that starts or resumes "
+                "later could not read any more: say datetime or date, and check it in the job",
                 field=f"{owner}.{name}" if name else None,
             )
         if kind in _FIELDS:
@@ -82,9 +98,9 @@ def _check_field(field: Mapping[str, Any], owner: str, name: str, config: Mappin
 
 
 def writes_what_it_refuses(core_schema: Any) -> bool:
-    """Tell whether a type must be written for the way back: JSON within JSON, or computed fields it forbids."""
+    """Tell whether a type must be written for the way back: JSON within JSON, computed fields it takes for others."""
     return any(
-        kind == "json" or (node.get("computed_fields") and config.get("extra_fields_behavior") == "forbid")
+        kind == "json" or (node.get("computed_fields") and config.get("extra_fields_behavior") in ("forbid", "allow"))
         for kind, node, _, _, config in _nodes(core_schema)
     )
 
@@ -99,8 +115,8 @@ def reads_what_it_writes(core_schema: Any) -> bool:
 
 def classes_of(core_schema: Any) -> tuple[type[Any], ...]:
     """Return the classes of which a type also takes instances of subclasses, which it would not read again."""
-    found = (_SCALARS.get(kind, node.get("cls")) for kind, node, *_ in _nodes(core_schema) if kind in _SUBCLASSED)
-    return tuple({cls for cls in found if isinstance(cls, type)})
+    found = {_SCALARS[kind] for kind, *_ in _nodes(core_schema) if kind in _SCALARS}
+    return tuple(found)
 
 
 def is_written_as_it_is(core_schema: Any) -> bool:
@@ -130,14 +146,16 @@ def _parts_of(node: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _is_read_as_written(kind: str, node: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
-    # Extra fields can be of any type, code may write one value and read another, and a dataclass may have fields that
-    # are written and not read, with init=False.
+    # Extra fields can be of any type, and code may write one value and read another. Nobody has looked at what is in an
+    # instance of a model or a dataclass: it is taken as it is.
     has_extra = config.get("extra_fields_behavior") == "allow"
-    if has_extra or node.get("init") is False or any(node.get(part) for part in _CODE):
+    is_configured = any(key.startswith(_CONFIGURED) for key in config)
+    if has_extra or is_configured or any(node.get(part) for part in _CODE):
         return False
     match kind:
         case "enum":
-            return all(type(member.value) in LEAVES for member in node["members"])
+            # Where None is allowed beside it, a member that is written as null is read as None.
+            return all(type(member.value) in LEAVES and member.value is not None for member in node["members"])
         case "literal":
             return all(type(value) in LEAVES for value in node["expected"])
         case "union":

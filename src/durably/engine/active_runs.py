@@ -22,6 +22,7 @@ from durably.engine.leases import LeaseKeeper
 
 _UNWIND_SECONDS: Final = 1.0
 _ANSWER_SECONDS: Final = 1.0
+_CLAIM_TRIES: Final = 3
 
 log = logging.getLogger("durably")
 
@@ -152,7 +153,9 @@ class ActiveRuns:
         elif self._looks:
             self._ended_meanwhile.add(event.run_id)
 
-    async def _claim_and_begin(self, worker_id: str, limit: int, look: asyncio.Future[None]) -> list[asyncio.Task[Any]]:
+    async def _claim_and_begin(
+        self, worker_id: str, limit: int, look: asyncio.Future[None], tries: int = _CLAIM_TRIES
+    ) -> list[asyncio.Task[Any]]:
         claimed_at = self._clock.monotonic()
         claiming = asyncio.ensure_future(self._store.claim(worker_id, list(self._jobs), limit, self._lease_seconds))
         try:
@@ -174,7 +177,10 @@ class ActiveRuns:
         if claimed and self._clock.monotonic() >= claimed_at + self._lease_seconds:
             # Given up as soon as they began, these runs would wait for the end of leases that nobody holds.
             await self._release([each.claim for each in claimed])
-            return await self._claim_and_begin(worker_id, limit, look)
+            if tries == 1:
+                self._tell("what is claimed has expired before it can begin: make lease_duration longer", None)
+                return []
+            return await self._claim_and_begin(worker_id, limit, look, tries - 1)
         # Where claimers work beside each other, one passes over what another is just looking at.
         may_be_passed_over = bool(claimed) and not self._store.claims_see_writes_under_way
         self.may_be_more = len(claimed) == limit or may_be_passed_over

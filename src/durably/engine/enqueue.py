@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from durably.core.clock import Clock
 from durably.core.errors import ConflictError, NotFoundError, ValidationError
 from durably.core.jobs import JobDefinition
-from durably.core.json_values import Codec
+from durably.core.json_values import Codec, encode_stored
 from durably.core.names import LabelKeyError, Labels, checked_labels, checked_name
 from durably.core.runs import ALLOWED_FROM, Run, TriggerResult
 from durably.core.store import NewRun, Store
@@ -81,12 +81,12 @@ class Enqueuer:
         job = self._jobs.get(run.job_name)
         if job is None:
             raise NotFoundError("job", run.job_name)
-        _, input_json = job.input.round_trip(job.stored_input(run), "input")
+        job.stored_input(run)
         now = self._clock.now()
         fresh = NewRun(
             id=new_ulid(int(now.timestamp() * 1000)),
             job_name=run.job_name,
-            input_json=input_json,
+            input_json=encode_stored(run.input),
             labels=run.labels,
             idempotency_key=None,
             concurrency_key=run.concurrency_key,

@@ -259,9 +259,11 @@ class EventHub:
     def _settle_silently_ended(self, run_id: str, run: Run[Any] | None, position: Position) -> None:
         for executed in self.executing():
             if executed.id == run_id and (run is None or run.status is RunStatus.CANCELLED):
-                # Only its holder tells, so that it is told once; it hears of it itself through the log.
+                # Only its holder tells, and stops it now: no other look finds it while the event is on its way.
                 now = self._clock.now()
-                self.announce(deletion_of(executed, now) if run is None else replay_of(run, now)[0])
+                event = deletion_of(executed, now) if run is None else replay_of(run, now)[0]
+                self.run_ended(event)
+                self.announce(event)
         for feed in tuple(self._run_feeds.get(run_id, ())):
             if run is None:
                 feed.miss()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache, partial
 from types import CodeType
 from typing import Any, Final, ForwardRef, NamedTuple, TypeVar, get_args
@@ -134,13 +135,14 @@ def _has_text(annotation: Any) -> bool:
 
 def _codec(annotation: Any) -> Codec[Any] | None:
     try:
-        return _cached(annotation)
+        # Unions of the same types are equal in whatever order they stand, which decides what a value is taken for.
+        return _cached(annotation, "" if isinstance(annotation, type) else repr(annotation))
     except TypeError:
         return _made(annotation)
 
 
 @lru_cache(maxsize=_MOST_CACHED)
-def _cached(annotation: Any) -> Codec[Any] | None:
+def _cached(annotation: Any, text: str) -> Codec[Any] | None:  # noqa: ARG001 - to tell apart what is equal
     return _made(annotation)
 
 
@@ -169,9 +171,19 @@ def _remember(known: dict[int, Any], what: _Code | _Result) -> None:
 
 
 def _look_up(annotation: Any, function: Callable[..., Any]) -> Codec[Any] | None:
-    names = getattr(function, "__globals__", {})
-    closure = inspect.getclosurevars(function).nonlocals if hasattr(function, "__closure__") else {}
     try:
-        return _codec(evaluated(annotation, dict(names), dict(closure)))
+        return _codec(evaluated(annotation, dict(getattr(function, "__globals__", {})), _closure_of(function)))
     except (NameError, SyntaxError, TypeError, AttributeError):
         return None
+
+
+def _closure_of(function: Callable[..., Any]) -> dict[str, Any]:
+    code = getattr(function, "__code__", None)
+    if not isinstance(code, CodeType):
+        return {}
+    known = {}
+    for name, cell in zip(code.co_freevars, getattr(function, "__closure__", None) or (), strict=True):
+        # A name that is assigned later, or was deleted, has no value now.
+        with suppress(ValueError):
+            known[name] = cell.cell_contents
+    return known

@@ -27,11 +27,11 @@ from durably.core.events import DurablyEvent
 from durably.stores.sqlite.checkpoints import Checkpoints
 from durably.stores.sqlite.connections import Connections
 from durably.stores.sqlite.database import Database
+from durably.stores.sqlite.locking import begin_writing, is_busy
 from durably.stores.sqlite.pacing import CommitPace
 
 T = TypeVar("T")
 
-_LOCK_TRIES_PAUSE_SECONDS: Final = 0.001
 _LOCK_SECONDS: Final = 10.0
 _LAST_LOCK_SECONDS: Final = 1.0
 _RETRY_SECONDS: Final = 1.0
@@ -298,23 +298,19 @@ class GroupCommit:
             self._checkpoints.saw_commit(transaction.length_told)
 
     def _begin(self, *, wait_for_lock: bool) -> None:
-        began: float | None = None
-        while True:
-            try:
-                self._cursor.execute("BEGIN IMMEDIATE")
-                return
-            except sqlite3.OperationalError as error:
-                if (error.sqlite_errorcode & 0xFF) != sqlite3.SQLITE_BUSY:
-                    raise
-                if not wait_for_lock:
-                    raise _BusyError from error
-                now = time.monotonic()
-                if began is None:
-                    began = now
-                elif now >= began + self._lock_seconds:
-                    # Ours, so that no unit is taken for the cause and the lock waited for once more.
-                    raise self._database.explain(error) from error
-            time.sleep(_LOCK_TRIES_PAUSE_SECONDS)
+        try:
+            begin_writing(self._cursor, self._may_wait if wait_for_lock else _may_not_wait)
+        except sqlite3.OperationalError as error:
+            if not is_busy(error):
+                raise
+            if not wait_for_lock:
+                raise _BusyError from error
+            # Ours, so that no unit is taken for the cause and the lock waited for once more.
+            raise self._database.explain(error) from error
+
+    def _may_wait(self, seconds: float) -> bool:
+        # The limit may become a shorter one meanwhile.
+        return seconds < self._lock_seconds
 
     def _run_all(self, transaction: Transaction, batch: _Batch) -> None:
         connection, results = self._connection, []
@@ -374,3 +370,7 @@ class GroupCommit:
 
     def _explain(self, error: BaseException) -> BaseException:
         return self._database.explain(error) if isinstance(error, sqlite3.Error | OverflowError) else error
+
+
+def _may_not_wait(seconds: float) -> bool:  # noqa: ARG001 - however little it is
+    return False

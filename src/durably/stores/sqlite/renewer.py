@@ -14,8 +14,9 @@ from durably.core.leases import Claim
 from durably.stores.sqlite import statements as sql
 from durably.stores.sqlite.connections import Connections
 from durably.stores.sqlite.database import Database
+from durably.stores.sqlite.locking import begin_writing
 
-_BUSY_MILLISECONDS: Final = 2000
+_BUSY_SECONDS: Final = 2.0
 
 
 class SqliteLeaseRenewer:
@@ -33,7 +34,7 @@ class SqliteLeaseRenewer:
         with self._turn, self._database.errors():
             self._database.files.check()
             connection = self._open()
-            connection.execute("BEGIN IMMEDIATE")
+            begin_writing(connection, lambda waited: waited < _BUSY_SECONDS)
             try:
                 renewed = self._renew(connection, claims, lease_seconds)
                 connection.execute("COMMIT")
@@ -63,5 +64,5 @@ class SqliteLeaseRenewer:
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
             self._connection = self._database.connect(writes=True)
-            self._connection.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
+            self._connection.execute("PRAGMA busy_timeout = 0")
         return self._connection
