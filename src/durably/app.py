@@ -361,11 +361,8 @@ class Durably:
 
         >>> await durably.purge_runs(older_than="30d")
         """
-        if isinstance(older_than, datetime):
-            cutoff = aware("older_than", older_than)
-        else:
-            cutoff = self._clock.now() - duration("older_than", older_than)
-        return await self._runs.purge(cutoff, whole_number("limit", limit))
+        ended = (aware if isinstance(older_than, datetime) else duration)("older_than", older_than)
+        return await self._runs.purge(ended, whole_number("limit", limit))
 
     # --- executing without a worker ----------------------------------------------------------------
 

@@ -411,16 +411,30 @@ class TestWithoutAWorker:
 
     async def test_process_until_idle_does_maintenance_only_when_it_got_there(self, open_durably: OpenDurably) -> None:
         """W5: retention is part of it."""
-        clock = FakeClock(datetime.now(UTC))
-        durably = await open_durably(job, clock=clock, retain_runs="1h")
+        durably = await open_durably(job, retain_runs="0.01s")
         await durably.jobs.job.batch_trigger([1, 2])
 
         assert await durably.process_until_idle(max_runs=2) == 2
-        clock.advance(hours=2)
+        await asyncio.sleep(0.1)
         assert await durably.process_until_idle(max_runs=0) == 0
         assert len(await durably.get_runs()) == 2
         assert await durably.process_until_idle() == 0
         assert await durably.get_runs() == []
+
+    async def test_a_machine_whose_clock_is_ahead_purges_nothing_before_its_time(
+        self, open_durably: OpenDurably, database: str
+    ) -> None:
+        """W3, R10: on PostgreSQL it is the server that says how old a run is."""
+        if not database.startswith("postgresql"):
+            pytest.skip("the machine that purges says it")
+        durably = await open_durably(job, retain_runs="1d")
+        ahead = await open_durably(job, retain_runs="1d", clock=FakeClock(datetime.now(UTC) + timedelta(days=30)))
+        await durably.jobs.job.trigger(1)
+        await durably.process_until_idle()
+
+        await ahead.process_until_idle()
+        assert await ahead.purge_runs(older_than="1d") == 0
+        assert len(await durably.get_runs()) == 1
 
 
 class TestLosingTheLease:

@@ -215,6 +215,10 @@ class Store(Protocol):
         """Delete a terminal run with its steps, logs and labels. Raises `NotFoundError`, `ConflictError`."""
         ...
 
+    async def now(self) -> datetime:
+        """Return the instant from which the ages of runs are counted: now, by the clock that says when they ended."""
+        ...
+
     async def purge_runs(self, ended_by: datetime, limit: int) -> int:
         """Delete up to `limit` terminal runs that ended then or before, oldest first; return how many."""
         ...

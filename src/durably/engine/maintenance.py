@@ -65,6 +65,8 @@ class Maintenance:
         purged = _PURGED_AT_ONCE
         while purged == _PURGED_AT_ONCE and not self._is_hurried:
             began = self._clock.monotonic()
-            purged = await self._store.purge_runs(self._clock.now() - self._retain_runs, _PURGED_AT_ONCE)
+            # Not by the clock of this machine: were it ahead, it would take what others have just done.
+            ended_by = await self._store.now() - self._retain_runs
+            purged = await self._store.purge_runs(ended_by, _PURGED_AT_ONCE)
             # A busy worker leaves half of the time to those whose steps want to be written.
             await asyncio.sleep(0 if idle else self._clock.monotonic() - began)

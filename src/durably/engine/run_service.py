@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from durably.core.clock import Clock
@@ -77,9 +77,10 @@ class RunService:
         await self._hub.start()
         await self._store.delete_run(run_id)
 
-    async def purge(self, ended_by: datetime, limit: int) -> int:
-        """Delete up to `limit` terminal runs that ended then or before; return how many."""
+    async def purge(self, ended: datetime | timedelta, limit: int) -> int:
+        """Delete up to `limit` terminal runs that ended then or before, or that long ago; return how many."""
         await self._hub.start()
+        ended_by = ended if isinstance(ended, datetime) else await self._store.now() - ended
         return await self._store.purge_runs(ended_by, limit)
 
     async def position(self) -> Position:

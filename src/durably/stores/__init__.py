@@ -89,7 +89,7 @@ def _open_libsql(url: str, clock: Clock) -> Store:
         ) from error
     from durably.stores.libsql import open_libsql  # noqa: PLC0415 - a driver is imported only by those who use it
 
-    return open_libsql(url)
+    return open_libsql(url, clock)
 
 
 def _file_of(url: str, path: str) -> str:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
+from durably.core.clock import Clock
 from durably.core.errors import StoreError
 from durably.core.event_codec import decode_row
 from durably.core.events import DurablyEvent
@@ -53,9 +54,10 @@ class LibsqlStore:
 
     claims_see_writes_under_way = False
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, clock: Clock) -> None:
         self.preserve_steps = False
         self._address = address
+        self._clock = clock
         self._server = Server(address)
         self._client = Client(self._server)
         self._events = EventLog(address.poll_seconds)
@@ -137,6 +139,10 @@ class LibsqlStore:
     async def delete_run(self, run_id: str) -> None:
         """Delete a terminal run with its steps, logs and labels."""
         await self._write(self._writes.delete_run(run_id))
+
+    async def now(self) -> datetime:
+        """Return the instant from which ages are counted: asking the server would be a second round trip."""
+        return self._clock.now()
 
     async def purge_runs(self, ended_by: datetime, limit: int) -> int:
         """Delete up to `limit` terminal runs that ended then or before, oldest first; return how many."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
-from durably.core.clock import Clock, to_text
+from durably.core.clock import Clock, from_text, to_text
 from durably.core.errors import StoreError
 from durably.core.events import DurablyEvent
 from durably.core.leases import Claim
@@ -138,6 +138,11 @@ class PostgresStore:
     async def delete_run(self, run_id: str) -> None:
         """Delete a terminal run with its steps, logs and labels."""
         await self._open().writes.delete_run(run_id)
+
+    async def now(self) -> datetime:
+        """Return the instant at which a run would be said to have ended now."""
+        (row,) = await self._open().pool.fetch(f"SELECT {sql.NOW} AS now")
+        return from_text(row["now"])
 
     async def purge_runs(self, ended_by: datetime, limit: int) -> int:
         """Delete up to `limit` terminal runs that ended then or before, oldest first; return how many."""

@@ -127,6 +127,10 @@ class SqliteStore:
         """Delete a terminal run with its steps, logs and labels."""
         await self._write(partial(writes.delete_run, run_id=run_id), may_take_long=True)
 
+    async def now(self) -> datetime:
+        """Return the instant at which a run would be said to have ended now."""
+        return self._clock.now()
+
     async def purge_runs(self, ended_by: datetime, limit: int) -> int:
         """Delete up to `limit` terminal runs that ended then or before, oldest first; return how many."""
         return await self._write(partial(writes.purge_runs, ended_by=ended_by, limit=limit), may_take_long=True)
