@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import asyncpg
 import pytest
 
-from durably import StepContext, define_job
+from durably import StepContext, StoreUnavailableError, define_job
 from durably.core.event_codec import encode_events
 from durably.core.events import RunCancelEvent
 from durably.core.store import Position
@@ -58,6 +58,29 @@ async def test_an_event_waits_for_those_before_it(open_durably: OpenDurably, slo
     await transaction.commit()
     await events.until("run:trigger")
     assert [event.run_id for event in events.seen] == ["foreign-1", run.id]
+
+
+async def test_what_is_wrong_is_told_though_others_wait(
+    open_durably: OpenDurably, slow_writer: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """L3, E1: a worker that is cut off in that moment says what it lost, and not when it is back."""
+    durably = await open_durably(idle)
+    events = Events(durably)
+    transaction = slow_writer.transaction()
+    await transaction.start()
+    await write(slow_writer, 1)
+    await durably.jobs.idle.trigger(1)
+
+    async def refuse(*args: object) -> list[object]:
+        raise StoreUnavailableError("cut off")
+
+    monkeypatch.setattr(durably.storage, "claim", refuse)
+    await durably.start()
+    await events.until("worker:error")
+    assert set(events.types()) == {"worker:error"}
+
+    await transaction.commit()
+    await events.until("run:trigger")
 
 
 async def test_an_event_does_not_wait_for_one_that_never_comes(

@@ -85,8 +85,13 @@ async def says(process: subprocess.Popen[str], word: str) -> None:
                 return
         raise AssertionError(f"the worker ended without saying {word!r}")
 
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        await asyncio.to_thread(read)
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await asyncio.to_thread(read)
+    except TimeoutError:
+        # Its end is what ends the thread that reads.
+        process.kill()
+        raise AssertionError(f"the worker has not said {word!r} in time") from None
 
 
 async def test_hosts_share_the_work(client: Durably, workers: Workers, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from durably.core.events import (
     RunLeasedEvent,
     RunProgressEvent,
     RunTriggerEvent,
+    WorkerErrorEvent,
 )
 from durably.core.runs import ProgressData, Run, RunStatus
 from durably.core.store import Position, Recorded, Store
@@ -118,10 +119,11 @@ class EventHub:
     def announce(self, event: DurablyEvent) -> None:
         """Tell listeners now, and the log soon, of an event that belongs to no write of its own.
 
-        While the log still holds back what this process committed before, listeners are told after that.
+        While the log still holds back what this process committed before, listeners are told after that. But what is
+        wrong they are told at once: a database that cannot be reached may be all of it.
         """
         self._store.announce(event)
-        if not self._withheld and not self._store.is_behind:
+        if isinstance(event, WorkerErrorEvent) or not (self._withheld or self._store.is_behind):
             self._bus.emit(event)
             return
         self._withheld.append(event)
