@@ -47,11 +47,6 @@ class Maybe(Enum):
     SOME = 1
 
 
-class Rounded(BaseModel):
-    model_config = ConfigDict(ser_json_timedelta="float")
-    took: timedelta
-
-
 class Colour(Enum):
     RED = "red"
 
@@ -326,18 +321,9 @@ class TestRefusals:
 
         assert Codec(Price).round_trip(Price(net=2), "value")[0] == Price(net=2)
 
-    @pytest.mark.parametrize(
-        ("annotation", "value"),
-        [(Rounded, Rounded(took=timedelta(days=10**6, microseconds=1))), (Maybe | None, Maybe.NONE)],
-        ids=["configured", "null"],
-    )
-    def test_what_is_written_otherwise_is_seen_as_it_will_be_read(self, annotation: Any, value: Any) -> None:
-        """S2: by the first execution too."""
-        codec = Codec(annotation)
-
-        seen, text = codec.round_trip(value, "value")
-
-        assert seen == codec.decode(text, "value") != value
+    def test_a_member_that_is_written_as_null_is_seen_as_it_will_be_read(self) -> None:
+        """S2: as None, where that is allowed too; by the first execution as well."""
+        assert Codec(Maybe | None).round_trip(Maybe.NONE, "value") == (None, "null")
 
     def test_a_secret_is_not_stored_as_asterisks(self) -> None:
         """R3: what would come back as something else is refused."""

@@ -306,6 +306,24 @@ class TestLeases:
         assert (await durably.wait_for_run(run.id)).output == 7
         assert events.of("worker:error") == []
 
+    async def test_a_lease_that_always_ends_before_its_claim_is_said_to_be_too_short(
+        self, open_durably: OpenDurably, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """W5: it is not tried for ever, and the run waits."""
+        durably = await open_durably(job, clock=clock, lease_duration=1)
+        events = Events(durably)
+        claim = durably.storage.claim
+
+        async def late(*asked: Any) -> Any:
+            clock.advance(seconds=2)
+            return await claim(*asked)
+
+        monkeypatch.setattr(durably.storage, "claim", late)
+        run = await durably.jobs.job.trigger(7)
+        assert not await durably.process_one()
+        assert "make lease_duration longer" in (await events.until("worker:error")).error
+        assert [each.id for each in await durably.get_runs(status="pending")] == [run.id]
+
     async def test_what_lost_its_lease_tells_nothing_more_of_the_run(
         self, open_durably: OpenDurably, clock: FakeClock, caplog: pytest.LogCaptureFixture
     ) -> None:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import asyncpg
 import pytest
+from asyncpg.transaction import Transaction
 
 from durably import StepContext, StoreUnavailableError, define_job
 from durably.core.event_codec import encode_events
@@ -42,13 +43,19 @@ async def write(connection: asyncpg.Connection, number: int) -> None:
     await connection.execute(INSERT, number, encode_events([event]), "2026-01-01T00:00:00.000Z")
 
 
+async def begin_to_write(connection: asyncpg.Connection, number: int) -> Transaction:
+    """Take a position of the log in a transaction that is not committed yet."""
+    transaction = connection.transaction()
+    await transaction.start()
+    await write(connection, number)
+    return transaction
+
+
 async def test_an_event_waits_for_those_before_it(open_durably: OpenDurably, slow_writer: asyncpg.Connection) -> None:
     """A row that is committed is not delivered while one before it may still appear."""
     durably = await open_durably(idle)
     events = Events(durably)
-    transaction = slow_writer.transaction()
-    await transaction.start()
-    await write(slow_writer, 1)
+    transaction = await begin_to_write(slow_writer, 1)
 
     run = await durably.jobs.idle.trigger(1)
     looks_at_the_table = asyncio.create_task(durably.get_runs())
@@ -66,9 +73,7 @@ async def test_what_is_wrong_is_told_though_others_wait(
     """L3, E1: a worker that is cut off in that moment says what it lost, and not when it is back."""
     durably = await open_durably(idle)
     events = Events(durably)
-    transaction = slow_writer.transaction()
-    await transaction.start()
-    await write(slow_writer, 1)
+    transaction = await begin_to_write(slow_writer, 1)
     await durably.jobs.idle.trigger(1)
 
     async def refuse(*args: object) -> list[object]:
@@ -89,9 +94,7 @@ async def test_an_event_does_not_wait_for_one_that_never_comes(
     """A position whose transaction was rolled back stays empty and is passed over."""
     durably = await open_durably(idle)
     events = Events(durably)
-    transaction = slow_writer.transaction()
-    await transaction.start()
-    await write(slow_writer, 1)
+    transaction = await begin_to_write(slow_writer, 1)
     run = await durably.jobs.idle.trigger(1)
 
     await transaction.rollback()
@@ -111,9 +114,7 @@ async def test_what_a_run_tells_at_once_waits_for_what_it_told_before(
     events = Events(durably)
     await durably.jobs.steps.trigger(1)
     await events.until("run:trigger")
-    transaction = slow_writer.transaction()
-    await transaction.start()
-    await write(slow_writer, 1)
+    transaction = await begin_to_write(slow_writer, 1)
 
     assert await durably.process_one()
     assert events.types() == ["run:trigger"]
@@ -164,9 +165,7 @@ async def test_a_stream_begun_amid_commits_has_no_gap_and_no_duplicate(
     """E3: the state first, then what happens; what the state already shows is not told again."""
     durably = await open_durably(idle)
     run = await durably.jobs.idle.trigger(1)
-    transaction = slow_writer.transaction()
-    await transaction.start()
-    await write(slow_writer, 1)
+    transaction = await begin_to_write(slow_writer, 1)
     other = await durably.jobs.idle.trigger(2)
 
     position_of_run = await durably.storage.snapshot(run.id)

@@ -17,7 +17,6 @@ from durably.core.texts import text_of
 LEAVES: Final = frozenset({str, int, float, bool, type(None)})
 """The classes of values that hold no keys; most values are of one of these."""
 
-_NO_OFFSET: Final = timedelta()
 _MINUTE: Final = timedelta(minutes=1)
 _SHOWN_ERRORS: Final = 5
 _SHOWN_TEXT: Final = 80
@@ -87,18 +86,8 @@ def refuse_foreign(value: object, where: str) -> None:  # noqa: C901, PLR0912 - 
         case list() | tuple():
             for index, item in enumerate(value):
                 refuse_foreign(item, f"{where}[{index}]")
-        case datetime() | time() if (value.utcoffset() or _NO_OFFSET) % _MINUTE:
-            raise ValidationError(
-                f"{where}: JSON cannot carry an offset from UTC with seconds, {value.utcoffset()}; convert it to UTC",
-                field=where,
-                value=value,
-            )
-        case time() if value.tzinfo is not None and value.utcoffset() is None:
-            raise ValidationError(
-                f"{where}: JSON cannot carry a time of day with a time zone's rules, {value.tzinfo}; use a datetime",
-                field=where,
-                value=value,
-            )
+        case datetime() | time():
+            _refuse_zone(value, where)
         case Iterator():
             raise ValidationError(
                 f"{where}: JSON cannot carry an iterator, which can be gone through only once; use a list",
@@ -116,6 +105,23 @@ def refuse_foreign(value: object, where: str) -> None:  # noqa: C901, PLR0912 - 
                 raise ValidationError(
                     f"{where}: JSON cannot carry an object of type {type(value).__name__!r}", field=where, value=value
                 ) from error
+
+
+def _refuse_zone(value: datetime | time, where: str) -> None:
+    offset = value.utcoffset()
+    if offset is None:
+        if isinstance(value, time) and value.tzinfo is not None:
+            raise ValidationError(
+                f"{where}: JSON cannot carry a time of day with a time zone's rules, {value.tzinfo}; use a datetime",
+                field=where,
+                value=value,
+            )
+    elif offset % _MINUTE:
+        raise ValidationError(
+            f"{where}: JSON cannot carry an offset from UTC with seconds, {offset}; convert it to UTC",
+            field=where,
+            value=value,
+        )
 
 
 def foreign_key(value: object) -> tuple[str, object] | None:

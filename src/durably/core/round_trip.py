@@ -16,7 +16,6 @@ from durably.core.json_refusals import LEAVES
 _FIELDS: Final = frozenset({"model-field", "dataclass-field", "typed-dict-field"})
 _PLAIN: Final = frozenset({"str", "int", "bool", "none"})
 _OWNERS: Final = frozenset({"model", "dataclass", "typed-dict"})
-_CONFIGURED: Final = ("ser_json_", "val_temporal")
 _SCALARS: Final[Mapping[str, type]] = {
     "date": date,
     "datetime": datetime,
@@ -149,8 +148,7 @@ def _is_read_as_written(kind: str, node: Mapping[str, Any], config: Mapping[str,
     # Extra fields can be of any type, and code may write one value and read another. Nobody has looked at what is in an
     # instance of a model or a dataclass: it is taken as it is.
     has_extra = config.get("extra_fields_behavior") == "allow"
-    is_configured = any(key.startswith(_CONFIGURED) for key in config)
-    if has_extra or is_configured or any(node.get(part) for part in _CODE):
+    if has_extra or any(node.get(part) for part in _CODE):
         return False
     match kind:
         case "enum":

@@ -211,6 +211,7 @@ class Writes:
             if not rows:
                 break
             purged += len(rows)
+            # Where they are heavy, weighing all that are left for each portion would take longest.
             weighed = 2 * len(rows)
         return purged
 
