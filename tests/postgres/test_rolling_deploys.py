@@ -8,7 +8,7 @@ from collections.abc import Callable
 import asyncpg
 import pytest
 
-from durably import Durably, SchemaTooNewError, StepContext, define_job
+from durably import Durably, SchemaTooNewError, StepContext, StoreError, define_job
 from durably.stores.postgres import schema
 from tests.conftest import PATIENCE_SECONDS, Events, Gate, OpenDurably
 
@@ -137,4 +137,24 @@ async def test_tables_of_the_first_version_are_brought_up_to_date_beside_a_progr
     assert await durably.process_until_idle() == 2
 
     assert [(await read.fetch(each))[0]["output"] for each in ("before", "after")] == ["6", "6"]
+    await program.close()
+
+
+async def test_a_key_that_two_runs_of_the_first_version_hold_is_named(database: str, open_durably: OpenDurably) -> None:
+    """D1, R7: the TypeScript library leaves a dead worker's run leased; which of the two goes on is not ours to say."""
+    program = await asyncpg.connect(database)
+    await program.execute(OF_TYPESCRIPT)
+    await program.execute(
+        "INSERT INTO durably_runs"
+        " (id, job_name, input, status, concurrency_key, lease_expires_at, created_at, updated_at)"
+        " SELECT name, 'add', '5', 'leased', 'of-both', moment, moment, moment"
+        " FROM unnest(ARRAY['dead', 'alive']) AS name, (VALUES ('2026-01-01T00:00:00.000Z')) AS time (moment)"
+    )
+    with pytest.raises(StoreError, match=r"two leased runs of one concurrency key.*of-both"):
+        await open_durably(add)
+    assert await program.fetchval("SELECT max(version) FROM durably_schema_versions") == 1
+
+    await program.execute("UPDATE durably_runs SET status = 'cancelled' WHERE id = 'dead'")
+    durably = await open_durably(add)
+    assert await durably.process_until_idle() == 1
     await program.close()

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Final
 
+import asyncpg
+
 from durably.core.errors import SchemaTooNewError, StoreError
 from durably.stores.postgres.connections import Connection, Server, quoted
 from durably.stores.postgres.statements import NOW
@@ -41,11 +43,13 @@ CREATE TABLE durably_logs (
 CREATE INDEX idx_durably_logs_run_created ON durably_logs (run_id, created_at);
 """
 
-_VERSION_2: Final = """
+_LEASED_KEY: Final = "idx_durably_runs_leased_key"
+
+_VERSION_2: Final = f"""
 -- Claims: one range per job, and nothing but what waits.
 CREATE INDEX idx_durably_runs_pending ON durably_runs (job_name, created_at, id) WHERE status = 'pending';
 -- One lease per concurrency key at a time, whoever claims: the rule itself, beyond every race.
-CREATE UNIQUE INDEX idx_durably_runs_leased_key ON durably_runs (concurrency_key)
+CREATE UNIQUE INDEX {_LEASED_KEY} ON durably_runs (concurrency_key)
   WHERE status = 'leased' AND concurrency_key IS NOT NULL;
 -- Runs by label, newest first: ids sort by creation.
 CREATE INDEX idx_durably_run_labels_newest ON durably_run_labels (key, value, run_id);
@@ -104,8 +108,22 @@ async def migrate(server: Server, connection: Connection) -> None:
         await connection.execute(server.qualified(_VERSIONS_TABLE))
         for version, statements in MIGRATIONS:
             if version > found:
-                await connection.execute(server.qualified(statements))
+                await _apply(server, connection, statements)
                 await connection.execute(server.qualified(_ADD_VERSION), version)
+
+
+async def _apply(server: Server, connection: Connection, statements: str) -> None:
+    try:
+        await connection.execute(server.qualified(statements))
+    except asyncpg.UniqueViolationError as error:
+        if error.constraint_name != _LEASED_KEY:
+            raise
+        # The TypeScript library leaves a run leased whose worker died, and leases the next of its key.
+        raise StoreError(
+            f"{server.name} has two leased runs of one concurrency key, where only one may be leased "
+            f"({error.detail}): stop the workers of the TypeScript library, cancel those that no worker is at any "
+            "more, and migrate again"
+        ) from error
 
 
 async def check_version(server: Server, connection: Connection) -> int:
