@@ -204,11 +204,8 @@ class Store(Protocol):
         """Return those of `run_ids` whose run has ended or is gone, in one read."""
         ...
 
-    async def cancel(self, run_id: str) -> Run[Any]:
-        """Cancel a pending or leased run and return it as it is now.
-
-        Raises `NotFoundError`, or `ConflictError` when it has ended.
-        """
+    async def cancel(self, run_id: str) -> None:
+        """Cancel a pending or leased run. Raises `NotFoundError`, or `ConflictError` when it has ended."""
         ...
 
     async def delete_run(self, run_id: str) -> None:

@@ -311,7 +311,7 @@ CANCEL_RUN: Final = f"""
 UPDATE durably_runs
 SET status = 'cancelled', lease_owner = NULL, lease_expires_at = NULL, completed_at = {NOW}, updated_at = {NOW}
 WHERE id = ? AND status IN ('pending', 'leased')
-RETURNING {RUN_COLUMNS}
+RETURNING id
 """
 
 TELL_DELETED: Final = _tell(

@@ -132,9 +132,9 @@ class LibsqlStore:
         """Return the stored log lines of a run, oldest first."""
         return [log_from_row(row) for row in await self._read(queries.LOGS_OF_RUN, run_id)]
 
-    async def cancel(self, run_id: str) -> Run[Any]:
-        """Cancel a pending or leased run and return it as it is now."""
-        return await self._write(self._writes.cancel(run_id, preserve_steps=self.preserve_steps))
+    async def cancel(self, run_id: str) -> None:
+        """Cancel a pending or leased run."""
+        await self._write(self._writes.cancel(run_id, preserve_steps=self.preserve_steps))
 
     async def delete_run(self, run_id: str) -> None:
         """Delete a terminal run with its steps, logs and labels."""

@@ -76,7 +76,7 @@ class Writes:
 
     # --- from outside ------------------------------------------------------------------------------
 
-    def cancel(self, run_id: str, *, preserve_steps: bool) -> Unit[Run[Any]]:
+    def cancel(self, run_id: str, *, preserve_steps: bool) -> Unit[None]:
         """End a pending or leased run from outside."""
         statements = [
             Statement(queries.RUN_BY_ID, (run_id,)),
@@ -85,11 +85,10 @@ class Writes:
             Statement(sql.CANCEL_RUN, (run_id,)),
         ]
 
-        def result(rows: list[Rows]) -> Run[Any]:
+        def result(rows: list[Rows]) -> None:
             found = _must_find(rows[0], run_id)
             if not rows[-1]:
                 raise cancel_conflict(found)
-            return run_from_row(rows[-1][0])
 
         return Unit(statements, result)
 

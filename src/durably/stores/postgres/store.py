@@ -131,9 +131,9 @@ class PostgresStore:
         """Return those of `run_ids` whose run has ended or is gone, in one read."""
         return [row["id"] for row in await self._open().pool.fetch(sql.WHICH_ENDED, list(run_ids))]
 
-    async def cancel(self, run_id: str) -> Run[Any]:
-        """Cancel a pending or leased run and return it as it is now."""
-        return await self._open().writes.cancel(run_id, preserve_steps=self.preserve_steps)
+    async def cancel(self, run_id: str) -> None:
+        """Cancel a pending or leased run."""
+        await self._open().writes.cancel(run_id, preserve_steps=self.preserve_steps)
 
     async def delete_run(self, run_id: str) -> None:
         """Delete a terminal run with its steps, logs and labels."""

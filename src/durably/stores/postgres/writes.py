@@ -179,7 +179,7 @@ class Writes:
         end = (status, output, None if error is None else storable(error))
         return (rows[0]["status"], rows[0]["output"], rows[0]["error"]) == end
 
-    async def cancel(self, run_id: str, *, preserve_steps: bool) -> Run[Any]:
+    async def cancel(self, run_id: str, *, preserve_steps: bool) -> None:
         """End a pending or leased run from outside. Raises `NotFoundError`, `ConflictError`."""
 
         def told(rows: Sequence[Any]) -> list[DurablyEvent]:
@@ -192,10 +192,8 @@ class Writes:
             return await self._pool.fetch(sql.RUN_BY_ID, run_id)
 
         sweep = None if preserve_steps else sql.DROP_STEPS
-        rows = await self._write(sql.CANCEL_RUN, (run_id, preserve_steps), told, sweep, found)
-        if rows:
-            return run_from_row(rows[0])
-        raise cancel_conflict(await self._must_find(run_id))
+        if not await self._write(sql.CANCEL_RUN, (run_id, preserve_steps), told, sweep, found):
+            raise cancel_conflict(await self._must_find(run_id))
 
     async def delete_run(self, run_id: str) -> None:
         """Delete a terminal run and all that belongs to it. Raises `NotFoundError`, `ConflictError`."""

@@ -119,9 +119,9 @@ class SqliteStore:
         """Return the stored log lines of a run, oldest first."""
         return await self._read(lambda connection: reads.logs(connection, run_id))
 
-    async def cancel(self, run_id: str) -> Run[Any]:
-        """Cancel a pending or leased run and return it as it is now."""
-        return await self._write(partial(writes.cancel, run_id=run_id, preserve_steps=self.preserve_steps))
+    async def cancel(self, run_id: str) -> None:
+        """Cancel a pending or leased run."""
+        await self._write(partial(writes.cancel, run_id=run_id, preserve_steps=self.preserve_steps))
 
     async def delete_run(self, run_id: str) -> None:
         """Delete a terminal run with its steps, logs and labels."""

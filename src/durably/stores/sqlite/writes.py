@@ -237,7 +237,7 @@ def finish(
     return True
 
 
-def cancel(transaction: Transaction, run_id: str, *, preserve_steps: bool) -> Run[Any]:
+def cancel(transaction: Transaction, run_id: str, *, preserve_steps: bool) -> None:
     """End a pending or leased run from outside."""
     run = _must_find(transaction, run_id)
     if run.status not in ALLOWED_FROM["cancel"]:
@@ -248,7 +248,6 @@ def cancel(transaction: Transaction, run_id: str, *, preserve_steps: bool) -> Ru
     transaction.events.append(
         RunCancelEvent(timestamp=transaction.instant, run_id=run_id, job_name=run.job_name, labels=run.labels)
     )
-    return _must_find(transaction, run_id)
 
 
 def delete_run(transaction: Transaction, run_id: str) -> None:
