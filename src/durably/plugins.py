@@ -10,6 +10,7 @@ from durably.app import Durably, DurablyPlugin
 from durably.core.errors import StoreUnavailableError, ValidationError, ValueRefusedError
 from durably.core.events import LogWriteEvent
 from durably.core.logs import Log
+from durably.core.tasks import begin_task
 from durably.core.texts import storable
 from durably.core.ulid import new_ulid
 
@@ -94,7 +95,7 @@ class _LogPersistence:
             return
         self._waiting.append((_line(event), event.data_json))
         if self._writing is None or self._writing.get_loop().is_closed():
-            self._writing = asyncio.create_task(self._write(), name="durably-logs")
+            self._writing = begin_task(self._write(), "durably-logs")
 
     async def _write(self) -> None:
         pause = _BATCH_SECONDS
@@ -116,7 +117,7 @@ class _LogPersistence:
     async def _store(self) -> StoreUnavailableError | None:
         """Store what waits; return why that has to be tried again, if it has to."""
         if self._storing is None or self._storing.done() or self._storing.get_loop().is_closed():
-            self._storing = asyncio.create_task(self._store_batch(), name="durably-logs-batch")
+            self._storing = begin_task(self._store_batch(), "durably-logs-batch")
         storing = self._storing
         # Whoever has no more time to wait does not end it: nobody would know what was stored.
         await asyncio.wait([storing])

@@ -12,6 +12,7 @@ import pytest
 from durably import Durably, StepContext, SyncStepContext, WorkerErrorEvent, create_durably, define_job
 from durably.core.errors import StoreError
 from durably.core.store import Position
+from tests.conftest import Gate
 
 # The end of a loop may meet a client in the midst of connecting.
 pytestmark = [
@@ -20,6 +21,7 @@ pytestmark = [
 ]
 
 TIMEOUT = 20
+EAGER_TASKS: Any = getattr(asyncio, "eager_task_factory", None)
 
 
 @define_job(name="echo")
@@ -64,6 +66,33 @@ async def test_another_event_loop_is_refused_while_the_first_one_is_open(databas
         results = await asyncio.gather(*(durably.jobs.echo.trigger_and_wait(n) for n in range(10)))
 
     assert [result.output for result in results] == list(range(10))
+
+
+@pytest.mark.skipif(EAGER_TASKS is None, reason="Python 3.12 and later have it")
+async def test_a_program_whose_tasks_begin_at_once_is_served_as_any_other(database: str) -> None:
+    """`asyncio.eager_task_factory` runs a task up to its first pause before whoever makes it goes on."""
+    gate = Gate()
+
+    @define_job(name="side by side")
+    async def side_by_side(step: StepContext, input: int) -> list[int]:
+        return await asyncio.gather(*(step.run(f"step {n}", lambda n=n: n) for n in range(input)))
+
+    @define_job(name="held")
+    async def held(step: StepContext, input: None) -> None:
+        await step.run("wait", gate.pass_through)
+
+    asyncio.get_running_loop().set_task_factory(EAGER_TASKS)
+    durably = create_durably(database=database, jobs={"echo": echo, "side_by_side": side_by_side, "held": held})
+    async with durably, asyncio.timeout(TIMEOUT):
+        results = await asyncio.gather(*(durably.jobs.echo.trigger_and_wait(n) for n in range(10)))
+        assert [result.output for result in results] == list(range(10))
+        assert (await durably.jobs.side_by_side.trigger_and_wait(5)).output == list(range(5))
+
+        run = await durably.jobs.held.trigger(None)
+        feed = durably.subscribe(run.id)
+        await gate.reached()
+        await durably.cancel(run.id)
+        assert [event.type async for event in feed][-1] == "run:cancel"
 
 
 def test_what_was_announced_when_a_loop_ended_goes_into_the_log_with_the_next(database: str) -> None:

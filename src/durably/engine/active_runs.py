@@ -16,6 +16,7 @@ from durably.core.events import DurablyEvent, RunCancelEvent, RunDeleteEvent
 from durably.core.jobs import JobDefinition
 from durably.core.leases import Claim
 from durably.core.store import Claimed, Store
+from durably.core.tasks import begin_task
 from durably.engine.executor import Executor
 from durably.engine.held_lease import HeldLease
 from durably.engine.leases import LeaseKeeper
@@ -126,7 +127,7 @@ class ActiveRuns:
             except StoreError as error:
                 self._tell(f"leases could not be released, their runs are free when they expire: {error}", None)
 
-        releasing = asyncio.create_task(release(), name="durably-release")
+        releasing = begin_task(release(), "durably-release")
         self._releases.add(releasing)
         releasing.add_done_callback(self._releases.discard)
         return releasing
@@ -191,7 +192,7 @@ class ActiveRuns:
         lease = self._leases.keep(claimed.claim, claimed.run, claimed_at)
         if claimed.run.id in self._ended_meanwhile:
             lease.controller.abort("cancelled")
-        task = asyncio.create_task(self._execute(lease), name=f"durably-run-{claimed.run.id}")
+        task = begin_task(self._execute(lease), f"durably-run-{claimed.run.id}")
         self._active[task] = lease
         task.add_done_callback(self._ended)
         return task

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, get_args
 from durably.core.clock import Clock
 from durably.core.errors import DurablyError, ValidationError
 from durably.core.events import DurablyEvent, EventType, stamp
+from durably.core.tasks import begin_task
 from durably.engine.interruption import is_being_cancelled
 
 Scope = Literal["database", "process"]
@@ -117,7 +118,7 @@ class EventBus:
                     raise
                 failed(error)
 
-        task = asyncio.ensure_future(settle())
+        task = begin_task(settle())
         self._started.add(task)
         task.add_done_callback(self._started.discard)
 

@@ -23,6 +23,7 @@ from durably.core.events import (
 )
 from durably.core.runs import ProgressData, Run, RunStatus
 from durably.core.store import Position, Recorded, Store
+from durably.core.tasks import begin_task
 from durably.engine.event_bus import EventBus
 from durably.engine.event_feed import EventFeed
 from durably.engine.interruption import is_being_cancelled
@@ -71,7 +72,7 @@ class EventHub:
             return
         starting = self._starting
         if starting is None or starting.done() or starting.get_loop() is not loop:
-            starting = self._starting = loop.create_task(self._follow(loop), name="durably-follow")
+            starting = self._starting = begin_task(self._follow(loop), "durably-follow")
         # Shared by all who come first, and none of them may end it for the others.
         try:
             await asyncio.shield(starting)

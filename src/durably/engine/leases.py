@@ -22,6 +22,7 @@ from durably.core.events import RunLeaseRenewedEvent, WorkerErrorEvent
 from durably.core.leases import Claim
 from durably.core.runs import Run, RunStatus
 from durably.core.store import LeaseRenewer, Store
+from durably.core.tasks import begin_task
 from durably.engine.deadlines import Deadlines
 from durably.engine.event_hub import EventHub
 from durably.engine.held_lease import HeldLease
@@ -141,7 +142,7 @@ class LeaseKeeper:
         if self._thread is not None or self._task is not None:
             return
         if sys.platform == "emscripten":
-            self._task = self._loop_thread.loop.create_task(self._serve_in_loop())
+            self._task = begin_task(self._serve_in_loop())
             return
         # Anew: what the one before asked a loop that is gone will never be answered.
         self._watch = LoopWatch(self._clock)
@@ -208,7 +209,7 @@ class LeaseKeeper:
                 self._loop_thread.call_soon(partial(self._begin, self._find_out_why_refused, lease))
 
     def _begin(self, work: Callable[[HeldLease], Coroutine[Any, Any, None]], lease: HeldLease) -> None:
-        task = self._loop_thread.loop.create_task(work(lease))
+        task = begin_task(work(lease))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -12,6 +12,7 @@ from durably.core.errors import StoreError
 from durably.core.events import RunProgressEvent
 from durably.core.json_values import encode_leniently
 from durably.core.runs import ProgressData
+from durably.core.tasks import begin_task
 from durably.core.texts import shortened, storable, text_of
 from durably.engine.event_hub import EventHub
 from durably.engine.leased_store import LeasedStore
@@ -98,9 +99,8 @@ class ProgressKeeper:
     def _store_soon(self) -> None:
         self._timer = None
         if not self._is_stored:
-            loop = asyncio.get_running_loop()
-            self._storing = loop.create_task(self._store_latest())
-            self._timer = loop.call_later(_STORE_SECONDS, self._store_soon)
+            self._storing = begin_task(self._store_latest())
+            self._timer = asyncio.get_running_loop().call_later(_STORE_SECONDS, self._store_soon)
 
     async def _store_latest(self) -> None:
         text = self.take()

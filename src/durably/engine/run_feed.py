@@ -12,6 +12,7 @@ from durably.core.events import TERMINAL_EVENTS, DurablyEvent, LogWriteEvent, Ru
 from durably.core.logs import LogData
 from durably.core.runs import ProgressData, Run, RunStatus
 from durably.core.store import Position, Store
+from durably.core.tasks import begin_task
 from durably.engine.event_feed import LogGapError
 from durably.engine.event_hub import EventHub
 from durably.engine.interruption import is_being_cancelled
@@ -103,7 +104,7 @@ async def _set_within(event: asyncio.Event, seconds: float) -> None:
 
 async def report_to_end(ending: Coroutine[Any, Any, Run[Any]], reporting: Coroutine[Any, Any, None]) -> Run[Any]:
     """Return the run when it has ended and all that it told is reported."""
-    ended, reported = asyncio.create_task(ending), asyncio.create_task(reporting)
+    ended, reported = begin_task(ending), begin_task(reporting)
     try:
         await asyncio.wait([ended, reported], return_when=asyncio.FIRST_EXCEPTION)
         if reported.done():

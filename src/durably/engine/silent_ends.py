@@ -11,6 +11,7 @@ from durably.core.errors import StoreError
 from durably.core.events import TERMINAL_EVENTS
 from durably.core.runs import Run
 from durably.core.store import Position, Store
+from durably.core.tasks import begin_task
 
 _LOOK_AFTER_SECONDS: Final = 0.25
 _PAGE: Final = 500
@@ -57,7 +58,7 @@ class SilentEnds:
         if self._looking is not None and not self._looking.done():
             self.look_soon()
             return
-        self._looking = asyncio.get_running_loop().create_task(self._look_for_ended())
+        self._looking = begin_task(self._look_for_ended())
 
     async def _look_for_ended(self) -> None:
         try:

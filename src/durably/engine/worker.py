@@ -15,6 +15,7 @@ from durably.core.events import WorkerErrorEvent
 from durably.core.jobs import JobDefinition
 from durably.core.pauses import pauses
 from durably.core.store import Store
+from durably.core.tasks import begin_task
 from durably.engine.active_runs import ActiveRuns
 from durably.engine.event_hub import EventHub
 from durably.engine.executor import Executor
@@ -84,7 +85,7 @@ class Worker:
             self._serve_soon()
 
     def _serve_soon(self) -> None:
-        self._loop_task = asyncio.create_task(self._serve(), name="durably-worker")
+        self._loop_task = begin_task(self._serve(), "durably-worker")
         self._loop_task.add_done_callback(_warn_if_cancelled)
 
     def _go_on(self) -> None:
@@ -229,7 +230,7 @@ class Worker:
         if not self._is_serving():
             return
         if self._maintenance.is_due(idle=idle) and (self._upkeep is None or self._upkeep.done()):
-            self._upkeep = asyncio.create_task(self._maintenance.run(idle=idle), name="durably-maintenance")
+            self._upkeep = begin_task(self._maintenance.run(idle=idle), "durably-maintenance")
 
     async def _pause(self, wake: asyncio.Event) -> None:
         if self._stops:

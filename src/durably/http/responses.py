@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from durably.core.errors import StoreError
+from durably.core.tasks import begin_task
 from durably.http.event_stream import EventStream
 from durably.http.problems import response_to
 
@@ -50,8 +51,8 @@ class EventStreamResponse(Response):
     async def _serve(self, stream: EventStream, receive: Receive, send: Send) -> None:
         # What tells that a client left differs between versions of ASGI: a message in all, an error of
         # `send` from 2.4 on. Only the message comes while there is nothing to send.
-        sending = asyncio.create_task(self._send(stream, send), name="durably-stream")
-        leaving = asyncio.create_task(_disconnected(receive), name="durably-stream-disconnect")
+        sending = begin_task(self._send(stream, send), "durably-stream")
+        leaving = begin_task(_disconnected(receive), "durably-stream-disconnect")
         try:
             await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
         finally:

@@ -17,6 +17,7 @@ from durably.core.errors import StoreError
 from durably.core.event_codec import decode_row
 from durably.core.events import DurablyEvent
 from durably.core.store import Position, Recorded, Sink
+from durably.core.tasks import begin_task
 from durably.stores.libsql import statements as sql
 from durably.stores.libsql.group_commit import GroupCommit, Told
 from durably.stores.libsql.hrana import Rows, Statement
@@ -83,7 +84,7 @@ class EventLog:
         self._missed = missed
         self._delivered = newest
         self._own.clear()
-        self._polling = asyncio.get_running_loop().create_task(self._poll(), name="durably-libsql-poll")
+        self._polling = begin_task(self._poll(), "durably-libsql-poll")
 
     def stop_polling(self) -> None:
         """Look only when something is written."""

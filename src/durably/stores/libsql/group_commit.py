@@ -16,6 +16,7 @@ from durably.core.errors import DurablyError, StoreError, StoreUnavailableError,
 from durably.core.event_codec import decode_events
 from durably.core.events import DurablyEvent
 from durably.core.store import Source
+from durably.core.tasks import begin_task
 from durably.stores.libsql.client import Client
 from durably.stores.libsql.hrana import Rows, Statement, StatementFailedError
 from durably.stores.libsql.unit import Part, Unit
@@ -126,7 +127,7 @@ class GroupCommit:
 
     def _serve_soon(self) -> None:
         if not self.is_busy:
-            self._serving = asyncio.get_running_loop().create_task(self._serve(), name="durably-libsql-writer")
+            self._serving = begin_task(self._serve(), "durably-libsql-writer")
 
     async def _serve(self) -> None:
         while self._waiting or self._looks or self._announced:

@@ -19,6 +19,7 @@ from durably.core.event_codec import decode_own_row, decode_row
 from durably.core.events import DurablyEvent
 from durably.core.pauses import pauses
 from durably.core.store import LogPage, Position, Recorded, Sink, recorded_here
+from durably.core.tasks import begin_task
 from durably.stores.postgres import statements as sql
 from durably.stores.postgres.connections import Connection, Pool, Server, quoted
 from durably.stores.postgres.hints import Hints, channel_of, read_payload
@@ -87,7 +88,7 @@ class EventLog:
         self._delivered = await self._settled(self._pool.fetch)
         self._ahead.clear()
         self._sink, self._changed, self._is_heard, self._missed = sink, changed, is_heard, missed
-        self._watch = asyncio.create_task(self._keep_watching(), name="durably-postgres-watch")
+        self._watch = begin_task(self._keep_watching(), "durably-postgres-watch")
         return self._delivered
 
     def unfollow(self) -> None:

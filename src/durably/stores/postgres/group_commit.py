@@ -11,6 +11,7 @@ import asyncpg
 
 from durably.core.errors import StoreError, StoreUnavailableError, ValueRefusedError
 from durably.core.events import DurablyEvent
+from durably.core.tasks import begin_task
 from durably.stores.postgres.batch import Batch, is_refused
 from durably.stores.postgres.connections import Connection, Server
 from durably.stores.postgres.event_log import EventLog
@@ -77,7 +78,7 @@ class GroupCommit:
     def flush_soon(self) -> None:
         """Begin to write in the next turn of the loop, unless that is under way."""
         if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._serve(), name="durably-postgres-writer")
+            self._task = begin_task(self._serve(), "durably-postgres-writer")
 
     async def drain(self) -> None:
         """Return when nothing waits any more, or the database does not take what was announced."""

@@ -16,6 +16,7 @@ from typing import Final
 
 from durably.core.errors import StoreError
 from durably.core.events import WAKING_EVENTS, DurablyEvent, RunTriggerEvent
+from durably.core.tasks import begin_task
 from durably.stores.postgres import statements as sql
 from durably.stores.postgres.connections import Pool
 
@@ -122,7 +123,7 @@ class Hints:
             return
         self._timer = None
         self._sent_at = loop.time()
-        self._task = loop.create_task(self._send(), name="durably-postgres-hint")
+        self._task = begin_task(self._send(), "durably-postgres-hint")
 
     async def _send(self) -> None:
         try:

@@ -8,6 +8,7 @@ from typing import Final
 
 from durably.core.clock import Clock
 from durably.core.events import DurablyEvent
+from durably.core.tasks import begin_task
 from durably.stores.postgres.connections import Pool, Server
 from durably.stores.postgres.event_log import EventLog
 from durably.stores.postgres.group_commit import GroupCommit
@@ -34,7 +35,7 @@ class LoopBound:
         self.writer: Final = GroupCommit(server, self._marks, self.events, self._hints, preserves_steps)
         self.writes: Final = Writes(server, self.pool, self._marks, self.events, clock)
         self._flush: asyncio.TimerHandle | None = None
-        self._leaving = self.loop.create_task(self._leave_with_loop(), name="durably-postgres-pool")
+        self._leaving = begin_task(self._leave_with_loop(), "durably-postgres-pool")
 
     def announce(self, events: Iterable[DurablyEvent]) -> None:
         """Write events soon that belong to no write of their own."""
