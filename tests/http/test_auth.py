@@ -166,6 +166,22 @@ async def test_a_scope_of_nothing_leaves_nothing(durably: Durably, nothing: RunF
     assert len((await anybody.get("/runs")).body) == 3
 
 
+async def test_a_scope_by_status_shows_nothing_on_a_stream_rather_than_all(
+    durably: Durably, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A list can be narrowed by it, a stream cannot: who wrote the hook learns what to give in its place."""
+
+    def only_failed(context: None, wanted: RunFilter) -> RunFilter:
+        return {**wanted, "status": ["failed"]}
+
+    client = mounted(durably, auth=AuthConfig(authenticate=lambda request: None, scope_runs=only_failed))
+    await client.trigger("echo", 1)
+
+    assert (await client.get("/runs")).body == []
+    assert (await client.get("/runs/subscribe")).status == 500
+    assert "Give scope_runs_subscribe" in caplog.text
+
+
 async def test_the_order_of_a_trigger(durably: Durably) -> None:
     """authenticate, on_request, jobName, job exists, on_trigger, and only then the rest of the trigger."""
     called: list[str] = []

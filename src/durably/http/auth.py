@@ -110,6 +110,12 @@ class Gate:
         if hook is None:
             return wanted
         scoped: RunsSubscribeFilter = _checked(name, await call_hook(hook, context, wanted))
+        if scoped.get("status"):
+            # Passed over, it would show what a list hides.
+            raise TypeError(
+                f"auth.{name} narrows the stream of all runs by status, which cannot be: runs change theirs while they "
+                "are watched. Give scope_runs_subscribe, which narrows it by jobs and labels"
+            )
         return scoped
 
 

@@ -12,9 +12,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from durably.core.errors import StoreError
-from durably.core.tasks import begin_task
 from durably.http.event_stream import EventStream
 from durably.http.problems import response_to
+from durably.tasks import begin_task
 
 log = logging.getLogger("durably.http")
 
