@@ -10,9 +10,9 @@ from durably.app import Durably, DurablyPlugin
 from durably.core.errors import StoreUnavailableError, ValidationError, ValueRefusedError
 from durably.core.events import LogWriteEvent
 from durably.core.logs import Log
-from durably.core.tasks import begin_task
 from durably.core.texts import storable
 from durably.core.ulid import new_ulid
+from durably.tasks import begin_task
 
 _BATCH_SECONDS: Final = 0.05
 _RETRY_SECONDS: Final = 1.0

@@ -161,6 +161,7 @@ def test_check_tells_whether_the_file_is_current_and_writes_nothing(durably_comm
         (("shop.py:durably",), "it is named as Python imports it, shop, not by its file"),
         (("pages/shop.py:durably",), "it is named as Python imports it, pages.shop, not by its file"),
         (("shop:nothing",), "shop has no attribute 'nothing'; it has durably"),
+        (("json:durably",), "it makes no instance where it is imported: write `durably = create_durably(...)`"),
         (("shop:not_one",), "shop:not_one is no instance made by create_durably: its type is int"),
         (("shop:durably", "--check"), "--check needs -o FILE"),
         (

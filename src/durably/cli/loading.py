@@ -69,7 +69,12 @@ def _as_module(name: str) -> str:
 
 def _instances_in(module: ModuleType) -> str:
     names = [name for name, value in vars(module).items() if isinstance(value, Durably)]
-    return f"; it has {', '.join(names)}" if names else ""
+    if names:
+        return f"; it has {', '.join(names)}"
+    return (
+        f"; it makes no instance where it is imported: write `durably = create_durably(...)` at the top level of "
+        f"{module.__name__}, and what is to run it yourself below `if __name__ == '__main__':`"
+    )
 
 
 def _without_import_system(trace: TracebackType | None) -> TracebackType | None:

@@ -16,10 +16,10 @@ from durably.core.events import DurablyEvent, RunCancelEvent, RunDeleteEvent
 from durably.core.jobs import JobDefinition
 from durably.core.leases import Claim
 from durably.core.store import Claimed, Store
-from durably.core.tasks import begin_task
 from durably.engine.executor import Executor
 from durably.engine.held_lease import HeldLease
 from durably.engine.leases import LeaseKeeper
+from durably.tasks import begin_task
 
 _UNWIND_SECONDS: Final = 1.0
 _ANSWER_SECONDS: Final = 1.0
@@ -199,19 +199,19 @@ class ActiveRuns:
 
     async def _execute(self, lease: HeldLease) -> None:
         try:
-            await self._executor.execute(lease, self._is_ending, self._is_cancelled)
+            await self._executor.execute(lease, self._job_returned, self._is_program_ending)
         except Exception as error:
             log.exception("run %s ended by an error of the worker itself", lease.run.id)
             self._tell(f"run {lease.run.id} ended by an error of the worker itself: {error!r}", lease.run.id)
 
-    def _is_ending(self) -> None:
+    def _job_returned(self) -> None:
         task = asyncio.current_task()
         if task is not None and self.may_be_more and self._store.claims_see_writes_under_way:
             # The next run is claimed in the transaction that ends this one: one flush to the disk less between them.
             self._ending.add(task)
             self._slot_free()
 
-    def _is_cancelled(self) -> bool:
+    def _is_program_ending(self) -> bool:
         """Tell whether what claimed here is being cancelled, as at the end of `asyncio.run`, or is gone."""
         is_left = any(not claimer.done() for claimer in self._claimers)
         return not is_left or any(claimer.cancelling() for claimer in self._claimers)

@@ -12,8 +12,8 @@ from typing import Any, Final, Literal, get_args
 from durably.core.clock import Clock
 from durably.core.errors import DurablyError, ValidationError
 from durably.core.events import DurablyEvent, EventType, stamp
-from durably.core.tasks import begin_task
 from durably.engine.interruption import is_being_cancelled
+from durably.tasks import begin_task
 
 Scope = Literal["database", "process"]
 Listener = Callable[[Any], object]

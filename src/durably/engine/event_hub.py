@@ -23,12 +23,12 @@ from durably.core.events import (
 )
 from durably.core.runs import ProgressData, Run, RunStatus
 from durably.core.store import Position, Recorded, Store
-from durably.core.tasks import begin_task
 from durably.engine.event_bus import EventBus
 from durably.engine.event_feed import EventFeed
 from durably.engine.interruption import is_being_cancelled
 from durably.engine.replay import deletion_of, replay_of
 from durably.engine.silent_ends import SilentEnds
+from durably.tasks import begin_task
 
 _MOST_WITHHELD: Final = 20_000
 _NOTED: Final = frozenset({*TERMINAL_EVENTS, RunTriggerEvent, RunLeasedEvent, RunProgressEvent})

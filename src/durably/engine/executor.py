@@ -47,12 +47,12 @@ class Executor:
         self._threads = threads
 
     async def execute(
-        self, lease: HeldLease, is_ending: Callable[[], None], is_worker_cancelled: Callable[[], bool]
+        self, lease: HeldLease, job_returned: Callable[[], None], is_program_ending: Callable[[], bool]
     ) -> Outcome:
         """Execute the run of a lease and record how it ended.
 
-        Calls `is_ending` when its job has returned and only the record of that is left to be written. Where this task
-        is cancelled, `is_worker_cancelled` tells whether the program is ending: then the run has not failed.
+        Calls `job_returned` when only the record of its end is left to be written. Where this task is cancelled,
+        `is_program_ending` tells whether the program is ending: then the run has not failed.
         """
         store = LeasedStore(lease, self._store, self._hub, self._clock)
         try:
@@ -69,20 +69,20 @@ class Executor:
             return ended
         execution = Execution(lease, checkpoints, store, self._hub, self._clock, self._threads)
         try:
-            outcome = await self._perform(execution, is_worker_cancelled)
+            outcome = await self._perform(execution, is_program_ending)
             execution.refuse_steps()
-            is_ending()
+            job_returned()
             return await self._record(execution, outcome)
         finally:
             execution.close()
 
-    async def _perform(self, execution: Execution, is_worker_cancelled: Callable[[], bool]) -> Outcome:
+    async def _perform(self, execution: Execution, is_program_ending: Callable[[], bool]) -> Outcome:
         job = self._jobs[execution.run.job_name]
         outcome: Outcome
         try:
             output = await execution.perform(self._call(job, execution), in_thread=not job.is_async)
         except asyncio.CancelledError as cancelled:
-            if not execution.signal.aborted and is_being_cancelled() and is_worker_cancelled():
+            if not execution.signal.aborted and is_being_cancelled() and is_program_ending():
                 raise
             # The job awaited something that was cancelled, or cancelled itself: an error like any other.
             outcome = _failed(execution, cancelled)
@@ -95,7 +95,7 @@ class Executor:
             outcome = _failed(execution, raised)
         else:
             outcome = _completed(job, output)
-        if isinstance(outcome, Failed) and is_being_cancelled() and is_worker_cancelled():
+        if isinstance(outcome, Failed) and is_being_cancelled() and is_program_ending():
             # The program is ending, and what the job made of that is no failure of it.
             outcome = Released()
         # Whatever the job made of being interrupted, what counts is why.

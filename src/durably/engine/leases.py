@@ -22,13 +22,13 @@ from durably.core.events import RunLeaseRenewedEvent, WorkerErrorEvent
 from durably.core.leases import Claim
 from durably.core.runs import Run, RunStatus
 from durably.core.store import LeaseRenewer, Store
-from durably.core.tasks import begin_task
 from durably.engine.deadlines import Deadlines
 from durably.engine.event_hub import EventHub
 from durably.engine.held_lease import HeldLease
 from durably.engine.loop_thread import LoopThread
 from durably.engine.loop_watch import LoopWatch
 from durably.engine.threads import tasks_of_this_code
+from durably.tasks import begin_task
 
 _LONGEST_TICK_SECONDS: Final = 1.0
 

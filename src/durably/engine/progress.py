@@ -12,10 +12,10 @@ from durably.core.errors import StoreError
 from durably.core.events import RunProgressEvent
 from durably.core.json_values import encode_leniently
 from durably.core.runs import ProgressData
-from durably.core.tasks import begin_task
 from durably.core.texts import shortened, storable, text_of
 from durably.engine.event_hub import EventHub
 from durably.engine.leased_store import LeasedStore
+from durably.tasks import begin_task
 
 _STORE_SECONDS: Final = 0.2
 

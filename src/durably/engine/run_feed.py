@@ -12,11 +12,11 @@ from durably.core.events import TERMINAL_EVENTS, DurablyEvent, LogWriteEvent, Ru
 from durably.core.logs import LogData
 from durably.core.runs import ProgressData, Run, RunStatus
 from durably.core.store import Position, Store
-from durably.core.tasks import begin_task
 from durably.engine.event_feed import LogGapError
 from durably.engine.event_hub import EventHub
 from durably.engine.interruption import is_being_cancelled
 from durably.engine.replay import deletion_of, replay_of
+from durably.tasks import begin_task
 
 OnProgress = Callable[[ProgressData], object]
 OnLog = Callable[[LogData], object]

@@ -11,7 +11,7 @@ from durably.core.errors import StoreError
 from durably.core.events import TERMINAL_EVENTS
 from durably.core.runs import Run
 from durably.core.store import Position, Store
-from durably.core.tasks import begin_task
+from durably.tasks import begin_task
 
 _LOOK_AFTER_SECONDS: Final = 0.25
 _PAGE: Final = 500

@@ -15,12 +15,12 @@ from durably.core.events import WorkerErrorEvent
 from durably.core.jobs import JobDefinition
 from durably.core.pauses import pauses
 from durably.core.store import Store
-from durably.core.tasks import begin_task
 from durably.engine.active_runs import ActiveRuns
 from durably.engine.event_hub import EventHub
 from durably.engine.executor import Executor
 from durably.engine.leases import LeaseKeeper
 from durably.engine.maintenance import Maintenance
+from durably.tasks import begin_task
 
 _LAST_TURN_SECONDS: Final = 1.0
 _FIRST_PAUSE_SECONDS: Final = 0.1

@@ -17,11 +17,11 @@ from durably.core.errors import StoreError
 from durably.core.event_codec import decode_row
 from durably.core.events import DurablyEvent
 from durably.core.store import Position, Recorded, Sink
-from durably.core.tasks import begin_task
 from durably.stores.libsql import statements as sql
 from durably.stores.libsql.group_commit import GroupCommit, Told
 from durably.stores.libsql.hrana import Rows, Statement
 from durably.stores.sql.overflow import Overflow
+from durably.tasks import begin_task
 
 _SHORTEST_LOOK_SECONDS: Final = 0.02
 _SLOWER: Final = 1.5

@@ -16,11 +16,11 @@ from durably.core.errors import DurablyError, StoreError, StoreUnavailableError,
 from durably.core.event_codec import decode_events
 from durably.core.events import DurablyEvent
 from durably.core.store import Source
-from durably.core.tasks import begin_task
 from durably.stores.libsql.client import Client
 from durably.stores.libsql.hrana import Rows, Statement, StatementFailedError
 from durably.stores.libsql.unit import Part, Unit
 from durably.stores.libsql.writes import Writes
+from durably.tasks import begin_task
 
 T = TypeVar("T")
 

@@ -19,12 +19,12 @@ from durably.core.event_codec import decode_own_row, decode_row
 from durably.core.events import DurablyEvent
 from durably.core.pauses import pauses
 from durably.core.store import LogPage, Position, Recorded, Sink, recorded_here
-from durably.core.tasks import begin_task
 from durably.stores.postgres import statements as sql
 from durably.stores.postgres.connections import Connection, Pool, Server, quoted
 from durably.stores.postgres.hints import Hints, channel_of, read_payload
 from durably.stores.postgres.marks import Marks
 from durably.stores.sql.overflow import Overflow
+from durably.tasks import begin_task
 
 _ROWS_PER_READ: Final = 500
 _LISTENING_SECONDS: Final = 1.0

@@ -11,12 +11,12 @@ import asyncpg
 
 from durably.core.errors import StoreError, StoreUnavailableError, ValueRefusedError
 from durably.core.events import DurablyEvent
-from durably.core.tasks import begin_task
 from durably.stores.postgres.batch import Batch, is_refused
 from durably.stores.postgres.connections import Connection, Server
 from durably.stores.postgres.event_log import EventLog
 from durably.stores.postgres.hints import Hints
 from durably.stores.postgres.marks import Found, Mark, Marks, WriteInDoubtError
+from durably.tasks import begin_task
 
 log = logging.getLogger("durably.postgres")
 

@@ -16,9 +16,9 @@ from typing import Final
 
 from durably.core.errors import StoreError
 from durably.core.events import WAKING_EVENTS, DurablyEvent, RunTriggerEvent
-from durably.core.tasks import begin_task
 from durably.stores.postgres import statements as sql
 from durably.stores.postgres.connections import Pool
+from durably.tasks import begin_task
 
 _EVERY_SECONDS: Final = 0.01
 _URGENT_SECONDS: Final = 0.002

@@ -8,13 +8,13 @@ from typing import Final
 
 from durably.core.clock import Clock
 from durably.core.events import DurablyEvent
-from durably.core.tasks import begin_task
 from durably.stores.postgres.connections import Pool, Server
 from durably.stores.postgres.event_log import EventLog
 from durably.stores.postgres.group_commit import GroupCommit
 from durably.stores.postgres.hints import Hints
 from durably.stores.postgres.marks import Marks
 from durably.stores.postgres.writes import Writes
+from durably.tasks import begin_task
 
 _CONNECTIONS_OF_THEIR_OWN: Final = 3
 _FLUSH_SECONDS: Final = 0.01
