@@ -207,14 +207,16 @@ async def test_what_is_cleaned_away_while_a_page_is_read_is_no_silent_gap(
         await write(slow_writer, number)
     pool = durably.storage._bound.pool  # type: ignore[attr-defined]
     fetch = pool.fetch
+    cleaned: list[str] = []
 
     async def fetch_and_clean(statement: str, *values: object) -> object:
         rows = await fetch(statement, *values)
         if "FROM durably_events" in statement:
-            await slow_writer.execute("DELETE FROM durably_events WHERE position <= 3")
+            cleaned.append(await slow_writer.execute("DELETE FROM durably_events WHERE position <= 3"))
         return rows
 
     monkeypatch.setattr(pool, "fetch", fetch_and_clean)
     page = await durably.storage.events_after(Position.behind(0), 10)
 
+    assert cleaned[0] == "DELETE 3"
     assert len(page.events) == 5 or not page.is_gapless

@@ -17,7 +17,6 @@ from durably.core.runs import RunStatus
 from durably.core.store import StepRecord, Store
 from durably.engine.event_hub import EventHub
 from durably.engine.held_lease import HeldLease
-from durably.engine.retrying import while_allowed
 
 log = logging.getLogger("durably")
 
@@ -43,14 +42,17 @@ class LeasedStore:
             raise LeaseLostError(self._lease.run.id) from self.error
         self._lease.check_held()
 
-    def load_checkpoints(self) -> Coroutine[Any, Any, dict[str, str | None]]:
+    async def load_checkpoints(self) -> dict[str, str | None]:
         """Return the JSON text of every completed step by name."""
         run_id = self._lease.run.id
-        return while_allowed(
-            lambda: self._store.load_checkpoints(run_id),
-            self.check_held,
-            lambda error: self.tell(f"the checkpoints of run {run_id} could not be read, trying again: {error}"),
-        )
+        waits = pauses()
+        while True:
+            self.check_held()
+            try:
+                return await self._store.load_checkpoints(run_id)
+            except StoreUnavailableError as error:
+                self.tell(f"the checkpoints of run {run_id} could not be read, trying again: {error}")
+            await asyncio.sleep(next(waits))
 
     def record_step(
         self, step: StepRecord, progress_json: str | None, event: DurablyEvent
@@ -83,7 +85,7 @@ class LeasedStore:
         )
 
     async def _persist(self, write: Callable[[], Awaitable[bool]], *, is_result: bool = False) -> None:
-        # Every step comes through here: not by way of `while_allowed`, which would make it coroutines of its own.
+        # Made when they are needed, for every step comes through here.
         waits = None
         while True:
             self.check_held()

@@ -55,7 +55,7 @@ class Told(NamedTuple):
     source: Source
 
 
-class Log(Protocol):
+class EventRows(Protocol):
     """The event log, as the writer sees it."""
 
     def look(self) -> Statement | None:
@@ -70,10 +70,10 @@ class Log(Protocol):
 class GroupCommit:
     """The one writer of a database in this process."""
 
-    def __init__(self, client: Client, writes: Writes, log: Log) -> None:
+    def __init__(self, client: Client, writes: Writes, events: EventRows) -> None:
         self._client = client
         self._writes = writes
-        self._log = log
+        self._events = events
         self._waiting: list[_Waiting] = []
         self._announced: list[DurablyEvent] = []
         self._looks: list[asyncio.Future[None]] = []
@@ -169,7 +169,7 @@ class GroupCommit:
         groups = _grouped(units)
         for group in groups:
             statements += group.unit.statements
-        look = self._log.look()
+        look = self._events.look()
         try:
             rows, others = await self._send(statements, look)
         except (StatementFailedError, ValueRefusedError) as failure:
@@ -182,7 +182,7 @@ class GroupCommit:
             told.append(Told(row, announced, "announced"))
             del statements[0]
         _settle(groups, rows)
-        self._log.arrived(told + _told(statements, rows), others)
+        self._events.arrived(told + _told(statements, rows), others)
 
     async def _send(self, statements: list[Statement], look: Statement | None) -> tuple[list[Rows], Rows | None]:
         if not statements:
