@@ -224,6 +224,18 @@ class TestFunctions:
             with pytest.raises(ValidationError, match=r"must take \(step, input\), by_.* it takes 'step' second"):
                 define_job(name="job", run=function)
 
+    def test_an_input_may_have_a_name_that_ends_as_that_of_the_step(self) -> None:
+        class OrderStepContext(BaseModel):
+            number: int
+
+        async def by_text(step: StepContext, input: OrderStepContext) -> None: ...
+
+        def by_class(step: SyncStepContext, input: Any) -> None: ...
+
+        by_class.__annotations__["input"] = OrderStepContext
+        for function in (by_text, by_class):
+            assert define_job(name="job", run=function).name == "job"
+
     def test_functions_that_yield_are_refused(self) -> None:
         """Nothing would call for what they yield."""
 

@@ -846,17 +846,21 @@ async def test_who_uses_an_instance_for_the_first_time_while_it_is_closed_is_tol
         await triggering
 
 
+@pytest.mark.parametrize("ends", ["well", "with an error"])
 async def test_progress_that_went_with_a_step_that_was_given_up_is_stored_later(
-    open_durably: OpenDurably, monkeypatch: pytest.MonkeyPatch
+    open_durably: OpenDurably, monkeypatch: pytest.MonkeyPatch, ends: str
 ) -> None:
     """S7: the last value is always stored."""
+
+    async def end() -> int:
+        return 1 if ends == "well" else 1 // 0
 
     @define_job(name="gives-up")
     async def gives_up(step: StepContext, input: None) -> None:
         step.progress(7, 10)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(0.05):
-                await step.run("one", lambda: 1)
+                await step.run("one", end)
 
     async def is_away(*args: Any) -> bool:
         raise StoreUnavailableError("away")

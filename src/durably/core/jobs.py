@@ -230,7 +230,7 @@ def _define(
             value=function,
         )
     parameters = _parameters(name, function)
-    if _is_step(parameters[1].annotation):
+    if _is_step(parameters[1].annotation, "StepContext", "SyncStepContext"):
         raise _wrong_parameters(name, function, f"it takes {parameters[1].name!r} second")
     annotation = _resolve(name, parameters[1].annotation, function, caller) if input is None else input
     returned = _resolve(name, _return_annotation(function), function, caller) if output is None else output
@@ -254,9 +254,9 @@ def _parameters(name: str, function: Callable[..., Any]) -> list[inspect.Paramet
     return parameters
 
 
-def _is_step(annotation: Any, kind: str = "StepContext") -> bool:
+def _is_step(annotation: Any, *kinds: str) -> bool:
     text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
-    return text.endswith(kind)
+    return text.rpartition(".")[2] in kinds
 
 
 def _wrong_parameters(name: str, function: Callable[..., Any], why: str) -> ValidationError:

@@ -229,6 +229,10 @@ class Execution:
         except CancelledError:
             self._tell_cancelled(step)
             raise
+        except asyncio.CancelledError:
+            # Given up by the job while it was committed: what went with it may not be stored.
+            self.progress.give_back()
+            raise
         finally:
             self._running.end(step.name)
         self.signal.throw_if_aborted()
