@@ -1,4 +1,4 @@
-import { spawn, type ChildProcess } from 'node:child_process'
+import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -6,12 +6,14 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 
+const BEGIN_TO_WRITE = 'import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute("BEGIN IMMEDIATE")'
 const REPOSITORY = fileURLToPath(new URL('../../', import.meta.url))
 
 /** The whole example, as its one command starts it, on a database of its own. */
 export class Application {
   readonly #process: ChildProcess
   readonly #folder: string
+  readonly #python: string
   readonly #lines: string[] = []
   readonly #listeners = new Set<() => void>()
 
@@ -28,6 +30,7 @@ export class Application {
       )
     }
     this.#folder = folder
+    this.#python = python
     this.#process = spawn(python, ['-m', 'examples.fullstack', '--port', '0', '--data', folder], {
       cwd: REPOSITORY,
       // Vitest sets it, and the page would be built for development.
@@ -46,6 +49,17 @@ export class Application {
   /** The process id of the `nth` worker that was started. */
   async worker(nth: number): Promise<number> {
     return Number((await this.#said(/^Worker (\d+) is running/, nth))[1])
+  }
+
+  /** Stops the `nth` worker where it holds up nobody who writes, and returns what lets it go on. */
+  async pauseWorker(nth: number): Promise<() => void> {
+    const worker = await this.worker(nth)
+    for (;;) {
+      process.kill(worker, 'SIGSTOP')
+      const begun = spawnSync(this.#python, ['-c', BEGIN_TO_WRITE, join(this.#folder, 'app.db')])
+      if (begun.status === 0) return () => process.kill(worker, 'SIGCONT')
+      process.kill(worker, 'SIGCONT')
+    }
   }
 
   /** Ends all processes, as Ctrl-C does. */

@@ -178,8 +178,7 @@ test('a bar says that nothing is known of progress, and is gone when the run has
   await hurry()
   await choose(people(10))
   await see(statusOf, 'Completed')
-  const worker = await application.worker(1)
-  process.kill(worker, 'SIGSTOP')
+  const goOn = await application.pauseWorker(1)
   try {
     await button('Summarize the columns').click()
     await see(statusOf, 'Waiting')
@@ -189,7 +188,7 @@ test('a bar says that nothing is known of progress, and is gone when the run has
     await see(statusOf, 'Cancelled')
     expect(await details().locator('progress').count()).toBe(0)
   } finally {
-    process.kill(worker, 'SIGCONT')
+    goOn()
   }
 })
 
