@@ -62,6 +62,7 @@ from durably.core.store import Store
 from durably.engine.abort import AbortSignal
 from durably.engine.step_context import StepContext, SyncStepContext
 from durably.handles import JobHandle, TriggerAndWaitResult
+from durably.log_persistence import with_log_persistence
 from durably.options import (
     BatchItem,
     DurablyOptions,
@@ -71,7 +72,6 @@ from durably.options import (
     TriggerResponse,
     WaitForRunOptions,
 )
-from durably.plugins import with_log_persistence
 
 if TYPE_CHECKING:
     __version__: str

@@ -32,8 +32,8 @@ from durably.engine.system_clock import SystemClock
 from durably.engine.threads import Threads
 from durably.engine.worker import Worker
 from durably.handles import JobHandle
-from durably.installing import InstalledPlugins
 from durably.listening import OnEvent
+from durably.plugins import InstalledPlugins
 from durably.registry import JobRegistry, Jobs, attribute_of
 from durably.settings import (
     Seconds,
@@ -422,13 +422,16 @@ class Durably:
     def emit(self, event: DurablyEvent) -> None:
         """Deliver an event to the listeners of this process, and give it its sequence.
 
+        From another thread, as that of a plain job, that happens soon: listeners are called on the event loop.
         JSON is text in an event made by hand: `RunCompleteEvent(..., output_json="7", duration=0.1)`.
         Raises `ValidationError` for what is no event.
+
+        >>> durably.emit(WorkerErrorEvent(timestamp=datetime.now(UTC), error="no more disk", context="import"))
         """
         if not isinstance(event, Event):
             raise refuse("event", event, "one of the event classes, as RunCancelEvent(...)")
         # One that was delivered before keeps the number it has for those who hold it.
-        self._bus.emit(replace(event, sequence=0) if event.sequence else event)
+        self._hub.tell(replace(event, sequence=0) if event.sequence else event)
 
     async def subscribe(self, run_id: str) -> AsyncIterator[DurablyEvent]:
         """Yield the current state of a run as events, then what happens, to its end; wherever it executes.
@@ -450,11 +453,7 @@ class Durably:
 
         >>> durably.use(with_log_persistence())
         """
-        if not isinstance(plugin, DurablyPlugin) or isinstance(plugin, type):
-            raise refuse("plugin", plugin, "an object with an install(durably) method")
-        if plugin not in self._plugins:
-            plugin.install(self)
-            self._plugins.add(plugin)
+        self._plugins.install(plugin, self)
         return self
 
     # --- for the parts of this package -------------------------------------------------------------

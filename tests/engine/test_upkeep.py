@@ -610,7 +610,7 @@ class TestTrouble:
         self, open_durably: OpenDurably, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """P1: lines are stored when it is back."""
-        monkeypatch.setattr("durably.plugins._RETRY_SECONDS", 0.01)
+        monkeypatch.setattr("durably.log_persistence._RETRY_SECONDS", 0.01)
         durably = await open_durably(job)
         durably.use(with_log_persistence())
         append, failures = durably.storage.append_logs, [StoreUnavailableError("gone")] * 2
@@ -636,7 +636,7 @@ class TestTrouble:
         is_silent: bool,
     ) -> None:
         """P1: lines that are lost are counted in the log; a database that gives no answer is away too."""
-        monkeypatch.setattr("durably.installing._SHORTEST_FLUSH_SECONDS", 0.05)
+        monkeypatch.setattr("durably.plugins._SHORTEST_FLUSH_SECONDS", 0.05)
         durably = await open_durably(job)
         durably.use(with_log_persistence())
 
@@ -680,7 +680,7 @@ class TestTrouble:
         self, database: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         """P1: nothing is lost without a word."""
-        monkeypatch.setattr("durably.installing._SHORTEST_FLUSH_SECONDS", 0.05)
+        monkeypatch.setattr("durably.plugins._SHORTEST_FLUSH_SECONDS", 0.05)
 
         async def be_away(*args: Any) -> None:
             raise StoreUnavailableError("gone")
@@ -705,7 +705,7 @@ class TestTrouble:
         self, open_durably: OpenDurably, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         """P1: the run is not harmed; too many waiting lines are dropped, and that is said too."""
-        monkeypatch.setattr("durably.plugins._MOST_WAITING", 2)
+        monkeypatch.setattr("durably.log_persistence._MOST_WAITING", 2)
         durably = await open_durably(job)
         durably.use(with_log_persistence())
 

@@ -339,7 +339,11 @@ async def test_a_hook_that_breaks_tells_nothing_internal(durably: Durably, hook:
 
 
 @pytest.mark.parametrize("hook", ["scope_runs", "scope_runs_subscribe"])
-@pytest.mark.parametrize("filter", [None, "mine", {"jobName": "echo"}], ids=["nothing", "text", "a key that is none"])
+@pytest.mark.parametrize(
+    "filter",
+    [None, "mine", {"jobName": "echo"}, {"labels": {"org": 7}}, {"limit": -1}, {"status": "unheard of"}],
+    ids=["nothing", "text", "a key that is none", "a label that is none", "a limit that is none", "an unknown status"],
+)
 async def test_a_filter_that_is_none_lets_nothing_through(durably: Durably, hook: str, filter: Any, caplog) -> None:
     """500, and the log names the hook; ignored, a misspelt key would have shown a caller the runs of everybody."""
     hooks = {"authenticate": lambda request: None, hook: lambda context, wanted: filter}

@@ -3,6 +3,7 @@
 import pytest
 
 from durably import define_job
+from durably.http import event_stream
 from durably.testing import FakeClock
 from tests.conftest import PATIENCE_SECONDS, Gate, MeanwhileElsewhere, OpenDurably
 from tests.http.asgi import Client, SentEvent
@@ -210,6 +211,44 @@ async def test_after_a_gap_in_the_log_the_state_is_told(open_durably: OpenDurabl
     assert (end.type, end["output"], end["sequence"]) == ("run:complete", 3, 0)
 
 
+async def test_an_id_that_leads_back_to_what_lies_ahead_is_none(open_durably: OpenDurably) -> None:
+    """A typed one: where the log no longer has its position, the state is told as after any other gap."""
+    clock = FakeClock()
+    durably = await open_durably(count, clock=clock)
+    client = mounted(durably)
+    run_id = await client.trigger("count", 3)
+    await durably.process_one()
+    await forget_events(durably, clock)
+
+    async with client.resume(f"/subscribe?runId={run_id}", "1.0~99999.0") as resumed:
+        (end,) = await resumed.until_end()
+    assert (end.type, end["output"]) == ("run:complete", 3)
+
+
+async def test_a_client_that_waits_beside_others_can_go_on_where_it_waited(
+    open_durably: OpenDurably, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """E4: a heartbeat's id is past what other runs told, so that cleaning that away leaves no gap."""
+    monkeypatch.setattr(event_stream, "HEARTBEAT_SECONDS", 0.02)
+    clock = FakeClock()
+    durably = await open_durably(count, greet, clock=clock)
+    client = mounted(durably, sse_throttle=0)
+    run_id = await client.trigger("count", 1)
+    async with client.stream(f"/subscribe?runId={run_id}") as stream:
+        for number in range(3):
+            await client.trigger("greet", {"name": str(number)})
+        heard = len(stream.comments)
+        await stream.until(lambda: len(stream.comments) > heard + 1)
+
+    await forget_events(durably, clock)
+    await durably.process_one()
+
+    async with client.resume(f"/subscribe?runId={run_id}", stream.last_event_id) as resumed:
+        events = await resumed.until_end()
+    assert [event.type for event in events][:2] == ["run:leased", "run:progress"]
+    assert events[-1].type == "run:complete"
+
+
 async def test_after_a_gap_the_stream_of_all_runs_begins_now(open_durably: OpenDurably) -> None:
     clock = FakeClock()
     durably = await open_durably(echo, clock=clock)
@@ -255,7 +294,8 @@ async def test_a_client_too_slow_for_the_log_is_sent_away_to_come_again(open_dur
 
 
 @pytest.mark.parametrize(
-    "last_event_id", ["garbage", "-1.0", "99999999.0", "1.0~x", "9" * 40 + ".1", "\u0661.\u0662", "1.2\n", "0.0"]
+    "last_event_id",
+    ["garbage", "-1.0", "99999999.0", "1.0~x", "9" * 40 + ".1", "\u0661.\u0662", "1.2\n", "0.0"],
 )
 async def test_an_id_that_no_stream_gave_is_none(client: Client, ended: Ended, last_event_id: str) -> None:
     """Another database's id, or a typed one: the stream begins with the state, or with all that there is."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, timedelta
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +14,10 @@ from durably import (
     DurablyEvent,
     RunStatus,
     StepContext,
+    SyncStepContext,
     ValidationError,
     WorkerErrorEvent,
+    create_durably,
     define_job,
     is_domain_event,
 )
@@ -455,3 +459,55 @@ class TestListeners:
         assert [event.sequence for event in events.of("worker:error")] == [first, first + 1]
         with pytest.raises(ValidationError, match="event"):
             durably.emit({"type": "worker:error"})  # type: ignore[arg-type] # what a checker refuses
+
+    async def test_what_a_thread_emits_is_told_on_the_event_loop(self, open_durably: OpenDurably) -> None:
+        """E2: from a plain job too, whose thread has no loop for an async listener."""
+        threads: list[int] = []
+        was_started = asyncio.Event()
+
+        async def start(event: WorkerErrorEvent) -> None:
+            threads.append(threading.get_ident())
+            was_started.set()
+
+        @define_job(name="plain")
+        def plain(step: SyncStepContext, input: Any) -> None:
+            durably.emit(WorkerErrorEvent(timestamp=datetime.now(UTC), error="mine", context="test"))
+
+        durably = await open_durably(plain, start=True)
+        durably.on("worker:error", start)
+        durably.on("worker:error", lambda event: threads.append(threading.get_ident()))
+        await durably.jobs.plain.trigger_and_wait(None, timeout=PATIENCE_SECONDS)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await was_started.wait()
+
+        assert threads == [threading.get_ident()] * 2
+
+    async def test_a_listener_that_another_removes_hears_no_more(self, open_durably: OpenDurably) -> None:
+        """E2: not even of the event that is being told."""
+        durably = await open_durably(job)
+        told: list[str] = []
+        durably.on("run:trigger", lambda event: forget())
+        forget = durably.on("run:trigger", lambda event: told.append("removed"))
+        durably.on("run:trigger", lambda event: told.append("kept"))
+        await durably.jobs.job.trigger(1)
+        forget()
+
+        assert told == ["kept"]
+
+
+def test_an_async_listener_without_an_event_loop_is_reported(tmp_path: Path) -> None:
+    """E2: `emit` in a program that has none yet says so, and goes on with the next listener."""
+    durably = create_durably(database=tmp_path / "durably.db")
+    reported: list[str] = []
+    told: list[str] = []
+
+    async def start(event: WorkerErrorEvent) -> None:
+        told.append("never")
+
+    durably.on("worker:error", start)
+    durably.on("worker:error", lambda event: told.append(event.error))
+    durably.on_error(lambda error, event: reported.append(str(error)))
+    durably.emit(WorkerErrorEvent(timestamp=datetime.now(UTC), error="mine", context="test"))
+
+    assert told == ["mine"]
+    assert reported == ["an async listener needs an event loop: none runs where the event was emitted"]

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -33,6 +34,12 @@ from tests.store_contract.foreign_writer import write
 @define_job(name="plain")
 async def plain(step: StepContext, input: Any) -> Any:
     return input
+
+
+class InstallsLater:
+    """What looks like a plugin, and would never be installed."""
+
+    async def install(self, durably: Durably) -> None: ...
 
 
 async def is_unharmed(durably: Durably) -> bool:
@@ -534,9 +541,13 @@ class TestPlugins:
 
         assert calls == [durably, "flushed"]
 
-    @pytest.mark.parametrize("plugin", [object(), type(with_log_persistence()), with_log_persistence], ids=repr)
+    @pytest.mark.parametrize(
+        "plugin",
+        [object(), type(with_log_persistence()), with_log_persistence, SimpleNamespace(install=5), InstallsLater()],
+        ids=["object", "its class", "its maker", "no function", "async def"],
+    )
     async def test_what_is_no_plugin_is_refused(self, open_durably: OpenDurably, plugin: Any) -> None:
-        """P1: with an error that says what a plugin is; its class is none yet."""
+        """P1: with an error that says what a plugin is; nobody would await an `install` that is async."""
         durably = await open_durably(plain)
 
         with pytest.raises(ValidationError, match="install"):

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Literal, get_args
 
@@ -25,12 +26,19 @@ _SCOPES: Final = get_args(Scope)
 log = logging.getLogger("durably")
 
 
+@dataclass(slots=True, eq=False)
+class _Registration:
+    listener: Listener
+    scope: Scope
+    is_removed: bool = False
+
+
 class EventBus:
     """Delivers events to listeners; a listener that fails is reported and stops nobody."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._listeners: dict[str, list[tuple[Listener, Scope]]] = {}
+        self._listeners: dict[str, list[_Registration]] = {}
         self._error_handlers: list[ErrorHandler] = []
         self._started: set[asyncio.Future[Any]] = set()
         self._sequence = 0
@@ -51,22 +59,21 @@ class EventBus:
             raise ValidationError(
                 f"Invalid scope {scope!r}: must be one of {', '.join(_SCOPES)}", field="scope", value=scope
             )
-        entry = (listener, scope)
-        self._listeners.setdefault(event_type, []).append(entry)
+        registration = _Registration(listener, scope)
+        registered = self._listeners.setdefault(event_type, [])
+        registered.append(registration)
 
         def remove() -> None:
-            registered = self._listeners[event_type]
-            for index, each in enumerate(registered):
-                if each is entry:
-                    del registered[index]
-                    return
+            if not registration.is_removed:
+                registration.is_removed = True
+                registered.remove(registration)
 
         return remove
 
     @property
     def hears_of_others(self) -> bool:
         """Tell whether anyone listens to the events of other processes."""
-        return any(scope == "database" for entries in self._listeners.values() for _, scope in entries)
+        return any(each.scope == "database" for registered in self._listeners.values() for each in registered)
 
     def on_error(self, handler: ErrorHandler) -> Callable[[], None]:
         """Register what is told of failing listeners, as `(error, event)`; an async one is started.
@@ -96,11 +103,12 @@ class EventBus:
         stamp(event, sequence, self._clock)
         if not (listeners := self._listeners.get(event.type)):
             return
-        for listener, scope in tuple(listeners):
-            if is_foreign and scope == "process":
+        for each in tuple(listeners):
+            # One listener may remove another, which is not to hear even of this event then.
+            if each.is_removed or (is_foreign and each.scope == "process"):
                 continue
             try:
-                result = listener(event)
+                result = each.listener(event)
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # noqa: BLE001 - whatever a listener raises is reported
@@ -110,6 +118,14 @@ class EventBus:
                 self._start(result, partial(self.report, event=event))
 
     def _start(self, awaitable: Any, failed: Callable[[BaseException], None]) -> None:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            if inspect.iscoroutine(awaitable):
+                awaitable.close()
+            failed(RuntimeError("an async listener needs an event loop: none runs where the event was emitted"))
+            return
+
         async def settle() -> None:
             try:
                 await awaitable

@@ -35,11 +35,13 @@ class EventFeed:
         run_id: str | None,
         *,
         number: Callable[[DurablyEvent], None],
+        passed: Callable[[], Position],
         closed: Callable[[EventFeed], None],
     ) -> None:
         self.run_id = run_id
         self._store = store
         self._number = number
+        self._passed = passed
         self._closed = closed
         self._buffer: deque[Recorded] = deque()
         self._silent_end: Recorded | None = None
@@ -55,6 +57,12 @@ class EventFeed:
         self._position = position
         if is_past:
             self._fall_behind()
+
+    def caught_up(self) -> Position:
+        """Return up to where the reader has everything, which is past what was told of other runs meanwhile."""
+        if not (self._buffer or self._is_behind or self._has_gap):
+            self._position = max(self._position, self._passed())
+        return self._position
 
     def deliver(self, recorded: Recorded) -> None:
         """Take an event from the hub."""

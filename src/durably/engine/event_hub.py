@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from durably.core.clock import Clock
@@ -26,6 +27,7 @@ from durably.core.store import Position, Recorded, Store
 from durably.engine.event_bus import EventBus
 from durably.engine.event_feed import EventFeed
 from durably.engine.interruption import is_being_cancelled
+from durably.engine.loop_thread import LoopThread
 from durably.engine.replay import deletion_of, replay_of
 from durably.engine.silent_ends import SilentEnds
 from durably.tasks import begin_task
@@ -47,7 +49,7 @@ class EventHub:
         self._all_feeds: list[EventFeed] = []
         self._waiting: dict[str, set[asyncio.Event]] = {}
         self._position = Position(0)
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop_thread: LoopThread | None = None
         self._starting: asyncio.Task[None] | None = None
         self._silent_ends = SilentEnds(store, self._watched, lambda: self._position, self._settle_silently_ended)
         self._withheld: deque[DurablyEvent] = deque()
@@ -68,11 +70,11 @@ class EventHub:
     async def start(self) -> None:
         """Begin to take events; does nothing the second time on the same event loop."""
         loop = asyncio.get_running_loop()
-        if self._loop is loop:
+        if self._loop_thread is not None and self._loop_thread.loop is loop:
             return
         starting = self._starting
         if starting is None or starting.done() or starting.get_loop() is not loop:
-            starting = self._starting = begin_task(self._follow(loop), "durably-follow")
+            starting = self._starting = begin_task(self._follow(), "durably-follow")
         # Shared by all who come first, and none of them may end it for the others.
         try:
             await asyncio.shield(starting)
@@ -81,11 +83,11 @@ class EventHub:
                 raise
             raise StoreError(f"{self._store.name} was closed: make a new instance to use it again") from None
 
-    async def _follow(self, loop: asyncio.AbstractEventLoop) -> None:
+    async def _follow(self) -> None:
         start = await self._store.follow(self._take, self._changed, self._is_heard, self._missed)
         self._position = max(self._position, start)
-        has_moved = self._loop is not None
-        self._loop = loop
+        has_moved = self._loop_thread is not None
+        self._loop_thread = LoopThread()
         if has_moved:
             self._silent_ends.forget_loop()
             self.moved()
@@ -100,7 +102,7 @@ class EventHub:
             self._starting.cancel()
             self._starting = None
             self._store.unfollow()
-            self._loop = None
+            self._loop_thread = None
         self._tell_withheld()
         # The store is about to be closed.
         self._silent_ends.stop()
@@ -131,6 +133,16 @@ class EventHub:
         if len(self._withheld) > _MOST_WITHHELD:
             self._tell_withheld()
 
+    def tell(self, event: DurablyEvent) -> None:
+        """Tell listeners of an event that the program made, where they hear of all others: on the event loop.
+
+        That is soon where it was made in another thread. Without an event loop, it is here and now.
+        """
+        if self._loop_thread is None or self._loop_thread.loop.is_closed():
+            self._bus.emit(event)
+        else:
+            self._loop_thread.call(partial(self._bus.emit, event))
+
     def with_progress(self, runs: Sequence[Run[Any]]) -> list[Run[Any]]:
         """Return runs as they are, those that execute here with the progress that feeds were handed last.
 
@@ -157,7 +169,9 @@ class EventHub:
     async def open_feed(self, run_id: str | None = None) -> EventFeed:
         """Return a feed of one run's events, or of all, from now on. Close it after use."""
         await self.start()
-        feed = EventFeed(self._store, run_id, number=self._bus.number, closed=self._forget)
+        feed = EventFeed(
+            self._store, run_id, number=self._bus.number, passed=lambda: self._position, closed=self._forget
+        )
         feed.start_after(self._position)
         (self._all_feeds if run_id is None else self._run_feeds.setdefault(run_id, [])).append(feed)
         return feed

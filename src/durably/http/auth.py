@@ -15,6 +15,7 @@ from typing_extensions import TypeVar
 from durably.core.errors import ValidationError
 from durably.core.jobs import is_async_callable
 from durably.core.runs import Run, RunFilter, RunOperation, RunsSubscribeFilter
+from durably.engine.queries import run_query
 from durably.engine.threads import has_threads
 from durably.http.codec import Fields, trigger_from_wire
 from durably.http.problems import Reject
@@ -128,6 +129,11 @@ def _checked(hook: str, scoped: Any) -> Any:
         raise TypeError(
             f"auth.{hook} returned a filter with {', '.join(map(repr, unknown))}: it may have {', '.join(_FILTER_KEYS)}"
         )
+    try:
+        run_query(**scoped)
+    except ValidationError as invalid:
+        # The caller's own part was valid: what is wrong now is not for them to hear of.
+        raise TypeError(f"auth.{hook} returned {scoped!r}: {invalid}") from invalid
     return scoped
 
 

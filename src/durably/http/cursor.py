@@ -30,8 +30,9 @@ class Cursor:
         if match is None:
             return None
         row, place, held_row, held_place = match.groups()
+        position = Position(int(row), int(place))
         held = None if held_row is None else Position(int(held_row), int(held_place))
-        return Cursor(Position(int(row), int(place)), held)
+        return None if held is not None and held > position else Cursor(position, held)
 
     def __str__(self) -> str:
         text = f"{self.position.row}.{self.position.place}"

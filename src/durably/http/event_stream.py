@@ -99,6 +99,8 @@ class EventStream:
                 yield self._frame(progress)
             if time() >= next_heartbeat:
                 next_heartbeat = time() + HEARTBEAT_SECONDS
+                # The log forgets: a client that comes back must not point to where only others told anything.
+                self._sent = max(self._sent, self._feed.caught_up())
                 yield f": heartbeat\n{self._mark()}"
             next_due = self._throttle.next_due
             try:
