@@ -94,6 +94,37 @@ class TestOutcomes:
         with pytest.raises(NotFoundError, match="nobody"):
             await durably.wait_for_run("nobody")
 
+    @pytest.mark.parametrize("input", ["done", "fail"])
+    async def test_a_run_that_is_deleted_as_soon_as_it_ends_is_told_to_have_ended(
+        self, open_durably: OpenDurably, input: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """R11: whoever waits learns how it ended, though it is gone when they come to look."""
+        durably = await open_durably(job)
+        run = await durably.jobs.job.trigger(input)
+        look, has_looked, is_deleted = durably.storage.get_run, asyncio.Event(), asyncio.Event()
+
+        async def look_too_late(run_id: str) -> Any:
+            if not has_looked.is_set():
+                pending = await look(run_id)
+                has_looked.set()
+                return pending
+            await is_deleted.wait()
+            return await look(run_id)
+
+        monkeypatch.setattr(durably.storage, "get_run", look_too_late)
+        waiting = asyncio.create_task(durably.wait_for_run(run.id, timeout=PATIENCE_SECONDS))
+        await has_looked.wait()
+        await durably.process_one()
+        await durably.delete_run(run.id)
+        is_deleted.set()
+
+        if input == "done":
+            ended = await waiting
+            assert (ended.id, ended.status, ended.output) == (run.id, "completed", "done")
+        else:
+            with pytest.raises(RunFailedError, match="told to"):
+                await waiting
+
     async def test_a_run_that_is_deleted_meanwhile_is_not_found(self, open_durably: OpenDurably) -> None:
         """R11: whoever comes late finds nothing to wait for."""
         durably = await open_durably(job)

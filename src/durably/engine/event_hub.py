@@ -38,6 +38,21 @@ _NOTED: Final = frozenset({*TERMINAL_EVENTS, RunTriggerEvent, RunLeasedEvent, Ru
 log = logging.getLogger("durably")
 
 
+class AwaitedEnd:
+    """The end of a run that somebody waits for."""
+
+    def __init__(self) -> None:
+        self.arrived: Final = asyncio.Event()
+        """Set when it is worth another look at the run."""
+        self.told: DurablyEvent | None = None
+        """The first event that ended the run, if one has come: the run may be deleted at once after it."""
+
+    def tell(self, event: DurablyEvent) -> None:
+        """Note the event that ended the run, or that deleted it later."""
+        self.told = self.told or event
+        self.arrived.set()
+
+
 class EventHub:
     """Takes every event of the database in order and passes it on."""
 
@@ -47,7 +62,7 @@ class EventHub:
         self._clock = clock
         self._run_feeds: dict[str, list[EventFeed]] = {}
         self._all_feeds: list[EventFeed] = []
-        self._waiting: dict[str, set[asyncio.Event]] = {}
+        self._waiting: dict[str, set[AwaitedEnd]] = {}
         self._position = Position(0)
         self._loop_thread: LoopThread | None = None
         self._starting: asyncio.Task[None] | None = None
@@ -108,8 +123,8 @@ class EventHub:
         self._silent_ends.stop()
         for feed in self._feeds():
             feed.close()
-        for ended in [each for waiting in self._waiting.values() for each in waiting]:
-            ended.set()
+        for end in [each for waiting in self._waiting.values() for each in waiting]:
+            end.arrived.set()
 
     def _feeds(self) -> list[EventFeed]:
         return [*self._all_feeds, *(feed for feeds in self._run_feeds.values() for feed in feeds)]
@@ -186,15 +201,15 @@ class EventHub:
                 del self._run_feeds[feed.run_id]
 
     @contextmanager
-    def waiting_for_end(self, run_id: str) -> Iterator[asyncio.Event]:
-        """Give an event that is set when the run ends; the hub must have been started."""
-        ended = asyncio.Event()
+    def waiting_for_end(self, run_id: str) -> Iterator[AwaitedEnd]:
+        """Give what is told when the run ends; the hub must have been started."""
+        end = AwaitedEnd()
         waiting = self._waiting.setdefault(run_id, set())
-        waiting.add(ended)
+        waiting.add(end)
         try:
-            yield ended
+            yield end
         finally:
-            waiting.discard(ended)
+            waiting.discard(end)
             if not waiting and self._waiting.get(run_id) is waiting:
                 del self._waiting[run_id]
 
@@ -254,8 +269,8 @@ class EventHub:
 
     def _end(self, event: DurablyEvent) -> None:
         self.run_ended(event)
-        for ended in self._waiting.get(getattr(event, "run_id", ""), ()):
-            ended.set()
+        for end in self._waiting.get(getattr(event, "run_id", ""), ()):
+            end.tell(event)
 
     def _changed(self) -> None:
         """Another process wrote something; not every program that shares the database writes events."""
@@ -287,5 +302,5 @@ class EventHub:
                 continue
             for event in replay_of(run, self._clock.now()):
                 feed.end_with(Recorded(position, event, "elsewhere"))
-        for ended in self._waiting.get(run_id, ()):
-            ended.set()
+        for end in self._waiting.get(run_id, ()):
+            end.arrived.set()

@@ -1,7 +1,8 @@
-"""The state of a run told as the events that a late subscriber has missed."""
+"""The state of a run told as the events that a late subscriber has missed, and the reverse."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -40,6 +41,25 @@ def replay_of(run: Run[Any], now: datetime) -> list[DurablyEvent]:
 def deletion_of(run: Run[Any], now: datetime) -> RunDeleteEvent:
     """Return what stands for the state of a run that is gone; `run` is how it was last seen."""
     return RunDeleteEvent(**_of(run), timestamp=now)
+
+
+def ended_by(event: DurablyEvent, run: Run[Any]) -> Run[Any] | None:
+    """Return the run as an event ended it, None when it was deleted; `run` is how it was last seen.
+
+    Its progress and the number of its steps are what was seen.
+    """
+    ended = replace(
+        run, lease_owner=None, lease_expires_at=None, completed_at=event.timestamp, updated_at=event.timestamp
+    )
+    match event:
+        case RunCompleteEvent():
+            return replace(ended, status=RunStatus.COMPLETED, output=event.output)
+        case RunFailEvent():
+            return replace(ended, status=RunStatus.FAILED, error=event.error)
+        case RunCancelEvent():
+            return replace(ended, status=RunStatus.CANCELLED)
+        case _:
+            return None
 
 
 def _leased(run: Run[Any], now: datetime) -> list[DurablyEvent]:

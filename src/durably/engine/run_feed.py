@@ -15,7 +15,7 @@ from durably.core.store import Position, Store
 from durably.engine.event_feed import LogGapError
 from durably.engine.event_hub import EventHub
 from durably.engine.interruption import is_being_cancelled
-from durably.engine.replay import deletion_of, replay_of
+from durably.engine.replay import deletion_of, ended_by, replay_of
 from durably.tasks import begin_task
 
 OnProgress = Callable[[ProgressData], object]
@@ -67,24 +67,28 @@ def _state(run_id: str, run: Run[Any] | None, last_seen: Run[Any] | None, clock:
 async def wait_for_end(
     hub: EventHub, store: Store, run_id: str, polling_interval: float, *, looks_once: bool = False
 ) -> Run[Any]:
-    """Return the run when it has ended.
+    """Return the run when it has ended; of one that was deleted right then what its end told, and was seen before.
 
     Raises `NotFoundError`, `TimeoutError` when it may look only once, and `StoreError` when the instance is closed
     meanwhile.
     """
     await hub.start()
-    with hub.waiting_for_end(run_id) as ended:
+    last_seen: Run[Any] | None = None
+    with hub.waiting_for_end(run_id) as end:
         while True:
-            ended.clear()
+            end.arrived.clear()
             run = await store.get_run(run_id)
+            if run is None and last_seen is not None and end.told is not None:
+                run = ended_by(end.told, last_seen)
             if run is None:
                 raise NotFoundError("run", run_id)
+            last_seen = run
             if run.is_terminal:
                 return run
             if looks_once:
                 raise TimeoutError
             # The event wakes us; looking now and then only covers programs that write no events.
-            await _set_within(ended, polling_interval)
+            await _set_within(end.arrived, polling_interval)
             if hub.is_stopped:
                 raise _closed(store, run_id)
 
