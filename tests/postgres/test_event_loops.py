@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import subprocess
 import sys
@@ -76,6 +77,23 @@ def test_a_loop_that_ends_keeps_no_session_on_the_server(database: str) -> None:
 
     asyncio.run(until_gone())
     asyncio.run(durably.close())
+
+
+def test_an_instance_that_is_closed_at_once_leaves_nothing_behind(database: str) -> None:
+    """L1: not even an error of a connection that was in the making, which Python would print."""
+    left_behind: list[dict[str, Any]] = []
+
+    async def open_and_close() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, left: left_behind.append(left))
+        durably = create_durably(database=database, jobs={"echo": echo})
+        await durably.init()
+        await durably.close()
+
+    for _ in range(3):
+        asyncio.run(open_and_close())
+        gc.collect()
+
+    assert left_behind == []
 
 
 class LoopWithPlainHandles(asyncio.SelectorEventLoop):

@@ -16,6 +16,7 @@ import asyncpg
 from durably.core.errors import StoreError
 from durably.stores.postgres.errors import LOST, explain
 from durably.stores.postgres.options import PostgresOptions
+from durably.tasks import begin_task
 
 if TYPE_CHECKING:
     Connection: TypeAlias = asyncpg.Connection[asyncpg.Record]
@@ -109,11 +110,42 @@ class Server:
         }
 
 
+class Connecting:
+    """Connections in the making, each made to its end: interrupted, the driver leaves an error that nobody asks for."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._under_way: set[asyncio.Task[Connection]] = set()
+
+    async def connect(self, *, direct: bool = False, plans: Plans = "generic") -> Connection:
+        """Open a connection; one that nobody waits for any more is ended. Raises the driver's errors."""
+        making = begin_task(self._server.connect(direct=direct, plans=plans), "durably-postgres-connect")
+        self._under_way.add(making)
+        making.add_done_callback(self._under_way.discard)
+        try:
+            return await asyncio.shield(making)
+        except asyncio.CancelledError:
+            making.add_done_callback(_end_unwanted)
+            raise
+
+    async def close(self) -> None:
+        """Return when none is in the making any more; a server that does not answer is not waited for."""
+        if not self._under_way:
+            return
+        _, late = await asyncio.wait(self._under_way, timeout=_CLOSE_SECONDS)
+        for making in late:
+            making.cancel()
+        # So that the sockets of those that were ended right now are closed too.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+
 class Pool:
     """Connections that are used one statement at a time; the one used last is used next."""
 
-    def __init__(self, server: Server, size: int, *, plans: Plans = "generic") -> None:
+    def __init__(self, server: Server, connecting: Connecting, size: int, *, plans: Plans = "generic") -> None:
         self._server = server
+        self._connecting = connecting
         self._plans: Plans = plans
         self._free = asyncio.Semaphore(size)
         self._idle: list[Connection] = []
@@ -167,12 +199,17 @@ class Pool:
             connection = self._idle.pop()
             if not connection.is_closed():
                 return connection
-        return await self._server.connect(plans=self._plans)
+        return await self._connecting.connect(plans=self._plans)
 
     def _drop_idle(self) -> None:
         for connection in self._idle:
             connection.terminate()
         self._idle.clear()
+
+
+def _end_unwanted(making: asyncio.Task[Connection]) -> None:
+    if not making.cancelled() and making.exception() is None:
+        making.result().terminate()
 
 
 async def close(connection: Connection) -> None:

@@ -20,7 +20,7 @@ from durably.core.events import DurablyEvent
 from durably.core.pauses import pauses
 from durably.core.store import LogPage, Position, Recorded, Sink, recorded_here
 from durably.stores.postgres import statements as sql
-from durably.stores.postgres.connections import Connection, Pool, Server, quoted
+from durably.stores.postgres.connections import Connecting, Connection, Pool, Server, quoted
 from durably.stores.postgres.hints import Hints, channel_of, read_payload
 from durably.stores.postgres.marks import Marks
 from durably.stores.sql.overflow import Overflow
@@ -42,10 +42,11 @@ Fetch = Callable[..., Any]
 class EventLog:
     """Delivers every event of the database to one sink, in the order of the log."""
 
-    def __init__(self, server: Server, pool: Pool, marks: Marks, hints: Hints) -> None:
+    def __init__(self, server: Server, connecting: Connecting, pool: Pool, marks: Marks, hints: Hints) -> None:
         self.overflow = Overflow(log)
         self._hints = hints
         self._server = server
+        self._connecting = connecting
         self._pool = pool
         self._marks = marks
         self._channel = channel_of(server.schema)
@@ -139,7 +140,7 @@ class EventLog:
         while True:
             connection: Connection | None = None
             try:
-                connection = await self._server.connect(direct=True)
+                connection = await self._connecting.connect(direct=True)
                 if self._server.options.can_listen:
                     await connection.add_listener(self._channel, self._notified)
                 await self._resume(connection)

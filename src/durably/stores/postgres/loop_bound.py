@@ -8,7 +8,7 @@ from typing import Final
 
 from durably.core.clock import Clock
 from durably.core.events import DurablyEvent
-from durably.stores.postgres.connections import Pool, Server
+from durably.stores.postgres.connections import Connecting, Pool, Server
 from durably.stores.postgres.event_log import EventLog
 from durably.stores.postgres.group_commit import GroupCommit
 from durably.stores.postgres.hints import Hints
@@ -26,12 +26,13 @@ class LoopBound:
     def __init__(self, server: Server, clock: Clock, preserves_steps: Callable[[], bool]) -> None:
         self.loop: Final = asyncio.get_running_loop()
         # The watch over the event log, the renewal of leases and the lists have a connection each.
-        self.pool: Final = Pool(server, server.options.pool_size - _CONNECTIONS_OF_THEIR_OWN)
+        self._connecting = Connecting(server)
+        self.pool: Final = Pool(server, self._connecting, server.options.pool_size - _CONNECTIONS_OF_THEIR_OWN)
         # Which index serves a list best depends on the labels and the limit that are asked for.
-        self.lists: Final = Pool(server, 1, plans="custom")
+        self.lists: Final = Pool(server, self._connecting, 1, plans="custom")
         self._marks = Marks(server, self.pool)
         self._hints = Hints(self.pool, self._marks.origin, server.schema)
-        self.events: Final = EventLog(server, self.pool, self._marks, self._hints)
+        self.events: Final = EventLog(server, self._connecting, self.pool, self._marks, self._hints)
         self.writer: Final = GroupCommit(server, self._marks, self.events, self._hints, preserves_steps)
         self.writes: Final = Writes(server, self.pool, self._marks, self.events, clock)
         self._flush: asyncio.TimerHandle | None = None
@@ -57,6 +58,7 @@ class LoopBound:
             self.events.unfollow()
             await self.pool.close()
             await self.lists.close()
+            await self._connecting.close()
             self._leaving.cancel()
 
     def _flush_announced(self) -> None:
