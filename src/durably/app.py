@@ -9,6 +9,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Protocol, Self, overload, runtime_checkable
 
+from durably.core.arguments import (
+    Seconds,
+    aware,
+    check_waiting,
+    checked_run_id,
+    checked_worker_id,
+    duration,
+    refuse,
+    waiting_seconds,
+    whole_number,
+)
 from durably.core.clock import Clock
 from durably.core.events import DurablyEvent, Event, EventType
 from durably.core.jobs import InputT, JobDefinition, OutputT
@@ -35,21 +46,7 @@ from durably.handles import JobHandle
 from durably.listening import OnEvent
 from durably.plugins import InstalledPlugins
 from durably.registry import JobRegistry, Jobs, attribute_of
-from durably.settings import (
-    Seconds,
-    Settings,
-    aware,
-    check_waiting,
-    checked_clock,
-    checked_run_id,
-    checked_worker_id,
-    database_from_environment,
-    duration,
-    label_codec,
-    refuse,
-    waiting_seconds,
-    whole_number,
-)
+from durably.settings import Settings, checked_clock, database_from_environment, label_codec
 from durably.stores import open_store
 
 _PURGE_LIMIT: Final = 500

@@ -8,6 +8,7 @@ from typing import Any, Generic, Literal, TypeVar, cast
 
 from pydantic import BaseModel
 
+from durably.core.arguments import Seconds, check_waiting, checked_run_id, refuse
 from durably.core.errors import ValidationError
 from durably.core.jobs import InputT, JobDefinition, OutputT
 from durably.core.logs import LogData
@@ -17,7 +18,6 @@ from durably.engine.enqueue import TriggerOrder
 from durably.engine.queries import run_query
 from durably.engine.run_service import RunService
 from durably.options import BatchItem
-from durably.settings import Seconds, check_waiting, checked_run_id, refuse
 
 RunT = TypeVar("RunT", bound=Run[Any])
 

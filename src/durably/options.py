@@ -10,13 +10,13 @@ from typing import Any, Generic, Literal
 
 from typing_extensions import TypedDict, TypeVar
 
+from durably.core.arguments import Seconds
 from durably.core.clock import Clock
 from durably.core.jobs import JobDefinition
 from durably.core.logs import LogData
 from durably.core.names import Labels
 from durably.core.runs import Disposition, ProgressData
 from durably.core.store import Store
-from durably.settings import Seconds
 
 InputT_co = TypeVar("InputT_co", default=Any, covariant=True)
 

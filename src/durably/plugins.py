@@ -6,10 +6,10 @@ import asyncio
 import logging
 from typing import Final
 
+from durably.core.arguments import refuse
 from durably.core.errors import StoreUnavailableError
 from durably.core.jobs import is_async_callable
 from durably.core.pauses import pauses
-from durably.settings import refuse
 
 _FLUSH_SECONDS: Final = 10.0
 _SHORTEST_FLUSH_SECONDS: Final = 1.0

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any, Final, TypeVar
 
+from durably.core.arguments import whole_number
 from durably.core.errors import ValidationError
 from durably.core.names import Labels, checked_labels
 from durably.core.runs import RunStatus
-from durably.core.store import LARGEST_COUNT, RunQuery
+from durably.core.store import RunQuery
 from durably.core.texts import is_storable
 
 T = TypeVar("T")
@@ -38,8 +39,8 @@ def run_query(
             dict.fromkeys(_text("job_name", each) for each in _several("job_name", job_name)),
         ),
         labels=_at_most(_MOST_LABELS, "labels", checked_labels(labels).items()),
-        limit=None if limit is None else _whole("limit", limit),
-        offset=0 if offset is None else _whole("offset", offset),
+        limit=None if limit is None else whole_number("limit", limit),
+        offset=0 if offset is None else whole_number("offset", offset),
     )
 
 
@@ -74,9 +75,3 @@ def _text(name: str, value: Any) -> str:
     if not isinstance(value, str) or not is_storable(value):
         raise ValidationError(f"Invalid {name} {value!r}: must be text (without NUL)", field=name, value=value)
     return value
-
-
-def _whole(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValidationError(f"Invalid {name}: must be a non-negative integer", field=name, value=value)
-    return min(value, LARGEST_COUNT)

@@ -12,11 +12,11 @@ from starlette.types import Receive, Scope, Send
 from typing_extensions import TypedDict
 
 from durably.app import Durably
+from durably.core.arguments import Seconds, refuse, seconds_or_zero, whole_number
 from durably.http.auth import AuthConfig, Gate, call_hook
 from durably.http.problems import not_found, response_to
 from durably.http.request_data import path_of
 from durably.http.routes import ROUTES, Call
-from durably.settings import Seconds, refuse, seconds_or_zero
 
 _MAX_BODY_SIZE: Final = 1_048_576
 _SSE_THROTTLE: Final = 0.1
@@ -56,14 +56,12 @@ def create_durably_handler(
         raise refuse("auth", auth, "an AuthConfig")
     if on_request is not None and not callable(on_request):
         raise refuse("on_request", on_request, "a function")
-    if isinstance(max_body_size, bool) or not isinstance(max_body_size, int) or max_body_size < 1:
-        raise refuse("max_body_size", max_body_size, "a number of bytes above 0")
     return DurablyHandler(
         durably,
         Gate(auth),
         on_request,
         sse_throttle=seconds_or_zero("sse_throttle", sse_throttle),
-        max_body_size=max_body_size,
+        max_body_size=whole_number("max_body_size", max_body_size, "a number of bytes above 0", least=1),
     )
 
 

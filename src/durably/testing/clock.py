@@ -6,8 +6,8 @@ import threading
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from durably.core.arguments import aware
 from durably.core.errors import ValidationError
-from durably.settings import aware
 
 _START: Final = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from durably.app import create_durably
+from durably.core.arguments import Seconds, positive_seconds
 from durably.core.errors import ValidationError
 from durably.core.jobs import InputT, JobDefinition
 from durably.core.names import Labels
-from durably.settings import Seconds, positive_seconds
 from durably.stores import open_store
 from durably.testing.clock import FakeClock
 from durably.testing.crash_report import (

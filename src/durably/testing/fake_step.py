@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Literal, cast
 
+from durably.core.arguments import refuse, whole_number
 from durably.core.jobs import is_async_callable
 from durably.core.json_values import Codec, decode_json, encode_json, encode_leniently
 from durably.core.logs import LogData, LogLevel
@@ -27,7 +28,6 @@ from durably.engine.step_context import BaseContext, StepContext, SyncStepContex
 from durably.engine.step_results import encoded_result
 from durably.engine.step_types import result_codec, with_signal
 from durably.engine.threads import handing_over
-from durably.settings import checked_attempt, refuse
 
 _current_step: Final[ContextVar[str | None]] = ContextVar("durably_fake_step", default=None)
 
@@ -65,7 +65,7 @@ class _Recorder:
         self.run_id = run_id
         self.job_name = job_name
         self.labels = dict(labels)
-        self.attempt = checked_attempt(attempt)
+        self.attempt = whole_number("attempt", attempt, "a whole number, 1 or more: the first attempt is 1", least=1)
         self.controller = AbortController(run_id)
         self.signal = self.controller.signal
         self.calls: list[FakeStepCall] = []
