@@ -12,8 +12,11 @@ from typing import Any, TypeVar
 import pytest
 from pydantic import BaseModel
 
-from durably import AbortSignal, RunFailEvent, StepContext, SyncStepContext, ValidationError, define_job
+from durably import RunFailEvent, StepContext, SyncStepContext, ValidationError, define_job
+from durably.engine.abort import AbortSignal
+from durably.engine.step_types import result_codec, takes_signal
 from durably.testing import FakeStep, FakeSyncStep, crash_everywhere, in_memory, run_until_idle
+from tests.conftest import OpenDurably
 
 
 class Row(BaseModel):
@@ -302,3 +305,62 @@ class TestErrors:
             run = await run_until_idle(durably, job, None)
         assert run.error == "KeyError: 'n'"
         assert [event.failed_step_name for event in failed] == ["import"]
+
+
+def test_annotations_that_cannot_be_had_are_none() -> None:
+    """S2: then the value is stored unchecked."""
+
+    def unknown() -> Nowhere: ...  # type: ignore[name-defined] # noqa: F821 - unknown on purpose
+
+    def broken() -> Any: ...
+
+    broken.__annotations__["return"] = "not ] python"
+
+    class Unhashable:
+        __hash__ = None  # type: ignore[assignment]
+
+    def odd() -> Any: ...
+
+    odd.__annotations__["return"] = Unhashable()
+    assert result_codec("step", unknown, None) is None
+    assert result_codec("step", broken, None) is None
+    assert result_codec("step", odd, None) is None
+    assert result_codec("step", print, None) is None
+
+
+def test_a_signal_parameter_is_found_where_it_can_be_seen() -> None:
+    """`fn` gets the signal if it has a parameter of that name."""
+
+    class WithSignal:
+        def __call__(self, *, signal: Any) -> None: ...
+
+    assert takes_signal(lambda signal: signal)
+    assert takes_signal(WithSignal())
+    assert not takes_signal(lambda: None)
+    assert not takes_signal(dict)
+
+
+async def test_steps_that_would_wait_for_themselves_are_refused(open_durably: OpenDurably) -> None:
+    """S2: the error names the step, or the place."""
+
+    @define_job(name="itself")
+    async def itself(step: StepContext, input: Any) -> None:
+        async def outer() -> Any:
+            return await step.run("a", lambda: 1)
+
+        await step.run("a", outer)
+
+    @define_job(name="plain")
+    def plain(step: SyncStepContext, input: Any) -> None:
+        async def outer() -> Any:
+            return step.run("inner", lambda: 1)
+
+        step.run("outer", outer)
+
+    durably = await open_durably(itself, plain)
+    await durably.jobs.itself.trigger(1)
+    await durably.jobs.plain.trigger(1)
+    await durably.process_until_idle()
+    errors = {run.job_name: run.error or "" for run in await durably.get_runs()}
+    assert "would wait for itself" in errors["itself"]
+    assert "on the event loop" in errors["plain"]
