@@ -11,6 +11,7 @@ import asyncio
 import json
 import sys
 import time
+from typing import Any
 
 from benchmarks.processes import memory
 from durably import StepContext, create_durably, define_job
@@ -44,7 +45,8 @@ async def main(url: str, rate: int, seconds: float) -> None:
         sys.stdout.write(json.dumps({"run": run.id}) + "\n")
         sys.stdout.flush()
         ended = await durably.wait_for_run(run.id)
-        sys.stdout.write(json.dumps({**ended.output, "grown": memory()["peak"] - before}) + "\n")
+        found: dict[str, Any] = ended.output or {}
+        sys.stdout.write(json.dumps({**found, "grown": memory()["peak"] - before}) + "\n")
         sys.stdout.flush()
 
 

@@ -11,6 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -162,9 +163,7 @@ class Benchmarks:
             line = paired_line(f"W5 worker in another process: {what}, p50", paired, "ms", "commit", target, "lower")
             worst = number(samples([each.quantile(0.99) for each in found]).median, "ms")
             idle = f"after the same pause of {number(_PAUSE, 'ms')} ms {number(samples(idle_commits).median, 'ms')} ms"
-            yield Line(
-                line.what, f"{line.measured}; p99 {worst} ms", f"{line.limit}; {idle}", *line.cells[3:5], line.reached
-            )
+            yield replace(line, measured=f"{line.measured}; p99 {worst} ms", limit=f"{line.limit}; {idle}")
 
     def resume(self) -> Iterator[Line]:
         """W6."""

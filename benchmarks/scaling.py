@@ -105,6 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _measure(part: str, server: PostgresServer, options: argparse.Namespace) -> None:
     say: Callable[[str], None] = partial(print, file=sys.stderr, flush=True)
     lines: list[Line] = []
+    header: tuple[str, ...]
     if part == "workers":
         title, about, header = WORKERS, _ABOUT_WORKERS, HEADER
         found = workers(server, options.directory, options.repetitions, 10 if options.quick else 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -47,7 +47,7 @@ async def _collect(url: str, runs: int, processes: int, say: Say) -> Iterator[Li
 
 async def _lines(
     connection: asyncpg.Connection, durably: Durably, url: str, runs: int, processes: int, say: Say
-) -> Any:
+) -> AsyncIterator[Line]:
     early = await _probe(durably)
     wal = await _wal(connection)
     rates = await _execute(connection, durably, url, runs, processes, say)
@@ -139,7 +139,7 @@ async def _size(connection: asyncpg.Connection, table: str) -> _Size:
     return _Size(row["t"], row["i"])
 
 
-async def _sizes(connection: asyncpg.Connection, runs: int) -> Any:
+async def _sizes(connection: asyncpg.Connection, runs: int) -> AsyncIterator[Line]:
     for table in _TABLES:
         size = await _size(connection, table)
         vacuums = await connection.fetchval(

@@ -176,7 +176,7 @@ class PostgresServer:
 
     def _run(self, program: str, *arguments: str) -> str:
         command = [str(programs() / program), *arguments]
-        answer = subprocess.run(
+        answer: subprocess.CompletedProcess[str] = subprocess.run(
             command, capture_output=True, text=True, timeout=_START_SECONDS, check=False, **as_server_user()
         )
         if answer.returncode != 0:
