@@ -127,4 +127,6 @@ async def test_progress_after_the_end_is_none(open_durably: OpenDurably) -> None
     await asyncio.sleep(0)
 
     assert events.of("run:progress") == []
-    assert durably._hub.store_progress == {}
+    left = weakref.ref(late.pop().signal)
+    gc.collect()
+    assert left() is None

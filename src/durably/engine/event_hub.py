@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -22,11 +21,12 @@ from durably.core.events import (
     RunTriggerEvent,
     WorkerErrorEvent,
 )
-from durably.core.runs import ProgressData, Run, RunStatus
+from durably.core.runs import Run, RunStatus
 from durably.core.store import Position, Recorded, Store
 from durably.engine.event_bus import EventBus
 from durably.engine.event_feed import EventFeed
 from durably.engine.interruption import is_being_cancelled
+from durably.engine.live_progress import LiveProgress
 from durably.engine.loop_thread import LoopThread
 from durably.engine.replay import deletion_of, replay_of
 from durably.engine.silent_ends import SilentEnds
@@ -68,7 +68,7 @@ class EventHub:
         self._starting: asyncio.Task[None] | None = None
         self._silent_ends = SilentEnds(store, self._watched, lambda: self._position, self._settle_silently_ended)
         self._withheld: deque[DurablyEvent] = deque()
-        self._progress: dict[str, ProgressData] = {}
+        self.progress: Final = LiveProgress()
         self.is_stopped = False
         """Whether nothing is taken any more: the instance is being closed, or was."""
         self.work_arrived: Callable[[], None] = lambda: None
@@ -77,8 +77,6 @@ class EventHub:
         """Called with every event that ends a run, wherever it was ended."""
         self.executing: Callable[[], Sequence[Run[Any]]] = lambda: ()
         """Return the runs that execute here and have not been told to end."""
-        self.store_progress: dict[str, Callable[[], Awaitable[None]]] = {}
-        """Of each run that executes here and told progress, what stores it if it is not stored yet."""
         self.moved: Callable[[], None] = lambda: None
         """Called when events are taken on an event loop that came after another one."""
 
@@ -158,25 +156,6 @@ class EventHub:
         else:
             self._loop_thread.call(partial(self._bus.emit, event))
 
-    def with_progress(self, runs: Sequence[Run[Any]]) -> list[Run[Any]]:
-        """Return runs as they are, those that execute here with the progress that feeds were handed last.
-
-        The stored one is a fraction of a second older. Of runs that execute elsewhere not all may be heard here.
-        """
-        if not self._progress:
-            return list(runs)
-        here = {run.id for run in self.executing()} & self._progress.keys()
-        return [
-            replace(run, progress=self._progress[run.id]) if run.id in here and run.status is RunStatus.LEASED else run
-            for run in runs
-        ]
-
-    def forget_progress(self, run_id: str, store_progress: Callable[[], Awaitable[None]]) -> None:
-        """Show the progress of a run as it is stored, unless the run is executed here again already."""
-        if self.store_progress.get(run_id) == store_progress:
-            del self.store_progress[run_id]
-            self._progress.pop(run_id, None)
-
     def report(self, error: BaseException, event: DurablyEvent) -> None:
         """Tell the error handlers of what was raised by somebody who was told of an event."""
         self._bus.report(error, event)
@@ -240,10 +219,9 @@ class EventHub:
             # The end of a run frees its concurrency key.
             return True
         if isinstance(event, RunLeasedEvent):
-            # It may have come further elsewhere since it was executed here before.
-            self._progress.pop(event.run_id, None)
-        elif isinstance(event, RunProgressEvent) and event.run_id in self.store_progress:
-            self._progress[event.run_id] = event.progress
+            self.progress.forget(event.run_id)
+        elif isinstance(event, RunProgressEvent):
+            self.progress.note(event)
         return isinstance(event, RunTriggerEvent)
 
     def _feed(self, recorded: Recorded) -> None:

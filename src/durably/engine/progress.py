@@ -62,7 +62,7 @@ class ProgressKeeper:
         if self._is_closed:
             return
         if self._latest is None:
-            self._hub.store_progress[self._run_id] = self._store_latest
+            self._hub.progress.begin(self._run_id, self._store_latest)
         self._latest = progress
         self._is_stored = False
         self._hub.announce(RunProgressEvent(timestamp=self._clock.now(), **self._about, progress=progress))
@@ -94,7 +94,7 @@ class ProgressKeeper:
             self._timer.cancel()
         if self._storing is not None:
             self._storing.cancel()
-        self._hub.forget_progress(self._run_id, self._store_latest)
+        self._hub.progress.end(self._run_id, self._store_latest)
 
     def _store_soon(self) -> None:
         self._timer = None

@@ -51,18 +51,16 @@ class RunService:
     async def get(self, run_id: str) -> Run[Any] | None:
         """Return a run, or None."""
         run = await self._store.get_run(run_id)
-        return None if run is None else self._hub.with_progress([run])[0]
+        return None if run is None else self._shown([run])[0]
 
     async def find(self, query: RunQuery) -> list[Run[Any]]:
         """Return the runs of a query, newest first."""
-        return self._hub.with_progress(await self._store.get_runs(query))
+        return self._shown(await self._store.get_runs(query))
 
     async def cancel(self, run_id: str) -> None:
         """Cancel a pending or leased run."""
         await self._hub.start()
-        if (store_progress := self._hub.store_progress.get(run_id)) is not None:
-            # What was read of the run a moment ago is not taken back.
-            await store_progress()
+        await self._hub.progress.store(run_id)
         lease = self._leases.find(run_id)
         if lease is None:
             await self._store.cancel(run_id)
@@ -120,3 +118,6 @@ class RunService:
         except TimeoutError as error:
             raise TimeoutError(f"Run {run_id} did not end within {timeout} s") from error
         return completed(run)
+
+    def _shown(self, runs: Sequence[Run[Any]]) -> list[Run[Any]]:
+        return self._hub.progress.shown_in(runs, self._leases.running())
