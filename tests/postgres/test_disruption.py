@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import asyncpg
+import pytest
 
 from durably import Durably, StepContext, create_durably, define_job
-from tests.conftest import PATIENCE_SECONDS, Events, OpenDurably
+from durably.stores.postgres import marks
+from tests.conftest import PATIENCE_SECONDS, Events, Gate, OpenDurably
 from tests.postgres.proxy import proxy_to
 from tests.postgres.server import PostgresServer, server_directory
 
@@ -160,3 +162,31 @@ async def test_a_worker_that_is_cut_off_loses_its_runs_and_writes_nothing_when_i
         for each in (lonely, other):
             await each.stop(timeout=5)
             await each.close()
+
+
+async def test_what_is_logged_while_the_server_is_away_is_told_when_it_is_back(
+    own_server: PostgresServer, open_durably: OpenDurably, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """E4: other processes hear of it too: what could not even be sent is not given up, nor sent twice."""
+    monkeypatch.setattr(marks, "_PATIENCE_SECONDS", 0.0)
+    gate = Gate()
+
+    @define_job(name="logs")
+    async def logs(step: StepContext, input: None) -> None:
+        await gate.pass_through()
+        for number in range(3):
+            step.log.info("line", number)
+
+    url = own_server.create_database()
+    durably = await open_durably(logs, database=url, start=True)
+    heard = Events(await open_durably(logs, database=url))
+    run = await durably.jobs.logs.trigger(None)
+    await gate.reached()
+
+    await asyncio.to_thread(own_server.crash)
+    gate.open()
+    await asyncio.to_thread(own_server.start)
+
+    await all_ended(durably, [run.id])
+    await heard.until("log:write", 3)
+    assert [event.data for event in heard.of("log:write")] == [0, 1, 2]

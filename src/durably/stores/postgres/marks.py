@@ -37,6 +37,7 @@ _LONGEST_PAUSE_SECONDS: Final = 0.5
 _RACED_INDEXES: Final = frozenset(
     {"idx_durably_runs_leased_key", "idx_durably_runs_pending_concurrency", "idx_durably_runs_job_idempotency"}
 )
+_NOT_WRITTEN: Final = (asyncpg.UniqueViolationError, *COLLISION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,17 @@ class Marks:
         began = time.monotonic()
         waits = pauses(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
         mark, is_in_doubt = self._new_mark(), False
+
+        async def send(connection: Connection) -> T:
+            nonlocal is_in_doubt
+            # From now on, until it is answered: a server that could not even be connected to has done nothing.
+            is_in_doubt = True
+            try:
+                return await attempt(connection, mark)
+            except _NOT_WRITTEN:
+                is_in_doubt = False
+                raise
+
         try:
             while True:
                 try:
@@ -115,17 +127,13 @@ class Marks:
                             return await recover(found)
                         self.under_way.discard(mark.number)
                         mark, is_in_doubt = self._new_mark(), False
-                    return await self._pool.run(_under(mark, attempt))
-                except asyncpg.UniqueViolationError as error:
-                    if error.constraint_name not in _RACED_INDEXES or self._is_too_late(began):
-                        raise
-                except COLLISION:
-                    if self._is_too_late(began):
+                    return await self._pool.run(send)
+                except _NOT_WRITTEN as error:
+                    if not _is_race(error) or self._is_too_late(began):
                         raise
                 except (*LOST, StoreUnavailableError) as error:
-                    is_in_doubt = True
                     if self._is_too_late(began):
-                        raise self._in_doubt(error, mark) from error
+                        raise (self._in_doubt(error, mark) if is_in_doubt else self._server.explain(error)) from error
                     await asyncio.sleep(next(waits))
         finally:
             self.under_way.discard(mark.number)
@@ -167,5 +175,6 @@ class Marks:
         )
 
 
-def _under(mark: Mark, attempt: Callable[[Connection, Mark], Awaitable[T]]) -> Callable[[Connection], Awaitable[T]]:
-    return lambda connection: attempt(connection, mark)
+def _is_race(error: asyncpg.PostgresError) -> bool:
+    """Tell whether the same statement may succeed now: another transaction was in the way."""
+    return not isinstance(error, asyncpg.UniqueViolationError) or error.constraint_name in _RACED_INDEXES
