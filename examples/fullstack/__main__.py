@@ -38,7 +38,7 @@ class Supervisor:
 
     async def _keep_working(self) -> None:
         while True:
-            worker = await self._start("durably.cli", "worker", "examples.fullstack.app:durably")
+            worker = await self._start("durably", "worker", "examples.fullstack.app:durably")
             print(f"Worker {worker.pid} is running. Kill it and watch the page: kill -9 {worker.pid}", flush=True)
             try:
                 status = await worker.wait()

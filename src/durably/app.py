@@ -312,7 +312,8 @@ class Durably:
         share the database but tell nobody. `on_progress` and `on_log` are called as the run tells, one call
         at a time, async ones awaited, and for everything it told before this returns or raises how the run
         ended. `timeout` bounds them too; with 0 this looks once and reports nothing. What a callback raises
-        goes to `on_error`, as what a listener raises. The run itself goes on in any case.
+        goes to `on_error`, as what a listener raises. The run itself goes on in any case, and so does the waiting while
+        the database is away.
 
         Raises `RunFailedError`, `CancelledError` (as `RunCancelledError`), `NotFoundError`, `TimeoutError`,
         `ConflictError` within that very run, and `StoreError` when the instance is closed before the run ends.

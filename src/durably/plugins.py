@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import ExitStack
 from typing import Final
 
 from durably.core.arguments import refuse
@@ -34,11 +35,21 @@ class InstalledPlugins:
             self._plugins.append(plugin)
 
     async def flush(self) -> None:
-        """Return when all have done what they hold back. Raises `StoreUnavailableError`."""
+        """Return when all have done what they hold back, whatever one of them raises.
+
+        Raises `StoreUnavailableError`, after which it is worth another attempt, else what was raised first.
+        """
+        errors: list[Exception] = []
         for plugin in self._plugins:
             flush = getattr(plugin, "flush", None)
-            if flush is not None:
+            if flush is None:
+                continue
+            try:
                 await flush()
+            except Exception as error:  # noqa: BLE001 - raised when the others had their turn
+                errors.append(error)
+        if errors:
+            raise next((error for error in errors if isinstance(error, StoreUnavailableError)), errors[0])
 
     async def flush_within(self, seconds: float | None) -> None:
         """Flush, again and again while the database is away, but not for longer than a stop may take.
@@ -60,8 +71,10 @@ class InstalledPlugins:
             log.warning("stopped before every plugin had stored what it holds: the database did not take it in time")
 
     def close(self) -> None:
-        """Let all give up what they still hold."""
-        for plugin in self._plugins:
-            close = getattr(plugin, "close", None)
-            if close is not None:
-                close()
+        """Let all give up what they still hold; raises what one of them raised when all had their turn."""
+        plugins, self._plugins = self._plugins, []
+        with ExitStack() as closing:
+            for plugin in reversed(plugins):
+                close = getattr(plugin, "close", None)
+                if close is not None:
+                    closing.callback(close)

@@ -115,7 +115,7 @@ def durably_command(project: Path) -> Run:
     """Run `durably` in the project folder."""
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-W", "error", "-m", "durably.cli", *arguments]
+        command = [sys.executable, "-W", "error", "-m", "durably", *arguments]
         return subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=60, check=False)
 
     return run

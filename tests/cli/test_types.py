@@ -192,6 +192,18 @@ def test_an_application_that_is_broken_shows_where(durably_command: Run, project
     assert finished.stderr.endswith("durably: broken cannot be imported: the traceback above says why\n")
 
 
+def test_an_attribute_that_breaks_shows_where(durably_command: Run, project: Path) -> None:
+    """As one that makes the instance when it is asked for."""
+    (project / "lazy.py").write_text("def __getattr__(name):\n    raise RuntimeError('no settings')\n")
+
+    finished = durably_command("types", "lazy:durably")
+
+    assert finished.returncode == 2
+    assert "RuntimeError: no settings" in finished.stderr
+    assert finished.stderr.count("  File ") == 1, "the frames of the command say nothing"
+    assert finished.stderr.endswith("durably: lazy:durably cannot be read: the traceback above says why\n")
+
+
 def test_an_application_that_ends_the_program_is_told(durably_command: Run, project: Path) -> None:
     """A script whose `main()` stands at its end; silence and status 0 would look like success."""
     (project / "script.py").write_text("import sys\nsys.exit(0)\n")
@@ -206,12 +218,22 @@ def test_an_application_that_ends_the_program_is_told(durably_command: Run, proj
 @pytest.mark.parametrize("verb", ["types", "migrate"])
 def test_standard_output_that_takes_nothing(project: Path, verb: str) -> None:
     """A full disk is told as any other file's, once."""
-    command = [sys.executable, "-m", "durably.cli", verb, "shop:durably"]
+    command = [sys.executable, "-m", "durably", verb, "shop:durably"]
     with Path("/dev/full").open("w") as full:
         finished = subprocess.run(command, cwd=project, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
 
     assert finished.returncode == 2
     assert finished.stderr == "durably: standard output cannot be written: No space left on device\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="closes a descriptor as a shell does")
+@pytest.mark.parametrize("verb", ["types", "migrate"])
+def test_standard_output_that_is_closed(project: Path, verb: str) -> None:
+    """As with `>&-`, and in some services."""
+    command = f"{sys.executable} -m durably {verb} shop:durably >&-"
+    finished = subprocess.run(["/bin/sh", "-c", command], cwd=project, stderr=subprocess.PIPE, text=True, check=False)
+
+    assert (finished.returncode, finished.stderr) == (2, "durably: standard output is closed\n")
 
 
 def test_what_a_symbolic_link_leads_to_is_written(durably_command: Run, project: Path) -> None:

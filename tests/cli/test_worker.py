@@ -38,7 +38,7 @@ async def worker(
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "durably.cli",
+        "durably",
         "worker",
         target,
         *options,
@@ -139,6 +139,19 @@ async def test_the_second_signal_does_not_wait_for_the_thread_of_a_plain_job(
     given_back = await client.get_run(run.id)
     assert given_back is not None
     assert (given_back.status, given_back.lease_owner) == ("pending", None)
+
+
+async def test_the_second_signal_does_not_wait_for_a_database_that_does_not_answer(database: str) -> None:
+    """W4: containers are killed ten seconds after the first."""
+    async with worker(database, target="tests.cli.worker_app:unanswered") as process:
+        await says(process, "executes broken")
+        process.send_signal(signal.SIGTERM)
+        await says(process, "again to give it back")
+        process.send_signal(signal.SIGTERM)
+        said = await said_by(process)
+
+    assert process.returncode == 0
+    assert "has stopped" in said
 
 
 async def test_until_idle_executes_what_there_is_and_ends(client: Durably, database: str) -> None:

@@ -37,3 +37,12 @@ async def broken(step: StepContext, input: None) -> None:
 JOBS = {"quick": quick, "held": held, "stuck": stuck, "broken": broken}
 durably = create_durably(jobs=JOBS)
 jobless = create_durably()
+
+
+async def no_answer(*_: object) -> None:
+    """Stand for a database that takes a question and says nothing."""
+    await asyncio.Event().wait()
+
+
+unanswered = create_durably(jobs=JOBS)
+unanswered.storage.claim = no_answer  # type: ignore[method-assign,assignment]

@@ -32,7 +32,7 @@ def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_types_of_the_page_are_those_of_the_jobs() -> None:
     """Whoever changes a job writes its types again: durably types examples.fullstack.app:durably -o FILE."""
-    checked = run("-m", "durably.cli", "types", "examples.fullstack.app:durably", "-o", str(TYPES), "--check")
+    checked = run("-m", "durably", "types", "examples.fullstack.app:durably", "-o", str(TYPES), "--check")
 
     assert checked.returncode == 0, checked.stderr
 

@@ -541,6 +541,41 @@ class TestPlugins:
 
         assert calls == [durably, "flushed"]
 
+    async def test_a_plugin_that_fails_takes_nothing_from_the_others(self, open_durably: OpenDurably) -> None:
+        """P1: lines are stored all the same, and what it raised is raised."""
+        closed: list[str] = []
+
+        class Broken:
+            def install(self, durably: Durably) -> None: ...
+
+            async def flush(self) -> None:
+                raise ValueError("broken flush")
+
+            def close(self) -> None:
+                closed.append("broken")
+                raise ValueError("broken close")
+
+        class Last:
+            def install(self, durably: Durably) -> None: ...
+
+            def close(self) -> None:
+                closed.append("last")
+
+        @define_job(name="logs")
+        async def logs(step: StepContext, input: Any) -> None:
+            step.log.info("line")
+
+        durably = await open_durably(logs)
+        durably.use(Broken()).use(with_log_persistence()).use(Last())
+        run = await durably.jobs.logs.trigger(None)
+        await durably.process_one()
+        with pytest.raises(ValueError, match="broken flush"):
+            await durably.stop()
+        assert [line.message for line in await durably.storage.get_logs(run.id)] == ["line"]
+        with pytest.raises(ValueError, match="broken close"):
+            await durably.close()
+        assert closed == ["broken", "last"]
+
     @pytest.mark.parametrize(
         "plugin",
         [object(), type(with_log_persistence()), with_log_persistence, SimpleNamespace(install=5), InstallsLater()],

@@ -13,10 +13,12 @@ from durably import (
     ConflictError,
     DurablyError,
     NotFoundError,
+    ProgressData,
     RunCancelledError,
     RunFailedError,
     StepContext,
     StoreError,
+    StoreUnavailableError,
     ValidationError,
     define_job,
 )
@@ -29,6 +31,8 @@ NEVER = 1000.0
 async def job(step: StepContext, input: Any) -> Any:
     if input == "fail":
         raise ValueError("told to")
+    if input == "progress":
+        step.progress(1)
     return input
 
 
@@ -93,6 +97,34 @@ class TestOutcomes:
 
         with pytest.raises(NotFoundError, match="nobody"):
             await durably.wait_for_run("nobody")
+
+    async def test_a_database_that_goes_away_does_not_end_the_waiting(
+        self, open_durably: OpenDurably, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """R11: the run goes on, and so does whoever waits for it and is told of it; who looks once is told so."""
+        durably = await open_durably(job, start=True)
+        read = {name: getattr(durably.storage, name) for name in ("get_run", "events_after")}
+        times_away = dict.fromkeys(read, 3)
+
+        def away(name: str) -> Any:
+            async def is_away(*arguments: Any) -> Any:
+                if times_away[name]:
+                    times_away[name] -= 1
+                    raise StoreUnavailableError("away")
+                return await read[name](*arguments)
+
+            return is_away
+
+        for name in read:
+            monkeypatch.setattr(durably.storage, name, away(name))
+        told: list[ProgressData] = []
+        result = await durably.jobs.job.trigger_and_wait("progress", on_progress=told.append, timeout=PATIENCE_SECONDS)
+
+        assert (result.output, [progress.current for progress in told]) == ("progress", [1])
+        assert times_away == dict.fromkeys(read, 0)
+        times_away["get_run"] = 1
+        with pytest.raises(StoreUnavailableError):
+            await durably.wait_for_run(result.id, timeout=0)
 
     @pytest.mark.parametrize("input", ["done", "fail"])
     async def test_a_run_that_is_deleted_as_soon_as_it_ends_is_told_to_have_ended(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import traceback
+from operator import attrgetter
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Final
@@ -34,11 +35,14 @@ def load_instance(target: str) -> Durably:
     # For good: a job may import what it needs while it executes.
     sys.path.insert(0, str(Path.cwd()))
     module = _imported(module_name)
-    found: object = module
-    for name in attribute.split("."):
-        if not hasattr(found, name):
-            raise CommandError(f"{module_name} has no attribute {attribute!r}{_instances_in(module)}")
-        found = getattr(found, name)
+    try:
+        found: object = attrgetter(attribute)(module)
+    except AttributeError as error:
+        raise CommandError(f"{module_name} has no attribute {attribute!r}{_instances_in(module)}") from error
+    except Exception as error:
+        here = error.__traceback__
+        traceback.print_exception(error.with_traceback(here.tb_next if here is not None else None))
+        raise CommandError(f"{target} cannot be read: the traceback above says why") from error
     if not isinstance(found, Durably):
         raise CommandError(f"{target} is no instance made by create_durably: its type is {type(found).__name__}")
     return found

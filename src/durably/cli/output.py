@@ -9,6 +9,8 @@ from durably.cli.errors import CommandError
 
 def say(text: str) -> None:
     """Write to standard output. Raises `CommandError` when it takes nothing, as a full disk does."""
+    if sys.stdout is None:
+        raise CommandError("standard output is closed")
     try:
         sys.stdout.write(text)
         sys.stdout.flush()

@@ -129,6 +129,10 @@ async def _stop(durably: Durably, told_twice: asyncio.Event) -> None:
     await asyncio.wait([stopping, impatient], return_when=asyncio.FIRST_COMPLETED)
     if not stopping.done():
         await durably.stop(timeout=0)
+        # All is given back; the patient one may still wait for a database that does not answer.
+        stopping.cancel()
+        await asyncio.wait([stopping])
+        return
     impatient.cancel()
     await stopping
 

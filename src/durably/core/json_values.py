@@ -21,6 +21,7 @@ from pydantic_core import PydanticSerializationError, from_json, to_jsonable_pyt
 from durably.core.errors import ValidationError
 from durably.core.json_refusals import (
     LEAVES,
+    changed,
     foreign_key,
     key_refused,
     not_json,
@@ -240,12 +241,16 @@ class Codec(Generic[T]):
     def round_trip(self, value: T, what: str) -> tuple[T, str]:
         """Return a validated value as it will be read from storage, and the JSON text that is stored.
 
-        Raises `ValidationError` naming what JSON cannot carry, and for a value that could not be read again.
+        Raises `ValidationError` naming what JSON cannot carry, and for a value that would come back as another one or
+        not at all.
         """
         text = self.encode(value, what)
         if self._reads_what_it_writes and not (self._classes and self._knows_subclasses()):
             return value, text
-        return self._read_again(text, what), text
+        again = self._read_again(text, what)
+        if not _are_equal(again, value) and (other := self.encode(again, what)) != text:
+            raise changed(text, other, what)
+        return again, text
 
     def decode(self, text: str, what: str) -> T:
         """Return the value of stored JSON text. Raises `ValidationError` when today's type refuses it."""
@@ -306,6 +311,13 @@ class Codec(Generic[T]):
             raise ValidationError(f"{what} is nested too deeply", field=what) from error
         except Exception as error:
             raise raised_by_type(error, what) from error
+
+
+def _are_equal(one: object, other: object) -> bool:
+    try:
+        return bool(one == other)
+    except Exception:  # noqa: BLE001 - as arrays, which compare to no single answer
+        return False
 
 
 def codec_or_none(annotation: Any) -> Codec[Any] | None:

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any
 
 from durably.core.clock import Clock
-from durably.core.errors import DurablyError, NotFoundError, RunCancelledError, RunFailedError, StoreError
+from durably.core.errors import (
+    DurablyError,
+    NotFoundError,
+    RunCancelledError,
+    RunFailedError,
+    StoreError,
+    StoreUnavailableError,
+)
 from durably.core.events import TERMINAL_EVENTS, DurablyEvent, LogWriteEvent, RunProgressEvent
 from durably.core.logs import LogData
+from durably.core.pauses import pauses
 from durably.core.runs import ProgressData, Run, RunStatus
-from durably.core.store import Position, Store
-from durably.engine.event_feed import LogGapError
+from durably.core.store import Position, Recorded, Store
+from durably.engine.event_feed import EventFeed, LogGapError
 from durably.engine.event_hub import EventHub
 from durably.engine.interruption import is_being_cancelled
 from durably.engine.replay import deletion_of, ended_by, replay_of
 from durably.tasks import begin_task
+
+log = logging.getLogger("durably")
 
 OnProgress = Callable[[ProgressData], object]
 OnLog = Callable[[LogData], object]
@@ -45,7 +56,7 @@ async def follow_run(
                     return
                 run = found
             try:
-                async for recorded in feed:
+                async for recorded in _patiently(feed, run_id):
                     yield recorded.event
                     if isinstance(recorded.event, TERMINAL_EVENTS):
                         return
@@ -54,6 +65,20 @@ async def follow_run(
                 since = None
     finally:
         feed.close()
+
+
+async def _patiently(feed: EventFeed, run_id: str) -> AsyncIterator[Recorded]:
+    """Yield what a feed yields, and go on where it stood when the database was away."""
+    waits = pauses()
+    while True:
+        try:
+            async for recorded in feed:
+                waits = pauses()
+                yield recorded
+            return
+        except StoreUnavailableError as error:
+            log.warning("cannot read the events of run %s, trying again: %s", run_id, error)
+            await asyncio.sleep(next(waits))
 
 
 def _state(run_id: str, run: Run[Any] | None, last_seen: Run[Any] | None, clock: Clock) -> list[DurablyEvent]:
@@ -74,10 +99,20 @@ async def wait_for_end(
     """
     await hub.start()
     last_seen: Run[Any] | None = None
+    waits = pauses()
     with hub.waiting_for_end(run_id) as end:
         while True:
             end.arrived.clear()
-            run = await store.get_run(run_id)
+            try:
+                run = await store.get_run(run_id)
+            except StoreUnavailableError as error:
+                if looks_once or hub.is_stopped:
+                    raise
+                # The run goes on, or is resumed, when the database is back; and then its end is told.
+                log.warning("cannot look whether run %s has ended, trying again: %s", run_id, error)
+                await _set_within(end.arrived, next(waits))
+                continue
+            waits = pauses()
             if run is None and last_seen is not None and end.told is not None:
                 run = ended_by(end.told, last_seen)
             if run is None:

@@ -1,4 +1,4 @@
-"""`python -m durably.cli` is the command `durably`."""
+"""`python -m durably` is the command `durably`."""
 
 import sys
 
