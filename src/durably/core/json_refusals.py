@@ -61,8 +61,8 @@ def unreadable(text: str, what: str, error: ValidationError) -> ValidationError:
 def changed(text: str, other: str, what: str) -> ValidationError:
     """Return the error for a value that its type reads back as another one."""
     return ValidationError(
-        f"{what} would be stored as {_shown(text)}, which its type reads as {_shown(other)}: a validator "
-        "changes what it made before, or a field is not stored (an InitVar, exclude_if) or not read (init=False)",
+        f"{what} would be stored as {_shown(text)}, which its type reads as {_shown(other)}: a field is "
+        "not stored (an InitVar, exclude_if) or not read (init=False)",
         field=what,
     )
 

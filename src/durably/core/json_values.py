@@ -35,6 +35,7 @@ from durably.core.round_trip import (
     check_round_trip,
     classes_of,
     is_written_as_it_is,
+    may_lose_values,
     reads_what_it_writes,
     writes_what_it_refuses,
 )
@@ -180,6 +181,7 @@ class Codec(Generic[T]):
         self._to_python = self._adapter.serializer.to_python
         self._round_trip = writes_what_it_refuses(self._adapter.core_schema)
         self._reads_what_it_writes = reads_what_it_writes(self._adapter.core_schema)
+        self._may_lose_values = may_lose_values(self._adapter.core_schema)
         self._classes = classes_of(self._adapter.core_schema)
         self._to_json = self._adapter.serializer.to_json if is_written_as_it_is(self._adapter.core_schema) else None
 
@@ -248,7 +250,7 @@ class Codec(Generic[T]):
         if self._reads_what_it_writes and not (self._classes and self._knows_subclasses()):
             return value, text
         again = self._read_again(text, what)
-        if not _are_equal(again, value) and (other := self.encode(again, what)) != text:
+        if self._may_lose_values and not _are_equal(again, value) and (other := self.encode(again, what)) != text:
             raise changed(text, other, what)
         return again, text
 

@@ -104,6 +104,14 @@ def writes_what_it_refuses(core_schema: Any) -> bool:
     )
 
 
+def may_lose_values(core_schema: Any) -> bool:
+    """Tell whether a type has a field whose value is not always stored, or stored and never read."""
+    return any(
+        kind in _FIELDS and (node.get("init_only") or node.get("serialization_exclude_if") or node.get("init") is False)
+        for kind, node, *_ in _nodes(core_schema)
+    )
+
+
 def reads_what_it_writes(core_schema: Any) -> bool:
     """Tell whether every value of a type, of its very classes, is sure to be read as it was written.
 

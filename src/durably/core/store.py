@@ -3,14 +3,14 @@
 Every method is atomic: it happens wholly or not at all, and has happened durably when it returns. A write
 that takes a `Claim` is fenced: it holds only while the run is leased under that claim's generation, and
 answers whether it held. Events that a method records are stored in the same transaction as what they tell
-of, and reach the sink of `follow` after it. What writes raises `ValueRefusedError` when the database can never
+of, and reach who follows the log after it. What writes raises `ValueRefusedError` when the database can never
 take what it was given; nobody else's write suffers by it.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal, NamedTuple, Protocol, runtime_checkable
@@ -122,7 +122,25 @@ class LogPage:
     is_gapless: bool
 
 
-Sink = Callable[[Sequence[Recorded]], None]
+class Follower(Protocol):
+    """Who follows the log of events; a store tells it on the event loop what is in there."""
+
+    @property
+    def is_listening(self) -> bool:
+        """Tell whether all events of other processes are wanted, and not only those of `WAKING_EVENTS`."""
+        ...
+
+    def take(self, batch: Sequence[Recorded]) -> None:
+        """Take what comes next in the log."""
+        ...
+
+    def missed(self) -> None:
+        """Hear that events will not come, as they were cleaned away before they were read; told before what follows."""
+        ...
+
+    def others_wrote(self) -> None:
+        """Hear that another process may have written something, events or not."""
+        ...
 
 
 class LeaseRenewer(Protocol):
@@ -286,27 +304,15 @@ class Store(Protocol):
 
     @property
     def is_behind(self) -> bool:
-        """Tell whether the sink is still to be given what this process has committed."""
+        """Tell whether the follower is still to be given what this process has committed."""
         ...
 
-    async def follow(
-        self,
-        sink: Sink,
-        changed: Callable[[], None],
-        is_heard: Callable[[], bool],
-        missed: Callable[[], None],
-    ) -> Position:
-        """Call `sink` with every event after the returned position, once it is in the log, in its order.
-
-        `changed` is called when another process may have written something. While `is_heard` returns False, of
-        the events of other processes only those of `WAKING_EVENTS` are wanted. `missed` is called when events will
-        not come, as they were cleaned away before they were read here, before `sink` is given those that follow. There
-        is one sink.
-        """
+    async def follow(self, follower: Follower) -> Position:
+        """Give the one follower every event after the returned position, once it is in the log, in its order."""
         ...
 
     def unfollow(self) -> None:
-        """Stop calling the sink, after a last call with what has been committed here and waited for others."""
+        """Tell the follower no more, after a last time with what has been committed here and waited for others."""
         ...
 
     async def events_after(self, position: Position, limit: int) -> LogPage:

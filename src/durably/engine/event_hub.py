@@ -97,16 +97,13 @@ class EventHub:
             raise StoreError(f"{self._store.name} was closed: make a new instance to use it again") from None
 
     async def _follow(self) -> None:
-        start = await self._store.follow(self._take, self._changed, self._is_heard, self._missed)
+        start = await self._store.follow(self)
         self._position = max(self._position, start)
         has_moved = self._loop_thread is not None
         self._loop_thread = LoopThread()
         if has_moved:
             self._silent_ends.forget_loop()
             self.moved()
-
-    def _is_heard(self) -> bool:
-        return bool(self._all_feeds or self._run_feeds) or self._bus.hears_of_others
 
     def stop(self) -> None:
         """Take no more events, end every feed and wake whoever waits."""
@@ -192,9 +189,15 @@ class EventHub:
             if not waiting and self._waiting.get(run_id) is waiting:
                 del self._waiting[run_id]
 
-    # --- from the store ----------------------------------------------------------------------------
+    # --- what the store tells ----------------------------------------------------------------------
 
-    def _take(self, batch: Sequence[Recorded]) -> None:
+    @property
+    def is_listening(self) -> bool:
+        """Tell whether anybody here wants all events of other processes."""
+        return bool(self._all_feeds or self._run_feeds) or self._bus.hears_of_others
+
+    def take(self, batch: Sequence[Recorded]) -> None:
+        """Pass on what comes next in the log."""
         has_work = False
         for recorded in batch:
             self._position, event, source = recorded
@@ -250,14 +253,14 @@ class EventHub:
         for end in self._waiting.get(getattr(event, "run_id", ""), ()):
             end.tell(event)
 
-    def _changed(self) -> None:
-        """Another process wrote something; not every program that shares the database writes events."""
+    def others_wrote(self) -> None:
+        """Look for work, and for runs that ended: not every program that shares the database writes events."""
         self.work_arrived()
         if self._watched():
             self._silent_ends.look_soon()
 
-    def _missed(self) -> None:
-        """Events will not come: cleaned away while this process was suspended, or lost with the answer to a write."""
+    def missed(self) -> None:
+        """Say that events will not come: cleaned away in a suspended process, or lost with the answer to a write."""
         log.warning("events did not reach this process in time: its listeners do not hear of them")
         for feed in self._feeds():
             feed.miss()

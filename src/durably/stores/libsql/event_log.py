@@ -10,13 +10,13 @@ import asyncio
 import logging
 import secrets
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from durably.core.errors import StoreError
 from durably.core.event_codec import decode_row
 from durably.core.events import DurablyEvent
-from durably.core.store import Position, Recorded, Sink
+from durably.core.store import Follower, Position, Recorded
 from durably.stores.libsql import statements as sql
 from durably.stores.libsql.group_commit import GroupCommit, Told
 from durably.stores.libsql.hrana import Rows, Statement
@@ -34,16 +34,13 @@ log = logging.getLogger("durably.libsql")
 
 
 class EventLog:
-    """Delivers every event of the database to one sink, in the order of the log."""
+    """Delivers every event of the database to one follower, in the order of the log."""
 
     def __init__(self, poll_seconds: float) -> None:
         self.origin: Final = secrets.token_hex(8)
         self._poll_seconds = poll_seconds
         self._interval = min(_SHORTEST_LOOK_SECONDS, poll_seconds)
-        self._sink: Sink | None = None
-        self._changed: Callable[[], None] = lambda: None
-        self._is_heard: Callable[[], bool] = lambda: True
-        self._missed: Callable[[], None] = lambda: None
+        self._follower: Follower | None = None
         self._overflow = Overflow(log)
         self._delivered = 0
         self._looked_at = 0.0
@@ -69,19 +66,9 @@ class EventLog:
         """Tell whether rows of our own wait for others."""
         return bool(self._own)
 
-    def follow(
-        self,
-        sink: Sink,
-        changed: Callable[[], None],
-        is_heard: Callable[[], bool],
-        missed: Callable[[], None],
-        newest: int,
-    ) -> None:
+    def follow(self, follower: Follower, newest: int) -> None:
         """Begin to deliver what follows the row `newest`."""
-        self._sink = sink
-        self._changed = changed
-        self._is_heard = is_heard
-        self._missed = missed
+        self._follower = follower
         self._delivered = newest
         self._own.clear()
         self._polling = begin_task(self._poll(), "durably-libsql-poll")
@@ -94,7 +81,7 @@ class EventLog:
 
     def unfollow(self) -> None:
         """Stop delivering."""
-        self._sink = None
+        self._follower = None
         self.stop_polling()
         if self._flush is not None:
             self._flush.cancel()
@@ -102,7 +89,7 @@ class EventLog:
 
     def look(self) -> Statement | None:
         """Return the statement that reads what others have told since, None when nobody listens."""
-        if self._sink is None:
+        if self._follower is None:
             return None
         return Statement(sql.EVENTS_OF_OTHERS, (self._delivered, self.origin, _ROWS_PER_LOOK))
 
@@ -110,7 +97,7 @@ class EventLog:
         """Deliver rows of our own and of others in the order of the log."""
         if told:
             self._overflow.tell()
-        if self._sink is None:
+        if self._follower is None:
             return
         if told or others:
             self._interval = min(_SHORTEST_LOOK_SECONDS, self._poll_seconds)
@@ -119,14 +106,14 @@ class EventLog:
             # Begun to follow while this transaction was under way: what stands before ours is not known yet.
             return
         self._looked_at = asyncio.get_running_loop().time()
-        is_heard = self._is_heard()
+        is_listening = self._follower.is_listening
         for row, text in others:
             self._deliver_own(before=row)
-            self._deliver(row, decode_row(row, text, "elsewhere", is_heard=is_heard))
+            self._deliver(row, decode_row(row, text, "elsewhere", is_heard=is_listening))
         if len(others) < _ROWS_PER_LOOK:
             self._deliver_own()
         if others:
-            self._changed()
+            self._tell_others_wrote()
 
     def _deliver_own(self, before: int | None = None) -> None:
         while self._own and (before is None or self._own[0].row < before):
@@ -134,12 +121,16 @@ class EventLog:
             self._deliver(row, [Recorded(Position(row, place), event, source) for place, event in enumerate(events)])
 
     def _deliver(self, row: int, recorded: list[Recorded]) -> None:
-        if self._sink is None or row <= self._delivered:
+        if self._follower is None or row <= self._delivered:
             return
         if row > self._delivered + 1:
-            self._missed()
+            self._follower.missed()
         self._delivered = row
-        self._sink(recorded)
+        self._follower.take(recorded)
+
+    def _tell_others_wrote(self) -> None:
+        if self._follower is not None:
+            self._follower.others_wrote()
 
     def _flush_announced(self) -> None:
         self._flush = None
@@ -170,4 +161,4 @@ class EventLog:
             # Programs that tell nothing, as the TypeScript library, are noticed by looking at the runs.
             if loop.time() - told_of_change >= _CHANGED_SECONDS:
                 told_of_change = loop.time()
-                self._changed()
+                self._tell_others_wrote()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final, TypeVar
@@ -19,7 +19,7 @@ from durably.core.logs import Log
 from durably.core.outcomes import Completed, Failed
 from durably.core.runs import ProgressData, Run, RunStatus, TriggerResult
 from durably.core.steps import Step
-from durably.core.store import Claimed, LogPage, NewRun, Position, RunQuery, Sink, StepRecord
+from durably.core.store import Claimed, Follower, LogPage, NewRun, Position, RunQuery, StepRecord
 from durably.stores.libsql import schema
 from durably.stores.libsql import statements as sql
 from durably.stores.libsql.address import Address
@@ -228,24 +228,22 @@ class LibsqlStore:
 
     @property
     def is_behind(self) -> bool:
-        """Tell whether the sink is still to be given what this process has committed."""
+        """Tell whether the follower is still to be given what this process has committed."""
         return self._events.is_behind
 
-    async def follow(
-        self, sink: Sink, changed: Callable[[], None], is_heard: Callable[[], bool], missed: Callable[[], None]
-    ) -> Position:
-        """Call `sink` with every event after the returned position, once it is in the log, in its order."""
+    async def follow(self, follower: Follower) -> Position:
+        """Give a follower every event after the returned position, once it is in the log, in its order."""
 
         def begin(rows: list[Rows]) -> int:
             # Here, and not later: no other transaction of this process may come between.
             newest: int = rows[0][0][0]
-            self._events.follow(sink, changed, is_heard, missed, newest)
+            self._events.follow(follower, newest)
             return newest
 
         return Position.behind(await self._write(Unit([Statement(queries.LAST_EVENT_ROW)], begin)))
 
     def unfollow(self) -> None:
-        """Stop calling the sink."""
+        """Tell the follower no more."""
         self._events.unfollow()
 
     async def events_after(self, position: Position, limit: int) -> LogPage:

@@ -18,7 +18,7 @@ from typing import Any, Final
 from durably.core.event_codec import decode_own_row, decode_row
 from durably.core.events import DurablyEvent
 from durably.core.pauses import pauses
-from durably.core.store import LogPage, Position, Recorded, Sink, recorded_here
+from durably.core.store import Follower, LogPage, Position, Recorded, recorded_here
 from durably.stores.postgres import statements as sql
 from durably.stores.postgres.connections import Connecting, Connection, Pool, Server, quoted
 from durably.stores.postgres.hints import Hints, channel_of, read_payload
@@ -40,7 +40,7 @@ Fetch = Callable[..., Any]
 
 
 class EventLog:
-    """Delivers every event of the database to one sink, in the order of the log."""
+    """Delivers every event of the database to one follower, in the order of the log."""
 
     def __init__(self, server: Server, connecting: Connecting, pool: Pool, marks: Marks, hints: Hints) -> None:
         self.overflow = Overflow(log)
@@ -51,10 +51,7 @@ class EventLog:
         self._marks = marks
         self._channel = channel_of(server.schema)
         self._table = "durably_events" if server.schema is None else f"{quoted(server.schema)}.durably_events"
-        self._sink: Sink | None = None
-        self._changed: Callable[[], None] = lambda: None
-        self._is_heard: Callable[[], bool] = lambda: True
-        self._missed: Callable[[], None] = lambda: None
+        self._follower: Follower | None = None
         self._delivered = 0
         self._ahead: dict[int, Callable[..., list[Recorded]]] = {}
         """Rows whose turn has not come; decoded when it has, for only then is it known whether anyone listens."""
@@ -69,7 +66,7 @@ class EventLog:
         self.overflow.tell()
         if not is_told:
             self._hints.give(events)
-        if self._sink is None or row <= self._delivered:
+        if self._follower is None or row <= self._delivered:
             return
         self._ahead[row] = _as_it_is(recorded_here(row, announced, events))
         self._deliver(0)
@@ -82,20 +79,18 @@ class EventLog:
         """Tell whether rows wait for others before them."""
         return bool(self._ahead)
 
-    async def follow(
-        self, sink: Sink, changed: Callable[[], None], is_heard: Callable[[], bool], missed: Callable[[], None]
-    ) -> int:
+    async def follow(self, follower: Follower) -> int:
         """Begin to deliver what follows the returned row."""
         self._delivered = await self._settled(self._pool.fetch)
         self._ahead.clear()
-        self._sink, self._changed, self._is_heard, self._missed = sink, changed, is_heard, missed
+        self._follower = follower
         self._watch = begin_task(self._keep_watching(), "durably-postgres-watch")
         return self._delivered
 
     def unfollow(self) -> None:
         """Stop delivering; what is known is delivered now, for there is no later at which to hear of the rest."""
         self._deliver(max(self._ahead, default=0))
-        self._sink = None
+        self._follower = None
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
@@ -105,7 +100,7 @@ class EventLog:
 
     async def known_end(self) -> int:
         """Return a row up to which nothing can appear in the log any more."""
-        return self._delivered if self._sink is not None else await self._settled(self._pool.fetch)
+        return self._delivered if self._follower is not None else await self._settled(self._pool.fetch)
 
     async def after(self, position: Position, limit: int) -> LogPage:
         """Return events that follow `position`, whole rows, until there are `limit`."""
@@ -173,14 +168,18 @@ class EventLog:
             if loop.time() - told_at >= _LISTENING_SECONDS:
                 # Programs that share the database but write no events are noticed by this alone.
                 told_at = loop.time()
-                self._changed()
+                self._tell_others_wrote()
+
+    def _tell_others_wrote(self) -> None:
+        if self._follower is not None:
+            self._follower.others_wrote()
 
     def _notified(self, connection: Any, pid: int, channel: str, payload: object) -> None:
         origin, has_work = read_payload(str(payload))
         if origin != self._marks.origin:
             if has_work:
                 # The worker need not wait until the events are read: what it tells waits for what came before.
-                self._changed()
+                self._tell_others_wrote()
             self._look.set()
 
     async def _resume(self, connection: Connection) -> None:
@@ -218,8 +217,8 @@ class EventLog:
         rows = await fetch(sql.EVENTS_AFTER, self._delivered, _ROWS_PER_READ)
         if len(rows) == _ROWS_PER_READ:
             last = min(last, rows[-1]["position"])
-        if (await fetch(sql.FIRST_EVENT_ROW))[0]["position"] > self._delivered + 1:
-            self._missed()
+        if (await fetch(sql.FIRST_EVENT_ROW))[0]["position"] > self._delivered + 1 and self._follower is not None:
+            self._follower.missed()
         unsettled = self._take(rows)
         self._deliver(min([last, *(position - 1 for position in unsettled)]))
         if unsettled:
@@ -250,10 +249,11 @@ class EventLog:
                 following = min(self._ahead)
                 if following - 1 > empty_up_to:
                     break
-            recorded = self._ahead.pop(following)(is_heard=self._is_heard())
+            is_listening = self._follower is not None and self._follower.is_listening
+            recorded = self._ahead.pop(following)(is_heard=is_listening)
             self._delivered = following
-            if self._sink is not None:
-                self._sink(recorded)
+            if self._follower is not None:
+                self._follower.take(recorded)
         self._delivered = max(self._delivered, empty_up_to)
 
     # --- where the log ends ------------------------------------------------------------------------

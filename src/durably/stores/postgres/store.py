@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
@@ -17,7 +17,7 @@ from durably.core.logs import Log
 from durably.core.outcomes import Completed, Failed
 from durably.core.runs import ProgressData, Run, RunStatus, TriggerResult
 from durably.core.steps import Step
-from durably.core.store import Claimed, LogPage, NewRun, Position, RunQuery, Sink, StepRecord
+from durably.core.store import Claimed, Follower, LogPage, NewRun, Position, RunQuery, StepRecord
 from durably.stores.postgres import schema
 from durably.stores.postgres import statements as sql
 from durably.stores.postgres.batch import Batch
@@ -223,17 +223,15 @@ class PostgresStore:
 
     @property
     def is_behind(self) -> bool:
-        """Tell whether the sink is still to be given what this process has committed."""
+        """Tell whether the follower is still to be given what this process has committed."""
         return self._bound is not None and self._bound.events.is_behind
 
-    async def follow(
-        self, sink: Sink, changed: Callable[[], None], is_heard: Callable[[], bool], missed: Callable[[], None]
-    ) -> Position:
-        """Call `sink` with every event after the returned position, once it is in the log, in its order."""
-        return Position.behind(await self._open().events.follow(sink, changed, is_heard, missed))
+    async def follow(self, follower: Follower) -> Position:
+        """Give a follower every event after the returned position, once it is in the log, in its order."""
+        return Position.behind(await self._open().events.follow(follower))
 
     def unfollow(self) -> None:
-        """Stop calling the sink."""
+        """Tell the follower no more."""
         if self._bound is not None and not self._bound.loop.is_closed():
             self._bound.events.unfollow()
 

@@ -11,12 +11,11 @@ import asyncio
 import logging
 import secrets
 import sqlite3
-from collections.abc import Callable
 from typing import Final
 
 from durably.core.event_codec import decode_own_row, decode_row, encode_events
 from durably.core.events import DurablyEvent
-from durably.core.store import LogPage, Position, Recorded, Sink, recorded_here
+from durably.core.store import Follower, LogPage, Position, Recorded, recorded_here
 from durably.stores.sql import sqlite_queries as queries
 from durably.stores.sql.overflow import Overflow
 from durably.stores.sqlite import statements as sql
@@ -34,14 +33,11 @@ log = logging.getLogger("durably.sqlite")
 
 
 class EventLog:
-    """Delivers every event of the database to one sink, in the order of the log."""
+    """Delivers every event of the database to one follower, in the order of the log."""
 
     def __init__(self) -> None:
         self.origin: Final = secrets.token_hex(8)
-        self._sink: Sink | None = None
-        self._changed: Callable[[], None] | None = None
-        self._is_heard: Callable[[], bool] = lambda: True
-        self._missed: Callable[[], None] = lambda: None
+        self._follower: Follower | None = None
         self._overflow = Overflow(log)
         self._delivered = 0
         self._settled = 0
@@ -68,7 +64,7 @@ class EventLog:
     @property
     def is_behind(self) -> bool:
         """Tell whether rows of our own wait for others that could not be read."""
-        return self._delivered < self._settled and self._sink is not None
+        return self._delivered < self._settled and self._follower is not None
 
     def write(self, transaction: Transaction, events: list[DurablyEvent]) -> int:
         """Store events as one row of a transaction and return its number."""
@@ -80,7 +76,7 @@ class EventLog:
     def committed(self, row: int, announced: list[DurablyEvent], events: list[DurablyEvent]) -> None:
         """Deliver a row of our own, after those of other processes that stand before it."""
         self._overflow.tell()
-        if self._sink is None:
+        if self._follower is None:
             return
         self._settled = row
         try:
@@ -92,22 +88,11 @@ class EventLog:
             self._seen = None
             return
         self._delivered = row
-        self._sink(recorded_here(row, announced, events))
+        self._follower.take(recorded_here(row, announced, events))
 
-    def follow(
-        self,
-        sink: Sink,
-        changed: Callable[[], None],
-        is_heard: Callable[[], bool],
-        missed: Callable[[], None],
-        *,
-        watch: bool,
-    ) -> int:
+    def follow(self, follower: Follower, *, watch: bool) -> int:
         """Begin to deliver what follows the returned row; `watch` tells that other processes may write too."""
-        self._sink = sink
-        self._changed = changed
-        self._is_heard = is_heard
-        self._missed = missed
+        self._follower = follower
         (self._delivered,) = self._connections.reading.execute(queries.LAST_EVENT_ROW).fetchone()
         if watch:
             loop = asyncio.get_running_loop()
@@ -116,7 +101,7 @@ class EventLog:
 
     def unfollow(self) -> None:
         """Stop delivering."""
-        self._sink = None
+        self._follower = None
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
@@ -150,8 +135,8 @@ class EventLog:
                 if self._deliver_foreign():
                     # There is more: the others get a turn in between.
                     self._seen, seconds = None, 0.0
-                if self._changed is not None:
-                    self._changed()
+                if self._follower is not None:
+                    self._follower.others_wrote()
         except Exception:
             # Whatever it is, going on deaf would be worse than trying again.
             log.exception("cannot look for events of other processes, trying again")
@@ -159,7 +144,7 @@ class EventLog:
             seconds = _RETRY_SECONDS
         if seconds and loop.time() - self._last_change < _ACTIVE_SECONDS:
             seconds = _ACTIVE_WATCH_SECONDS
-        if self._sink is not None:
+        if self._follower is not None:
             self._watch = loop.call_later(seconds, self._look, loop)
 
     def _data_version(self) -> tuple[str, int]:
@@ -174,20 +159,21 @@ class EventLog:
 
     def _deliver_foreign(self, before: int | None = None) -> bool:
         """Deliver rows of other processes; return whether there may be more."""
-        if self._sink is None:
+        follower = self._follower
+        if follower is None:
             return False
         limit = _ROWS_PER_READ if before is None else before - self._delivered - 1
         rows = self._connections.reading.execute(queries.EVENTS_AFTER, (self._delivered, limit)).fetchall()
         if (rows[0][0] if rows else before or 0) > self._delivered + 1:
-            self._missed()
-        is_heard = self._is_heard()
+            follower.missed()
+        is_listening = follower.is_listening
         for row, origin, text in rows:
             if row == before or (origin == self.origin and row > self._settled):
                 # Committed by our writer and about to be delivered by `committed`.
                 return False
             self._delivered = row
             if origin == self.origin:
-                self._sink(decode_own_row(row, text))
+                follower.take(decode_own_row(row, text))
             else:
-                self._sink(decode_row(row, text, "elsewhere", is_heard=is_heard))
+                follower.take(decode_row(row, text, "elsewhere", is_heard=is_listening))
         return before is None and len(rows) == _ROWS_PER_READ

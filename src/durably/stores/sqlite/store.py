@@ -19,7 +19,7 @@ from durably.core.logs import Log
 from durably.core.outcomes import Completed, Failed
 from durably.core.runs import Run, RunStatus, TriggerResult
 from durably.core.steps import Step
-from durably.core.store import Claimed, LogPage, NewRun, Position, RunQuery, Sink, StepRecord
+from durably.core.store import Claimed, Follower, LogPage, NewRun, Position, RunQuery, StepRecord
 from durably.stores.sql.rules import EVENT_ROWS_KEPT, EVENTS_KEPT_FOR
 from durably.stores.sqlite import reads, writes
 from durably.stores.sqlite.connections import Connections
@@ -215,19 +215,17 @@ class SqliteStore:
 
     @property
     def is_behind(self) -> bool:
-        """Tell whether the sink is still to be given what this process has committed."""
+        """Tell whether the follower is still to be given what this process has committed."""
         return self._events.is_behind
 
-    async def follow(
-        self, sink: Sink, changed: Callable[[], None], is_heard: Callable[[], bool], missed: Callable[[], None]
-    ) -> Position:
-        """Call `sink` with every event after the returned position, once it is in the log, in its order."""
+    async def follow(self, follower: Follower) -> Position:
+        """Give a follower every event after the returned position, once it is in the log, in its order."""
         watch = not self.connections.is_single
-        newest = self._read_here(lambda _: self._events.follow(sink, changed, is_heard, missed, watch=watch))
+        newest = self._read_here(lambda _: self._events.follow(follower, watch=watch))
         return Position.behind(newest)
 
     def unfollow(self) -> None:
-        """Stop calling the sink."""
+        """Tell the follower no more."""
         self._events.unfollow()
 
     async def events_after(self, position: Position, limit: int) -> LogPage:
