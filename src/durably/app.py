@@ -142,7 +142,10 @@ class Durably:
     # --- life --------------------------------------------------------------------------------------
 
     async def init(self) -> None:
-        """Migrate the database and start the worker. Raises what `migrate` raises."""
+        """Migrate the database and start the worker. Raises what `migrate` raises.
+
+        >>> await durably.init()
+        """
         await self.migrate()
         await self.start()
 
@@ -151,12 +154,19 @@ class Durably:
 
         Raises `SchemaTooNewError` when a newer durably has migrated it, `StoreError` saying what else is
         wrong with the database and what to do.
+
+        >>> await durably.migrate()
         """
         await self.storage.migrate()
         await self._hub.start()
 
     async def start(self) -> None:
-        """Start the worker; does nothing when it runs already. Waits for a `stop()` that is under way."""
+        """Start the worker; does nothing when it runs already. Waits for a `stop()` that is under way.
+
+        Raises `StoreError` when the instance has been closed.
+
+        >>> await durably.start()
+        """
         await self._hub.start()
         await self._worker.start()
 
@@ -171,6 +181,8 @@ class Durably:
         `start()`.
 
         Raises `ConflictError` in a job of this instance: it would wait for itself.
+
+        >>> await durably.stop(timeout=20)
         """
         seconds = waiting_seconds("timeout", timeout)
         self._leases.refuse_within("stop")
@@ -184,6 +196,8 @@ class Durably:
         Whoever still iterates `subscribe` or waits for a run gets a `StoreError`.
         What still executes is interrupted and its leases are released: `stop()` first to let it end.
         Raises `ConflictError` in a job of this instance.
+
+        >>> await durably.close()
         """
         self._leases.refuse_within("close")
         try:
@@ -285,13 +299,20 @@ class Durably:
         )
 
     async def get_steps(self, run_id: str) -> list[Step]:
-        """Return the stored steps of a run by index; none when it ended, unless steps are preserved."""
+        """Return the stored steps of a run by index; none when it ended, unless steps are preserved.
+
+        >>> [step.name for step in await durably.get_steps(run_id)]
+        ['parse', 'import-0']
+        """
         return await self.storage.get_steps(checked_run_id(run_id, "run_id"))
 
     async def get_logs(self, run_id: str) -> list[Log]:
         """Return the stored log lines of a run, oldest first; see `with_log_persistence`.
 
         Raises `StoreUnavailableError` while the database is away.
+
+        >>> [line.message for line in await durably.get_logs(run_id)]
+        ['336,776 rows']
         """
         checked_run_id(run_id, "run_id")
         await self._plugins.flush()
@@ -348,7 +369,10 @@ class Durably:
         await self._runs.cancel(checked_run_id(id))
 
     async def delete_run(self, id: str) -> None:
-        """Delete a terminal run with its steps, logs and labels. Raises `NotFoundError`, `ConflictError`."""
+        """Delete a terminal run with its steps, logs and labels. Raises `NotFoundError`, `ConflictError`.
+
+        >>> await durably.delete_run(run_id)
+        """
         await self._runs.delete(checked_run_id(id))
 
     async def purge_runs(self, *, older_than: str | timedelta | datetime, limit: int = _PURGE_LIMIT) -> int:
