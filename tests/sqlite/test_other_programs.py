@@ -11,7 +11,14 @@ from typing import Any
 
 import pytest
 
-from durably import NotFoundError, RunCancelledError, StepContext, create_durably, define_job
+from durably import (
+    NotFoundError,
+    RunCancelledError,
+    StepContext,
+    StoreUnavailableError,
+    create_durably,
+    define_job,
+)
 from durably.core.event_codec import encode_events
 from durably.core.events import RunCancelEvent
 from durably.core.store import Position
@@ -136,6 +143,52 @@ class TestEnding:
             with pytest.raises(error):
                 await waiting
         assert await streaming == ["run:complete" if error is None else "run:cancel"]
+
+    async def test_an_end_that_could_not_be_looked_for_is_found_later(
+        self, open_durably: OpenDurably, program: Program, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """E3: though nobody writes anything more, which is what makes a process look."""
+        monkeypatch.setattr(silent_ends, "_RETRY_SECONDS", 0.01)
+        durably = await open_durably(job)
+        run = await durably.jobs.job.trigger(1)
+        streaming = asyncio.create_task(collect(durably, run.id))
+        await asyncio.sleep(0)
+        which_ended, times_away = durably.storage.which_ended, 2
+
+        async def is_away(run_ids: Any) -> list[str]:
+            nonlocal times_away
+            if times_away:
+                times_away -= 1
+                raise StoreUnavailableError("away")
+            return await which_ended(run_ids)
+
+        monkeypatch.setattr(durably.storage, "which_ended", is_away)
+        program.does(CANCEL)
+
+        assert await asyncio.wait_for(streaming, PATIENCE_SECONDS) == ["run:cancel"]
+        assert times_away == 0
+
+    async def test_an_end_that_cannot_be_told_keeps_no_other_from_being_told(
+        self, open_durably: OpenDurably, program: Program, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """E3: whatever another program has made of its row."""
+        durably = await open_durably(job)
+        broken = await durably.jobs.job.trigger(1)
+        run = await durably.jobs.job.trigger(2)
+        streaming = [asyncio.create_task(collect(durably, each.id)) for each in (broken, run)]
+        await asyncio.sleep(0)
+        snapshot = durably.storage.snapshot
+
+        async def fails_for_one(run_id: str) -> Any:
+            if run_id == broken.id:
+                raise ValueError("not a run")
+            return await snapshot(run_id)
+
+        monkeypatch.setattr(durably.storage, "snapshot", fails_for_one)
+        program.does(CANCEL)
+
+        assert await asyncio.wait_for(streaming[1], PATIENCE_SECONDS) == ["run:cancel"]
+        streaming[0].cancel()
 
     async def test_a_run_that_another_program_deleted_is_gone(
         self, open_durably: OpenDurably, program: Program

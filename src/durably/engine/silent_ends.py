@@ -14,6 +14,7 @@ from durably.core.store import Position, Store
 from durably.tasks import begin_task
 
 _LOOK_AFTER_SECONDS: Final = 0.25
+_RETRY_SECONDS: Final = 1.0
 _PAGE: Final = 500
 
 log = logging.getLogger("durably")
@@ -38,8 +39,11 @@ class SilentEnds:
 
     def look_soon(self) -> None:
         """Look once, however often this is asked for meanwhile."""
+        self._look_after(_LOOK_AFTER_SECONDS)
+
+    def _look_after(self, seconds: float) -> None:
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_LOOK_AFTER_SECONDS, self._look)
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._look)
 
     def stop(self) -> None:
         """Look no more."""
@@ -65,7 +69,9 @@ class SilentEnds:
             for run_id in await self._store.which_ended(self._watched()):
                 await self._look_at(run_id)
         except StoreError as error:
-            log.warning("cannot look for runs that other programs ended: %s", error)
+            log.warning("cannot look for runs that other programs ended, trying again: %s", error)
+            # Nobody else may write anything for a long time, and a stream of such a run has no other way to its end.
+            self._look_after(_RETRY_SECONDS)
 
     async def _look_at(self, run_id: str) -> None:
         try:
