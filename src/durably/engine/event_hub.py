@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from durably.core.clock import Clock
 from durably.core.errors import StoreError
@@ -34,6 +34,8 @@ from durably.tasks import begin_task
 
 _MOST_WITHHELD: Final = 20_000
 _NOTED: Final = frozenset({*TERMINAL_EVENTS, RunTriggerEvent, RunLeasedEvent, RunProgressEvent})
+
+TroubleContext = Literal["worker", "execution", "maintenance", "lease-renewal", "lease-lost"]
 
 log = logging.getLogger("durably")
 
@@ -142,6 +144,10 @@ class EventHub:
         self._withheld.append(event)
         if len(self._withheld) > _MOST_WITHHELD:
             self._tell_withheld()
+
+    def announce_trouble(self, error: str, context: TroubleContext, run_id: str | None = None) -> None:
+        """Announce that something went wrong outside user code."""
+        self.announce(WorkerErrorEvent(timestamp=self._clock.now(), error=error, context=context, run_id=run_id))
 
     def tell(self, event: DurablyEvent) -> None:
         """Tell listeners of an event that the program made, where they hear of all others: on the event loop.

@@ -54,7 +54,7 @@ class Executor:
         Calls `job_returned` when only the record of its end is left to be written. Where this task is cancelled,
         `is_program_ending` tells whether the program is ending: then the run has not failed.
         """
-        store = LeasedStore(lease, self._store, self._hub, self._clock)
+        store = LeasedStore(lease, self._store, self._hub)
         try:
             # A first attempt has no checkpoints: not looking for them saves most runs a read.
             checkpoints = {} if lease.claim.generation == 1 else await store.load_checkpoints()

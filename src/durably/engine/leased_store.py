@@ -8,9 +8,8 @@ from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any
 
-from durably.core.clock import Clock
 from durably.core.errors import LeaseLostError, StoreError, StoreUnavailableError, ValueRefusedError
-from durably.core.events import DurablyEvent, WorkerErrorEvent
+from durably.core.events import DurablyEvent
 from durably.core.outcomes import Completed, Failed
 from durably.core.pauses import pauses
 from durably.core.runs import RunStatus
@@ -28,13 +27,12 @@ class LeasedStore:
     result can never be done: then a failure can be written in its place.
     """
 
-    def __init__(self, lease: HeldLease, store: Store, hub: EventHub, clock: Clock) -> None:
+    def __init__(self, lease: HeldLease, store: Store, hub: EventHub) -> None:
         self.error: StoreError | None = None
         """Why nothing can be recorded any more, when the database is beyond help."""
         self._lease = lease
         self._store = store
         self._hub = hub
-        self._clock = clock
 
     def check_held(self) -> None:
         """Raise what ends an execution when nothing may be written any more."""
@@ -80,9 +78,7 @@ class LeasedStore:
     def tell(self, message: str) -> None:
         """Say what is wrong with the database, in the log and as an event."""
         log.warning(message)
-        self._hub.announce(
-            WorkerErrorEvent(timestamp=self._clock.now(), error=message, context="execution", run_id=self._lease.run.id)
-        )
+        self._hub.announce_trouble(message, "execution", self._lease.run.id)
 
     async def _persist(self, write: Callable[[], Awaitable[bool]], *, is_result: bool = False) -> None:
         # Made when they are needed, for every step comes through here.

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from durably.core.clock import Clock
 from durably.core.errors import ConflictError, StoreError
-from durably.core.events import RunLeaseRenewedEvent, WorkerErrorEvent
+from durably.core.events import RunLeaseRenewedEvent
 from durably.core.leases import Claim
 from durably.core.runs import Run, RunStatus
 from durably.core.store import LeaseRenewer, Store
@@ -193,7 +193,7 @@ class LeaseKeeper:
         except Exception as error:  # noqa: BLE001 - tried again at the next tick, until the lease runs out
             log.warning("leases could not be renewed, trying again: %s", error)
             self._next_renewal = now + self._tick_seconds
-            self._loop_thread.call_soon(partial(self._tell, str(error), "lease-renewal", None))
+            self._loop_thread.call_soon(partial(self._hub.announce_trouble, str(error), "lease-renewal"))
             return
         for lease in leases:
             claim = renewed.get(lease.claim.run_id)
@@ -236,7 +236,9 @@ class LeaseKeeper:
     def _tell_lost(self, lease: HeldLease, why: str) -> None:
         message = f"lost the lease of run {lease.claim.run_id} of job {lease.run.job_name!r}: {why}; it stops here"
         log.warning(message)
-        self._loop_thread.call_soon(lambda: self._tell(message, "lease-lost", lease.claim.run_id))
+        self._loop_thread.call_soon(
+            partial(self._hub.announce_trouble, message, "lease-lost", run_id=lease.claim.run_id)
+        )
 
     def _tell_renewed(self, lease: HeldLease) -> None:
         self._hub.announce(
@@ -249,9 +251,6 @@ class LeaseKeeper:
                 lease_expires_at=lease.claim.expires_at,
             )
         )
-
-    def _tell(self, message: str, context: str, run_id: str | None) -> None:
-        self._hub.announce(WorkerErrorEvent(timestamp=self._clock.now(), error=message, context=context, run_id=run_id))
 
     def _close_renewer(self) -> None:
         if self._renewer is not None:

@@ -8,7 +8,6 @@ from datetime import timedelta
 from typing import Final
 
 from durably.core.clock import Clock
-from durably.core.events import WorkerErrorEvent
 from durably.core.store import Store
 from durably.engine.event_hub import EventHub
 
@@ -57,7 +56,7 @@ class Maintenance:
             await self._store.maintain(idle=idle)
         except Exception as error:
             log.warning("maintenance failed, it will be tried again: %s", error, exc_info=error)
-            self._hub.announce(WorkerErrorEvent(timestamp=self._clock.now(), error=str(error), context="maintenance"))
+            self._hub.announce_trouble(str(error), "maintenance")
 
     async def _purge(self, *, idle: bool) -> None:
         if self._retain_runs is None:

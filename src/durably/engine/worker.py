@@ -11,7 +11,6 @@ from typing import Any, Final
 
 from durably.core.clock import Clock
 from durably.core.errors import StoreError, StoreUnavailableError
-from durably.core.events import WorkerErrorEvent
 from durably.core.jobs import JobDefinition
 from durably.core.pauses import pauses
 from durably.core.store import Store
@@ -249,9 +248,7 @@ class Worker:
 
     def _tell(self, message: str, run_id: str | None = None) -> None:
         log.warning(message)
-        self._hub.announce(
-            WorkerErrorEvent(timestamp=self._clock.now(), error=message, context="worker", run_id=run_id)
-        )
+        self._hub.announce_trouble(message, "worker", run_id)
 
 
 def _warn_if_cancelled(loop_task: asyncio.Task[None]) -> None:
