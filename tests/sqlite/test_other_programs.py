@@ -336,7 +336,7 @@ def test_they_are_noticed_on_a_second_event_loop_too(database: str, path: Path) 
         run = await durably.jobs.job.trigger(None)
         streaming = asyncio.create_task(anext(durably.subscribe(run.id)))
         changed = asyncio.Event()
-        durably._hub.work_arrived = changed.set
+        durably._worker.wake = changed.set  # type: ignore[method-assign]
         await asyncio.sleep(0)
         program.does("UPDATE durably_runs SET error = 'changed'")
         async with asyncio.timeout(PATIENCE_SECONDS):

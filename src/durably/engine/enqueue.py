@@ -112,7 +112,7 @@ class Enqueuer:
     def _enqueue(self, runs: Sequence[NewRun]) -> Coroutine[Any, Any, list[TriggerResult[Any]]]:
         if self._store.claims_see_writes_under_way:
             # An idle worker of this process claims in the same transaction: one flush to the disk less.
-            self._hub.work_arrived()
+            self._hub.wake_worker()
         return self._store.enqueue(runs)
 
     def _new_runs(self, job: JobDefinition[Any, Any], orders: Sequence[TriggerOrder]) -> list[NewRun]:

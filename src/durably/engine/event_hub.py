@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol
 
 from durably.core.clock import Clock
 from durably.core.errors import StoreError
@@ -38,6 +38,26 @@ _NOTED: Final = frozenset({*TERMINAL_EVENTS, RunTriggerEvent, RunLeasedEvent, Ru
 TroubleContext = Literal["worker", "execution", "maintenance", "lease-renewal", "lease-lost"]
 
 log = logging.getLogger("durably")
+
+
+class RunsHere(Protocol):
+    """What executes runs in this process, as the hub needs it."""
+
+    def wake(self) -> None:
+        """Look for work: there may be something to claim."""
+        ...
+
+    def run_ended(self, event: DurablyEvent) -> None:
+        """Hear of an event that ends a run, wherever it was ended."""
+        ...
+
+    def executing(self) -> Sequence[Run[Any]]:
+        """Return the runs that execute here and have not been told to end."""
+        ...
+
+    def loop_changed(self) -> None:
+        """Hear that events are taken on an event loop that came after another one."""
+        ...
 
 
 class AwaitedEnd:
@@ -73,14 +93,11 @@ class EventHub:
         self.progress: Final = LiveProgress()
         self.is_stopped = False
         """Whether nothing is taken any more: the instance is being closed, or was."""
-        self.work_arrived: Callable[[], None] = lambda: None
-        """Called when there may be something to claim."""
-        self.run_ended: Callable[[DurablyEvent], None] = lambda _: None
-        """Called with every event that ends a run, wherever it was ended."""
-        self.executing: Callable[[], Sequence[Run[Any]]] = lambda: ()
-        """Return the runs that execute here and have not been told to end."""
-        self.moved: Callable[[], None] = lambda: None
-        """Called when events are taken on an event loop that came after another one."""
+        self._worker: RunsHere
+
+    def attach(self, worker: RunsHere) -> None:
+        """Connect the hub to what executes runs in this process; before anything else."""
+        self._worker = worker
 
     async def start(self) -> None:
         """Begin to take events; does nothing the second time on the same event loop."""
@@ -105,7 +122,7 @@ class EventHub:
         self._loop_thread = LoopThread()
         if has_moved:
             self._silent_ends.forget_loop()
-            self.moved()
+            self._worker.loop_changed()
 
     def stop(self) -> None:
         """Take no more events, end every feed and wake whoever waits."""
@@ -125,6 +142,10 @@ class EventHub:
 
     def _feeds(self) -> list[EventFeed]:
         return [*self._all_feeds, *(feed for feeds in self._run_feeds.values() for feed in feeds)]
+
+    def wake_worker(self) -> None:
+        """Have the worker of this process look for work, though the log does not tell of any yet."""
+        self._worker.wake()
 
     @property
     def position(self) -> Position:
@@ -219,7 +240,7 @@ class EventHub:
         if self._withheld and not self._store.is_behind:
             self._tell_withheld()
         if has_work:
-            self.work_arrived()
+            self._worker.wake()
 
     def _note(self, event: DurablyEvent) -> bool:
         """Learn what an event says of a run; tell whether there may be something to claim now."""
@@ -255,13 +276,13 @@ class EventHub:
                 return
 
     def _end(self, event: DurablyEvent) -> None:
-        self.run_ended(event)
+        self._worker.run_ended(event)
         for end in self._waiting.get(getattr(event, "run_id", ""), ()):
             end.tell(event)
 
     def others_wrote(self) -> None:
         """Look for work, and for runs that ended: not every program that shares the database writes events."""
-        self.work_arrived()
+        self._worker.wake()
         if self._watched():
             self._silent_ends.look_soon()
 
@@ -273,15 +294,15 @@ class EventHub:
 
     def _watched(self) -> set[str]:
         """Return the runs whose end somebody here wants to know."""
-        return {*self._waiting, *self._run_feeds, *(run.id for run in self.executing())}
+        return {*self._waiting, *self._run_feeds, *(run.id for run in self._worker.executing())}
 
     def _settle_silently_ended(self, run_id: str, run: Run[Any] | None, position: Position) -> None:
-        for executed in self.executing():
+        for executed in self._worker.executing():
             if executed.id == run_id and (run is None or run.status is RunStatus.CANCELLED):
                 # Only its holder tells, and stops it now: no other look finds it while the event is on its way.
                 now = self._clock.now()
                 event = deletion_of(executed, now) if run is None else replay_of(run, now)[0]
-                self.run_ended(event)
+                self._worker.run_ended(event)
                 self.announce(event)
         for feed in tuple(self._run_feeds.get(run_id, ())):
             if run is None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
 from durably.core.clock import Clock
 from durably.core.errors import StoreError, StoreUnavailableError
+from durably.core.events import DurablyEvent
 from durably.core.jobs import JobDefinition
 from durably.core.pauses import pauses
+from durably.core.runs import Run
 from durably.core.store import Store
 from durably.engine.active_runs import ActiveRuns
 from durably.engine.event_hub import EventHub
@@ -61,10 +63,8 @@ class Worker:
         self._wakes: set[asyncio.Event] = set()
         self._stops: set[asyncio.Future[None]] = set()
         """One for each stop that is under way; several may be, the second because it is in a hurry."""
-        hub.work_arrived = self.wake
-        hub.run_ended = self._runs.ended_from_outside
-        hub.executing = leases.running
-        hub.moved = self._go_on
+        self._leases = leases
+        hub.attach(self)
 
     def wake(self) -> None:
         """Look for work now."""
@@ -87,7 +87,15 @@ class Worker:
         self._loop_task = begin_task(self._serve(), "durably-worker")
         self._loop_task.add_done_callback(_warn_if_cancelled)
 
-    def _go_on(self) -> None:
+    def run_ended(self, event: DurablyEvent) -> None:
+        """Stop a run that was ended from outside."""
+        self._runs.ended_from_outside(event)
+
+    def executing(self) -> Sequence[Run[Any]]:
+        """Return the runs that execute here and have not been told to end."""
+        return self._leases.running()
+
+    def loop_changed(self) -> None:
         """Work on a new event loop if the one before ended without a stop, as that of an `asyncio.run`."""
         self._forget_loop()
         if self._loop_task is not None:
