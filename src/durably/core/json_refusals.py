@@ -43,6 +43,8 @@ def place(what: str, path: tuple[int | str, ...]) -> str:
 
 def raised_by_type(error: Exception, what: str) -> ValidationError:
     """Return the error for what the code of a type raised, as a validator does that has a mistake."""
+    if isinstance(error, RecursionError):
+        return ValidationError(f"{what} is nested too deeply", field=what)
     return ValidationError(f"{what}: its type raised {text_of(error)}", field=what)
 
 

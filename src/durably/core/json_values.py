@@ -192,8 +192,6 @@ class Codec(Generic[T]):
             return validated
         except PydanticValidationError as error:
             raise refusal(error, what, value) from error
-        except RecursionError as error:
-            raise ValidationError(f"{what} is nested too deeply", field=what) from error
         except Exception as error:
             raise raised_by_type(error, what) from error
 
@@ -212,8 +210,6 @@ class Codec(Generic[T]):
                 raise refusal(json_error if is_about_less else error, what, value) from error
             except Exception:  # noqa: BLE001 - what the first look found says more
                 raise refusal(error, what, value) from error
-        except RecursionError as error:
-            raise ValidationError(f"{what} is nested too deeply", field=what) from error
         except Exception as error:
             raise raised_by_type(error, what) from error
 
@@ -235,8 +231,6 @@ class Codec(Generic[T]):
             if isinstance(error, ValidationError):
                 raise
             return self._encode_rich(value, what)
-        except RecursionError as error:
-            raise ValidationError(f"{what} is nested too deeply", field=what) from error
         except Exception as error:
             raise raised_by_type(error, what) from error
 
@@ -309,8 +303,6 @@ class Codec(Generic[T]):
             if isinstance(error, ValidationError):
                 raise
             raise ValidationError(f"{what} cannot be stored as JSON: {error}", field=what, value=value) from error
-        except RecursionError as error:
-            raise ValidationError(f"{what} is nested too deeply", field=what) from error
         except Exception as error:
             raise raised_by_type(error, what) from error
 
