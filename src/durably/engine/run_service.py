@@ -14,7 +14,7 @@ from durably.core.store import Position, RunQuery, Store
 from durably.engine.enqueue import Enqueuer, TriggerOrder
 from durably.engine.event_hub import EventHub
 from durably.engine.leases import LeaseKeeper
-from durably.engine.run_feed import OnLog, OnProgress, completed, report_run, report_to_end, wait_for_end
+from durably.engine.waiting import OnLog, OnProgress, completed, report_run, report_to_end, wait_for_end
 
 
 class RunService:
