@@ -49,7 +49,7 @@ class Enqueuer:
         self._clock = clock
         self._label_codec = label_codec
 
-    async def trigger(self, job: JobDefinition[Any, Any], orders: Sequence[TriggerOrder]) -> list[TriggerResult[Any]]:
+    async def enqueue(self, job: JobDefinition[Any, Any], orders: Sequence[TriggerOrder]) -> list[TriggerResult[Any]]:
         """Store a run for every order, all or none. Raises `ValidationError`, `ConflictError`."""
         if not orders:
             return []
@@ -62,7 +62,7 @@ class Enqueuer:
                 raise
             return [found]
         try:
-            return await self._enqueue(runs)
+            return await self._put(runs)
         except ConflictError as conflict:
             if orders[0].place is None:
                 raise
@@ -94,7 +94,7 @@ class Enqueuer:
             created_at=now,
         )
         try:
-            return (await self._enqueue([fresh]))[0]
+            return (await self._put([fresh]))[0]
         except ConflictError as conflict:
             raise ConflictError(
                 f"Cannot retrigger run {run_id}: run {conflict.run_id} of its job and concurrency key waits already",
@@ -109,7 +109,7 @@ class Enqueuer:
             return None
         return await self._store.find_idempotent(job.name, order.idempotency_key)
 
-    def _enqueue(self, runs: Sequence[NewRun]) -> Coroutine[Any, Any, list[TriggerResult[Any]]]:
+    def _put(self, runs: Sequence[NewRun]) -> Coroutine[Any, Any, list[TriggerResult[Any]]]:
         if self._store.claims_see_writes_under_way:
             # An idle worker of this process claims in the same transaction: one flush to the disk less.
             self._hub.wake_worker()

@@ -41,7 +41,7 @@ class RunService:
     ) -> list[TriggerResult[Any]]:
         """Store a run for every order, all or none. Raises `ValidationError`, `ConflictError`."""
         await self._hub.start()
-        return await self._enqueuer.trigger(definition, orders)
+        return await self._enqueuer.enqueue(definition, orders)
 
     async def retrigger(self, run_id: str) -> Run[Any]:
         """Make a fresh run from a terminal one."""
