@@ -80,7 +80,7 @@ def test_a_loop_that_ends_keeps_no_session_on_the_server(database: str) -> None:
 
 
 def test_an_instance_that_is_closed_at_once_leaves_nothing_behind(database: str) -> None:
-    """L1: not even an error of a connection that was in the making, which Python would print."""
+    """W4: not even an error of a connection that was in the making, which Python would print."""
     left_behind: list[dict[str, Any]] = []
 
     async def open_and_close() -> None:
