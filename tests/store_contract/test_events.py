@@ -280,6 +280,24 @@ class TestTheEventsOfARun:
         assert (complete.output, complete.output_json) == (None, None)
 
     @pytest.mark.two_processes
+    async def test_events_of_a_newer_version_are_passed_over_and_keep_their_places(
+        self, open_durably: OpenDurably, database: str
+    ) -> None:
+        """E4: whoever reads on from a position means the same event by it in every version."""
+        durably = await open_durably(job)
+        await durably.jobs.job.trigger(1)
+        await write(
+            database, """UPDATE durably_events SET events = '[{"type":"run:teleported"},' || substr(events, 2)"""
+        )
+
+        (found,) = (await durably.storage.events_after(Position.behind(0), 10)).events
+        row = found.position.row
+        assert (found.event.type, found.position) == ("run:trigger", Position(row, 1))
+        for place, types in ((0, ["run:trigger"]), (1, [])):
+            page = await durably.storage.events_after(Position(row, place), 10)
+            assert [recorded.event.type for recorded in page.events] == types
+
+    @pytest.mark.two_processes
     async def test_listeners_hear_of_other_processes_too(self, open_durably: OpenDurably) -> None:
         """E4: every event of the database, in order; with `scope="process"` only what happens here."""
         worker, web = await open_durably(job, start=True), await open_durably(job)
