@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import subprocess
+import sys
 import threading
 import time
 
@@ -377,3 +380,70 @@ async def test_plain_code_ends_as_in_production():
         ("failed", "a plain function raised StopIteration"),
         ("failed", "a plain function raised GeneratorExit"),
     ]
+
+
+async def test_many_jobs_are_lost_side_by_side(pay):
+    """Each in processes of its own; and the event loop is left as it was."""
+    loop = asyncio.get_running_loop()
+    reports = await asyncio.gather(
+        *(crash_everywhere(pay, {"key": "order-1"}, moments=["after-commit"]) for _ in range(20))
+    )
+
+    assert all(report.crashes for report in reports)
+    assert loop.get_task_factory() is None
+
+
+def test_a_crash_closes_no_asynchronous_generator():
+    """A kill runs no `finally` of one, and neither does the end of the event loop."""
+    closed: list[str] = []
+
+    async def rows():
+        try:
+            yield 1
+            yield 2
+        finally:
+            closed.append("closed")
+
+    @define_job(name="streams")
+    async def streams(step: StepContext, input: None) -> int:
+        total = 0
+        async for row in rows():
+            total += await step.run(f"row-{row}", lambda row=row: row)
+        return total
+
+    async def lose_it() -> int:
+        report = await crash_everywhere(streams, None, moments=["after-commit"])
+        assert len(report.crashes) == 2
+        return len(closed)
+
+    closed_by_those_that_ended = asyncio.run(lose_it())
+    gc.collect()
+
+    assert len(closed) == closed_by_those_that_ended
+
+
+PROGRAM_WITH_A_POOL = """
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+from durably import SyncStepContext, define_job
+from durably.testing import crash_everywhere
+
+
+@define_job(name="pooled")
+def pooled(step: SyncStepContext, input: None) -> list[int]:
+    with ThreadPoolExecutor(2) as pool:
+        return [*pool.map(lambda number: step.run(f"step-{number}", lambda: number), range(2))]
+
+
+print(asyncio.run(crash_everywhere(pooled, None)).differences)
+"""
+
+
+def test_a_program_ends_whatever_threads_its_lost_jobs_had_begun():
+    """Python waits for the threads of a pool when it ends."""
+    ended = subprocess.run(
+        [sys.executable, "-c", PROGRAM_WITH_A_POOL], capture_output=True, text=True, check=False, timeout=60
+    )
+
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "[]\n", "")

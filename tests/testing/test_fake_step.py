@@ -6,12 +6,24 @@ import asyncio
 import math
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from decimal import Decimal
 
 import pytest
 
-from durably import AbortSignal, CancelledError, ProgressData, StepContext, SyncStepContext, ValidationError, define_job
+from durably import (
+    AbortSignal,
+    CancelledError,
+    ProgressData,
+    RunFailedError,
+    StepContext,
+    SyncStepContext,
+    ValidationError,
+    create_durably,
+    define_job,
+)
 from durably.core.logs import LogData
 from durably.testing import FakeStep, FakeStepCall, FakeSyncStep
 
@@ -297,3 +309,108 @@ def test_a_log_line_is_kept_as_it_is_stored():
         ("rows", {"rows": [1], "pair": [1, 2]}),
         ("<Unspeakable>", None),
     ]
+
+
+async def as_in_production(job):
+    """Return what a job returns with a fake step, or its message, having seen that a real run does the same."""
+    async with create_durably(database="sqlite://:memory:", jobs={"job": job}) as durably:
+        try:
+            real = (await durably.jobs.job.trigger_and_wait(None, timeout=30)).output
+        except RunFailedError as failed:
+            real = failed.run.error
+    try:
+        fake = await perform(job, FakeStep() if job.is_async else FakeSyncStep(), None)
+    except ValidationError as error:
+        fake = str(error)
+    assert fake == real
+    return fake
+
+
+async def test_a_plain_step_in_a_step_of_its_own_name_is_refused():
+    """S2: as in production, it would wait for itself."""
+
+    @define_job(name="nests")
+    def nests(step: SyncStepContext, input: None) -> int:
+        return step.run("one", lambda: step.run("one", lambda: 1))
+
+    assert "would wait for itself" in str(await as_in_production(nests))
+
+
+async def test_a_plain_jobs_step_is_refused_on_an_event_loop():
+    """S2: an async step function of a plain job is awaited on one, where the context would wait for itself."""
+
+    @define_job(name="mixes")
+    def mixes(step: SyncStepContext, input: None) -> int:
+        async def inner() -> int:
+            return step.run("two", lambda: 1)
+
+        return step.run("one", inner)
+
+    assert "was used on the event loop" in str(await as_in_production(mixes))
+
+
+def test_one_name_from_several_threads_is_one_step():
+    """S2: the others wait for the first and get its result."""
+
+    def slowly(number: int) -> int:
+        time.sleep(0.02)
+        return number
+
+    @define_job(name="parallel")
+    def parallel(step: SyncStepContext, input: None) -> list[int]:
+        with ThreadPoolExecutor(3) as threads:
+            return [*threads.map(lambda number: step.run("one", slowly, number), range(3))]
+
+    first, *others = parallel(FakeSyncStep(), None)
+    assert others == [first, first]
+
+
+async def test_a_second_use_of_a_name_gets_a_copy_of_what_is_stored():
+    """S2: what the job did to the first one is not in it."""
+
+    @define_job(name="twice")
+    async def twice(step: StepContext, input: None) -> list[list[int]]:
+        first = await step.run("one", lambda: [1])
+        first.append(2)
+        return [first, await step.run("one", lambda: [9])]
+
+    assert await as_in_production(twice) == [[1, 2], [1]]
+
+
+@pytest.mark.parametrize(
+    "error", [asyncio.CancelledError("mine"), GeneratorExit("mine")], ids=lambda error: type(error).__name__
+)
+async def test_a_step_that_raises_what_is_no_exception_has_failed(error):
+    """S3: it is recorded, as any other."""
+    step = FakeStep()
+
+    async def fail() -> None:
+        raise error
+
+    with pytest.raises(type(error)):
+        await step.run("one", fail)
+    assert step.calls == [FakeStepCall("one", "failed", error=f"{type(error).__name__}: mine")]
+
+
+async def test_a_step_that_fails_after_a_cancel_was_cancelled():
+    """S5: the job sees the same as when its run is cancelled."""
+    step = FakeStep()
+
+    async def fail() -> None:
+        step.cancel()
+        raise ValueError("interrupted")
+
+    with pytest.raises(CancelledError):
+        await step.run("one", fail)
+    assert step.calls == []
+
+
+async def test_a_job_called_within_a_step_of_another_logs_outside_of_it():
+    """S7: each run has steps of its own."""
+    outer, inner = FakeStep(), FakeStep()
+
+    async def call() -> None:
+        inner.log.info("between the steps of its own run")
+
+    await outer.run("outer", call)
+    assert [line.step_name for line in inner.logs] == [None]

@@ -80,7 +80,7 @@ class Execution:
         self._checkpoints = checkpoints
         self._used: set[str] = set()
         self._in_doubt: set[str] = set()
-        self._running = RunningSteps(self.loop_thread.loop)
+        self._running = RunningSteps()
         self._next_index = 0
         self._has_returned = False
         self._interruption = Interruption(self.signal, self.loop_thread.loop, lease.tasks)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from durably.core.errors import ValidationError
 
@@ -13,9 +15,8 @@ class RunningSteps(dict[str, str | None]):
     A second step of a name waits for the first.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._loop = loop
         self._ends: dict[str, asyncio.Future[None]] = {}
         self._waits: list[tuple[str, str]] = []
         """Of each wait the step in whose code it is, and the step whose end it waits for."""
@@ -28,23 +29,26 @@ class RunningSteps(dict[str, str | None]):
 
     async def wait_for(self, name: str, outer: str | None) -> None:
         """Return when a step has ended. Raises `ValidationError` where code of `outer` would wait for ever."""
+        with self.waiting(name, outer):
+            ended = self._ends.get(name)
+            if ended is None:
+                ended = self._ends[name] = asyncio.get_running_loop().create_future()
+            await asyncio.wait([ended])
+
+    @contextmanager
+    def waiting(self, name: str, outer: str | None) -> Iterator[None]:
+        """Note that code of `outer` waits for the end of a step. Raises `ValidationError` where that is for ever."""
         if outer is None:
             # No step waits for the job's own code.
-            await self._end_of(name)
+            yield
             return
         self._check_end_is_possible(name, outer)
         wait = (outer, name)
         self._waits.append(wait)
         try:
-            await self._end_of(name)
+            yield
         finally:
             self._waits.remove(wait)
-
-    async def _end_of(self, name: str) -> None:
-        ended = self._ends.get(name)
-        if ended is None:
-            ended = self._ends[name] = self._loop.create_future()
-        await asyncio.wait([ended])
 
     def _check_end_is_possible(self, name: str, outer: str) -> None:
         if name in self._around(outer):

@@ -203,11 +203,7 @@ class SyncStepContext(BaseContext):
         loop_thread = self._execution.loop_thread
         if loop_thread.is_current():
             work.close()
-            raise ValidationError(
-                "the step context of a plain job was used on the event loop, as in an async function of one of its "
-                "steps: there it would wait for itself. Use it in the job's own thread",
-                field="step",
-            )
+            raise used_on_loop()
         loop = loop_thread.loop
         try:
             asked = asyncio.run_coroutine_threadsafe(work, loop)
@@ -232,3 +228,12 @@ class SyncStepContext(BaseContext):
 def context_for(execution: Execution, *, is_async: bool) -> StepContext | SyncStepContext:
     """Return the step context that fits the kind of job."""
     return StepContext(execution) if is_async else SyncStepContext(execution)
+
+
+def used_on_loop() -> ValidationError:
+    """Return the error for a plain job's context where it would wait for itself."""
+    return ValidationError(
+        "the step context of a plain job was used on the event loop, as in an async function of one of its steps: "
+        "there it would wait for itself. Use it in the job's own thread",
+        field="step",
+    )

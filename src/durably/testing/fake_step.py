@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
@@ -22,14 +23,17 @@ from durably.core.texts import storable, text_of
 from durably.engine.abort import AbortController, AbortSignal
 from durably.engine.error_messages import describe
 from durably.engine.execution import Execution
+from durably.engine.interruption import is_being_cancelled
 from durably.engine.progress import progress_of
 from durably.engine.running_steps import RunningSteps
-from durably.engine.step_context import BaseContext, StepContext, SyncStepContext
-from durably.engine.step_results import encoded_result
+from durably.engine.step_context import BaseContext, StepContext, SyncStepContext, used_on_loop
+from durably.engine.step_results import decoded_result, encoded_result
 from durably.engine.step_types import result_codec, with_signal
 from durably.engine.threads import handing_over
 
-_current_step: Final[ContextVar[str | None]] = ContextVar("durably_fake_step", default=None)
+_current_step: Final[ContextVar[tuple[_Recorder, str] | None]] = ContextVar("durably_fake_step", default=None)
+_loop_apart: Final[ContextVar[int | None]] = ContextVar("durably_fake_loop", default=None)
+"""The thread whose event loop a plain job's step is awaited on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +49,16 @@ class FakeStepCall:
 class _RecordedLog:
     """Takes log lines as the log of a run does."""
 
-    def __init__(self) -> None:
+    def __init__(self, recorder: _Recorder) -> None:
         self.lines: list[LogData] = []
+        self._recorder = recorder
 
     def write(self, level: LogLevel, message: str, data: Any, *, has_data: bool = False) -> None:
         """Keep a line, and the step it was written in."""
         text = storable(message) if isinstance(message, str) else text_of(message)
         # As it is now: the job may go on changing it.
         kept = decode_json(encode_leniently(data)) if has_data else None
-        self.lines.append(LogData(level, text, kept, _current_step.get()))
+        self.lines.append(LogData(level, text, kept, self._recorder.current_step()))
 
 
 class _Recorder:
@@ -70,12 +75,13 @@ class _Recorder:
         self.signal = self.controller.signal
         self.calls: list[FakeStepCall] = []
         self.progress_reports: list[ProgressData] = []
-        self.log = _RecordedLog()
+        self.log = _RecordedLog(self)
         if not isinstance(results, Mapping):
             raise refuse("results", results, "the results of steps by their names")
         self._given = dict(results)
-        self._completed: dict[str, Any] = {}
-        self._running: RunningSteps | None = None
+        self._completed: dict[str, str | None] = {}
+        self._running = RunningSteps()
+        self._changed = threading.Condition()
         # That of the job, where the test makes the step and calls the job.
         self._task = _this_task()
 
@@ -83,6 +89,11 @@ class _Recorder:
         """Raise what keeps a step from starting."""
         self.signal.throw_if_aborted()
         checked_name("step name", name, field="name")
+
+    def current_step(self) -> str | None:
+        """Return the step of this run in whose code this is."""
+        current = _current_step.get()
+        return current[1] if current is not None and current[0] is self else None
 
     def is_known(self, name: str) -> bool:
         """Tell whether a step has its result without its function being called."""
@@ -97,23 +108,21 @@ class _Recorder:
         """Return the result of a known step as a resume would: through JSON, into its type."""
         if name in self._completed:
             self.log.write("warn", f"step {name!r} was used twice: the second use returns the first result", None)
-            return self._completed[name]
+            return decoded_result(name, codec, self._completed[name])
         given = self._given[name]
         if isinstance(given, BaseException):
             self.calls.append(FakeStepCall(name, "failed", error=describe(given)))
             raise given
         text = encode_json(given, f"results[{name!r}]")
         value = decode_json(text) if codec is None else codec.decode(text, f"results[{name!r}]")
-        self._completed[name] = value
+        self._completed[name] = text
         self.calls.append(FakeStepCall(name, "replayed", output=value))
         return value
 
     @asynccontextmanager
     async def alone_with(self, name: str) -> AsyncIterator[None]:
         """Wait until no other step of this name is performed, as side by side."""
-        if self._running is None:
-            self._running = RunningSteps(asyncio.get_running_loop())
-        outer = _current_step.get()
+        outer = self.current_step()
         while name in self._running:
             await self._running.wait_for(name, outer)
         self._running[name] = outer
@@ -123,19 +132,40 @@ class _Recorder:
             self._running.end(name)
 
     @contextmanager
-    def performing(self, name: str) -> Iterator[None]:
-        """Attribute logs to a step and record that it failed when it did."""
-        token = _current_step.set(name)
+    def alone_in_thread(self, name: str) -> Iterator[None]:
+        """Do the same for steps in threads."""
+        if _loop_apart.get() == threading.get_ident():
+            raise used_on_loop()
+        outer = self.current_step()
+        with self._changed:
+            while name in self._running:
+                with self._running.waiting(name, outer):
+                    self._changed.wait()
+            self._running[name] = outer
         try:
             yield
-        except SystemExit as error:
-            self.calls.append(FakeStepCall(name, "failed", error=describe(error)))
-            if _this_task() is self._task:
+        finally:
+            with self._changed:
+                self._running.end(name)
+                self._changed.notify_all()
+
+    @contextmanager
+    def performing(self, name: str) -> Iterator[None]:
+        """Attribute logs to a step and record that it failed when it did."""
+        token = _current_step.set((self, name))
+        try:
+            yield
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
                 raise
-            # As the error of a task of its own it would end the event loop, in production as well.
-            raise RuntimeError(describe(error)) from error
-        except Exception as error:
+            # What ended it is that the run was cancelled, whatever it made of that.
+            self.signal.throw_if_aborted()
             self.calls.append(FakeStepCall(name, "failed", error=describe(error)))
+            if isinstance(error, SystemExit) and _this_task() is not self._task:
+                # As the error of a task of its own it would end the event loop, in production as well.
+                raise RuntimeError(describe(error)) from error
             raise
         finally:
             _current_step.reset(token)
@@ -144,8 +174,8 @@ class _Recorder:
         """Record a result as a real step returns it; what could not be stored is refused as in production."""
         self.signal.throw_if_aborted()
         with self.performing(name):
-            value, _ = encoded_result(name, codec, value)
-        self._completed[name] = value
+            value, text = encoded_result(name, codec, value)
+        self._completed[name] = text
         self.calls.append(FakeStepCall(name, "completed", output=value))
         return value
 
@@ -272,13 +302,14 @@ class FakeSyncStep(_FakeContext, SyncStepContext):
         """Call `fn`, or return the result that was given for this name."""
         recorder, codec = self._recorder, result_codec(name, fn, returns)
         recorder.check(name)
-        if recorder.is_known(name):
-            return recorder.known_result(name, codec)
-        with recorder.performing(name):
-            value = fn(*args, **with_signal(fn, args, kwargs, recorder.signal))
-            if inspect.isawaitable(value):
-                value = _await_apart(value)
-        return recorder.complete(name, codec, value)
+        with recorder.alone_in_thread(name):
+            if recorder.is_known(name):
+                return recorder.known_result(name, codec)
+            with recorder.performing(name):
+                value = fn(*args, **with_signal(fn, args, kwargs, recorder.signal))
+                if inspect.isawaitable(value):
+                    value = _await_apart(value)
+            return recorder.complete(name, codec, value)
 
 
 def _this_task() -> asyncio.Task[Any] | None:
@@ -286,6 +317,10 @@ def _this_task() -> asyncio.Task[Any] | None:
         return asyncio.current_task()
     except RuntimeError:
         return None
+
+
+def _is_being_cancelled() -> bool:
+    return _this_task() is not None and is_being_cancelled()
 
 
 async def _call(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -297,6 +332,7 @@ async def _call(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
 
 def _await_apart(awaitable: Awaitable[Any]) -> Any:
     async def settle() -> Any:
+        _loop_apart.set(threading.get_ident())
         return await awaitable
 
     # The caller may stand on an event loop of its own; in production this runs on the worker's.

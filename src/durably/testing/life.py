@@ -8,11 +8,13 @@ collected, because Python closes a coroutine that it collects, and closing runs 
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
-from collections.abc import Coroutine, Generator, Iterator
+from collections.abc import AsyncGenerator, Coroutine, Generator, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from contextvars import Context, ContextVar, copy_context
+from functools import cache
 from typing import Any, Final, TypeVar
 
 from durably.engine.threads import Threads, handing_over
@@ -22,6 +24,7 @@ T = TypeVar("T")
 _current: Final[ContextVar[Life | None]] = ContextVar("durably_testing_life", default=None)
 _kept: Final[list[object]] = []
 _keeper_lock: Final = threading.Lock()
+_program_ends: Final = threading.Event()
 
 
 class Life:
@@ -31,6 +34,7 @@ class Life:
         self.is_over = False
         self.crashed = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._generators: list[AsyncGenerator[Any, Any]] = []
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run `work` in this life; once it has ended this never returns."""
@@ -52,21 +56,42 @@ class Life:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+        if self.crashed.is_set():
+            _keep_for_ever(self._generators)
+        else:
+            # Those that the job left behind are closed as everywhere, when nobody holds them.
+            self._generators = []
 
     def hold_thread(self) -> None:
-        """Return while this life lasts; afterwards never, so that the thread's code stops where it is."""
-        if self.is_over:
+        """Return while this life lasts; afterwards never, so that the thread's code stops where it is.
+
+        A thread that the job has begun, as one of a pool, is let go when the program ends: Python may wait for it.
+        """
+        if not self.is_over:
+            return
+        if isinstance(threading.current_thread(), _DaemonThread):
             threading.Event().wait()
+        _let_go_at_exit()
+        _program_ends.wait()
+        raise SystemExit
 
     def adopt(self, task: asyncio.Task[Any]) -> None:
         """Take a task as one of this life."""
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def adopt_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
+        """Take an asynchronous generator as one of this life; the event loop would close it when it ends."""
+        self._generators.append(generator)
+
     async def drive(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run `coroutine` for as long as this life lasts."""
         result: T = await _Driven(self, coroutine)
         return result
+
+
+class _DaemonThread(threading.Thread):
+    """One that nobody waits for."""
 
 
 class DaemonThreads(Threads):
@@ -80,7 +105,7 @@ class DaemonThreads(Threads):
         """Return what a plain function returns, called in a thread with this task's context."""
         call: Future[Any] = Future()
         self._calls.append(call)
-        threading.Thread(
+        _DaemonThread(
             target=_perform, args=(call, copy_context(), function), name="durably-testing", daemon=True
         ).start()
         return await asyncio.wrap_future(call)
@@ -107,7 +132,7 @@ class _Driven:
                 _keep_for_ever(self._coroutine)
                 raise asyncio.CancelledError
             try:
-                awaited = resume(argument)
+                awaited = self._resumed(resume, argument)
             except StopIteration as end:
                 return end.value
             try:
@@ -117,33 +142,57 @@ class _Driven:
                 argument = error
                 resume = self._coroutine.throw
 
+    def _resumed(self, resume: Any, argument: Any) -> Any:
+        hooks = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(firstiter=self._life.adopt_generator)
+        try:
+            return resume(argument)
+        finally:
+            sys.set_asyncgen_hooks(firstiter=hooks.firstiter)
 
-@contextmanager
-def _tasks_know_their_life() -> Iterator[None]:
-    """Make every task that is created in a life one that ends with it, also those of the user's own code."""
-    loop = asyncio.get_running_loop()
-    before: Any = loop.get_task_factory()
 
-    def create(
-        loop: asyncio.AbstractEventLoop, coroutine: Any, *, context: Context | None = None, **options: Any
+class _LifeFactory:
+    """Makes every task that is created in a life one that ends with it, also those of the user's own code.
+
+    One for all lives on a loop: they may be side by side, and end in any order.
+    """
+
+    def __init__(self, before: Any) -> None:
+        self.lives = 0
+        self.before = before
+
+    def __call__(
+        self, loop: asyncio.AbstractEventLoop, coroutine: Any, *, context: Context | None = None, **options: Any
     ) -> Any:
         life = _current.get() if context is None else context.get(_current)
         if life is not None:
             coroutine = life.drive(coroutine)
         if context is not None:
             options["context"] = context
-        task = asyncio.Task(coroutine, loop=loop, **options) if before is None else before(loop, coroutine, **options)
+        if self.before is None:
+            task = asyncio.Task(coroutine, loop=loop, **options)
+        else:
+            task = self.before(loop, coroutine, **options)
         if life is not None:
             life.adopt(task)
         return task
 
-    loop.set_task_factory(create)
+
+@contextmanager
+def _tasks_know_their_life() -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    current: Any = loop.get_task_factory()
+    factory = current if isinstance(current, _LifeFactory) else _LifeFactory(current)
+    if factory is not current:
+        loop.set_task_factory(factory)
+    factory.lives += 1
     try:
         yield
     finally:
+        factory.lives -= 1
         # Where another one was put on top meanwhile, ours stays: it passes on what belongs to no life.
-        if loop.get_task_factory() is create:
-            loop.set_task_factory(before)
+        if not factory.lives and loop.get_task_factory() is factory:
+            loop.set_task_factory(factory.before)
 
 
 def _perform(call: Future[Any], context: Context, function: Any) -> None:
@@ -154,6 +203,12 @@ def _perform(call: Future[Any], context: Context, function: Any) -> None:
         call.set_exception(error)
     else:
         call.set_result(result)
+
+
+@cache
+def _let_go_at_exit() -> None:
+    # Before Python joins the threads of pools, which it does in such a call as well; there is no public way.
+    threading._register_atexit(_program_ends.set)  # type: ignore[attr-defined] # noqa: SLF001
 
 
 def _keep_for_ever(coroutine: object) -> None:
