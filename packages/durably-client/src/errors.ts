@@ -31,6 +31,15 @@ export class InvalidResponseError extends DurablyClientError {
   }
 }
 
+/** No request can be sent to what `api` says: in Node, for example, to a path without a host. */
+export class InvalidAddressError extends DurablyClientError {
+  override name = 'InvalidAddressError'
+
+  constructor(api: string, cause: unknown) {
+    super(`Outside of a browser \`api\` must be an absolute URL, such as https://example.com/api/durably: ${api}`, { cause })
+  }
+}
+
 export function notExpected(request: string, contentType: string | null | undefined, expected: string): Error {
   return new InvalidResponseError(request, `${contentType?.split(';')[0] ?? 'text'} that is not ${expected}`)
 }
@@ -44,7 +53,8 @@ export function refusal(request: string, status: number, statusText: string, bod
 }
 
 export function isPermanent(error: Error): boolean {
-  return error instanceof InvalidResponseError || (error instanceof ApiError && error.isPermanent)
+  if (error instanceof ApiError) return error.isPermanent
+  return error instanceof InvalidResponseError || error instanceof InvalidAddressError
 }
 
 /** The run that was waited for ended without an output. */

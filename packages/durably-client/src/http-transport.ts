@@ -1,4 +1,5 @@
 import { connectByEventSource } from './event-source-connection.js'
+import { InvalidAddressError } from './errors.js'
 import { connectByFetch } from './fetch-connection.js'
 import type {
   Connection,
@@ -14,11 +15,11 @@ const LONGEST_ANSWER_MS = 30_000
 type HeaderFields = Record<string, string>
 
 export interface HttpTransportOptions {
-  /** Base path or URL of the server, such as `/api/durably`. */
+  /** Base path or URL of the server, such as `/api/durably`. Outside of a browser a path has no host: there, a URL. */
   api: string
   /** Sent with every request. Streams are then read with fetch, as an EventSource cannot send headers. */
   headers?: HeaderFields | (() => HeaderFields | Promise<HeaderFields>) | undefined
-  credentials?: RequestCredentials | undefined
+  credentials?: 'include' | 'omit' | 'same-origin' | undefined
   fetch?: typeof fetch | undefined
   /** `null` reads streams with fetch everywhere. Default: the platform's EventSource, if there is one. */
   EventSource?: typeof EventSource | null | undefined
@@ -39,11 +40,10 @@ class HttpTransport implements Transport {
 
   async request({ method, path, body, signal }: TransportRequest): Promise<TransportResponse> {
     // What changes something is not given up: it may have happened.
-    const limit = method === 'GET' ? AbortSignal.timeout(LONGEST_ANSWER_MS) : undefined
-    const given = signal ?? limit
+    const until = method === 'GET' ? withLimit(signal) : signal
     const response = await this.#fetch(path, {
       method,
-      ...(given && { signal: given }),
+      ...(until && { signal: until }),
       ...(body !== undefined && {
         body: JSON.stringify(body),
         headers: { 'content-type': 'application/json' },
@@ -90,12 +90,27 @@ class HttpTransport implements Transport {
     // Looked up per call, so that a fetch installed later (tests, instrumentation) is the one that is used.
     const send = chosen ?? globalThis.fetch
     const own = typeof headers === 'function' ? await headers() : headers
-    return send(this.#base + path, {
-      ...init,
-      ...(credentials && { credentials }),
-      headers: { ...own, ...init.headers },
-    })
+    try {
+      return await send(this.#base + path, {
+        ...init,
+        ...(credentials && { credentials }),
+        headers: { ...own, ...init.headers },
+      })
+    } catch (error) {
+      throw isInvalidUrl(error) ? new InvalidAddressError(this.#options.api, error) : error
+    }
   }
+}
+
+function withLimit(signal: AbortSignal | undefined): AbortSignal {
+  const limit = AbortSignal.timeout(LONGEST_ANSWER_MS)
+  return signal ? AbortSignal.any([signal, limit]) : limit
+}
+
+// Asked of the error and not of the address: a fetch of one's own may know the host of a path.
+function isInvalidUrl(error: unknown): boolean {
+  const { cause } = (error ?? {}) as { cause?: { code?: unknown } | null }
+  return cause?.code === 'ERR_INVALID_URL'
 }
 
 type FetchInit = Omit<RequestInit, 'headers'> & { headers?: HeaderFields }

@@ -10,6 +10,7 @@ export {
 export {
   ApiError,
   DurablyClientError,
+  InvalidAddressError,
   InvalidResponseError,
   RunCancelledError,
   RunEndedError,

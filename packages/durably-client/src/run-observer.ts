@@ -24,9 +24,9 @@ export class RunObserver<TOutput = unknown> extends Store<RunState<TOutput>> {
   readonly #logsBackoff = new Backoff()
   #maxLogs: number
   #wantsHistory = true
-  // Changes when the run is no longer followed: it was deleted or given up, or nobody listens. Answers that were asked
+  // Aborted when the run is no longer followed: it was deleted or given up, or nobody listens. Answers that were asked
   // for before are then too late; that of a deleted run would bring it back.
-  #following = 0
+  #following = new AbortController()
   #leaveStream: (() => void) | null = null
   // What keeps an active run from being followed, for as long as it does.
   #streamRefusal: string | null = null
@@ -84,7 +84,8 @@ export class RunObserver<TOutput = unknown> extends Store<RunState<TOutput>> {
   }
 
   protected stop(): void {
-    this.#following++
+    this.#following.abort()
+    this.#following = new AbortController()
     this.#logsBackoff.reset()
     this.#leave()
   }
@@ -130,23 +131,22 @@ export class RunObserver<TOutput = unknown> extends Store<RunState<TOutput>> {
   // An EventSource does not tell why it was refused; asking for the run does. Who is refused for good, though the
   // run may be asked for, hears nothing more of it.
   async #outliveDrop(runId: string, error: Error): Promise<void> {
-    const following = this.#following
+    const { signal } = this.#following
     const wasFollowed = this.getSnapshot().status !== null
     await this.#catchUp(runId)
-    if (following !== this.#following) return
+    if (signal.aborted) return
     if (isTerminal(this.getSnapshot().status)) this.#leaveEnded(runId, wasFollowed)
     else if (isPermanent(error)) this.#giveUp(error.message)
   }
 
   async #loadRun(runId: string): Promise<void> {
-    const following = this.#following
     const eventsTold = this.#eventsTold
     this.#lacksRun = false
-    const outcome = await this.#api.getRun(runId).catch(asError)
-    if (following !== this.#following) {
-      this.#lacksRun = true
-      return
-    }
+    const outcome = await this.#ask(
+      (signal) => this.#api.getRun(runId, signal),
+      () => (this.#lacksRun = true),
+    )
+    if (outcome === undefined) return
     if (outcome === null) this.#giveUp('Run not found')
     else if (!(outcome instanceof Error)) this.#seen(outcome, eventsTold === this.#eventsTold)
     else if (isPermanent(outcome)) this.#giveUp(outcome.message)
@@ -171,19 +171,30 @@ export class RunObserver<TOutput = unknown> extends Store<RunState<TOutput>> {
 
   async #loadLogs(runId: string): Promise<void> {
     if (this.#maxLogs === 0) return
-    const following = this.#following
     this.#lacksLogs = false
-    const logs = await this.#api.getLogs(runId).catch(asError)
-    if (!this.#wantsHistory) return
+    const logs = await this.#ask(
+      (signal) => this.#api.getLogs(runId, signal),
+      () => (this.#lacksLogs = true),
+    )
+    if (logs === undefined || !this.#wantsHistory) return
     if (!(logs instanceof Error)) {
       this.#logsBackoff.reset()
       if (logs.length > 0) this.#apply({ type: 'history', logs })
       return
     }
     this.#lacksLogs = true
-    if (!isPermanent(logs) && following === this.#following) {
-      this.#logsBackoff.retry(() => void this.#loadLogs(runId))
-    }
+    if (!isPermanent(logs)) this.#logsBackoff.retry(() => void this.#loadLogs(runId))
+  }
+
+  // The answer, if it comes while the run is followed. If not, it is lacking at once: whoever listens again in the
+  // same moment would else take it for being on its way.
+  async #ask<T>(question: (signal: AbortSignal) => Promise<T>, lack: () => void): Promise<T | Error | undefined> {
+    const { signal } = this.#following
+    signal.addEventListener('abort', lack)
+    const answer = await question(signal).catch(asError)
+    if (signal.aborted) return undefined
+    signal.removeEventListener('abort', lack)
+    return answer
   }
 
   #giveUp(error: string): void {

@@ -2,6 +2,8 @@ import {
   ApiError,
   createDurablyClient,
   httpTransport,
+  InvalidAddressError,
+  InvalidResponseError,
   RunLostError,
   type ConnectionHandlers,
   type HttpTransportOptions,
@@ -227,6 +229,34 @@ test('what is asked for is not waited for without end, but what is to be done is
   timeout.mockRestore()
 })
 
+test('what is asked for can be given up earlier, but is not waited for without end then either', async () => {
+  const limit = new AbortController()
+  const timeout = vi.spyOn(AbortSignal, 'timeout').mockReturnValue(limit.signal)
+  const silent = vi.fn<typeof fetch>(
+    (_url, init) =>
+      new Promise((_resolve, reject) => {
+        init?.signal?.addEventListener('abort', () => reject(init.signal?.reason as Error))
+      }),
+  )
+  const client = createDurablyClient({ api: '/api', fetch: silent })
+  const givenUp = new AbortController()
+  const [first, second] = [client.getRun('1', givenUp.signal), client.getRun('1', new AbortController().signal)]
+  givenUp.abort(new Error('not wanted any more'))
+  await expect(first).rejects.toThrow('not wanted any more')
+  limit.abort(new Error('no answer'))
+  await expect(second).rejects.toThrow('no answer')
+  timeout.mockRestore()
+})
+
+test('a path has no host outside of a browser: that is said at once, and ends a wait', async () => {
+  const client = createDurablyClient({ api: '/api/durably' })
+  const text =
+    'Outside of a browser `api` must be an absolute URL, such as https://example.com/api/durably: /api/durably'
+  await expect(client.getRuns()).rejects.toThrow(InvalidAddressError)
+  await expect(client.getRuns()).rejects.toThrow(text)
+  await expect(client.waitForRun('1', { timeout: 1000 })).rejects.toThrow(new RunLostError('1', text))
+})
+
 test('a refused stream tells the status and the words of the server', async () => {
   const send = fetching(() => new Response('{"error":"Run not found"}', { status: 404 }))
   const error = await connect({ EventSource: null, fetch: send }).closed
@@ -240,6 +270,41 @@ test('a page in place of an answer says where to look, and ends a wait', async (
     'GET /api/run?runId=1 was answered with text/html that is not JSON: is the handler mounted elsewhere than `api` says?'
   await expect(client.getRun('1')).rejects.toThrow(text)
   await expect(client.waitForRun('1', { timeout: 1000 })).rejects.toThrow(new RunLostError('1', text))
+})
+
+describe('JSON of another service', () => {
+  const answering = (body: string) => {
+    const answer = () => new Response(body, { headers: { 'content-type': 'application/json' } })
+    return createDurablyClient({ api: '/api', fetch: fetching(answer), EventSource: null })
+  }
+  type Client = ReturnType<typeof answering>
+
+  test.each<[string, string, (client: Client) => Promise<unknown>]>([
+    ['getRuns', 'an array of objects', (client) => client.getRuns()],
+    ['getJobs', 'an array of objects', (client) => client.getJobs()],
+    ['getSteps', 'an array of objects', (client) => client.getSteps('1')],
+    ['getLogs', 'an array of objects', (client) => client.getLogs('1')],
+    ['getRun', 'an object with `id`', (client) => client.getRun('1')],
+    ['trigger', 'an object with `runId`', (client) => client.trigger('import-csv', {})],
+    ['retrigger', 'an object with `runId`', (client) => client.retrigger('1')],
+  ])('is not the answer to %s, which is %s', async (_name, expected, ask) => {
+    for (const body of ['null', '{"a":1}', '[null]', '"text"']) {
+      const asking = ask(answering(body))
+      await expect(asking).rejects.toThrow(InvalidResponseError)
+      await expect(asking).rejects.toThrow(`was answered with application/json that is not ${expected}: `)
+    }
+  })
+
+  test('ends a wait', async () => {
+    await expect(answering('null').waitForRun('1', { timeout: 1000 })).rejects.toThrow(RunLostError)
+  })
+
+  test('is what a list tells that it could not be fetched for', async () => {
+    const list = answering('{"a":1}').observeRuns({ realtime: false })
+    const stop = list.subscribe(() => {})
+    await vi.waitFor(() => expect(list.getSnapshot().error).toMatch('is not an array of objects'))
+    stop()
+  })
 })
 
 test.each([

@@ -268,6 +268,15 @@ describe('a run', () => {
     expect([transport.requests.length, transport.connections]).toEqual([asked, []])
   })
 
+  test('who listens again while the answers are on their way is told them all the same', async () => {
+    transport.answer('GET /run?', { body: aRun({ status: 'completed', output: 1 }) })
+    transport.answer('GET /logs?', { body: [storedLog('one')] })
+    const run = client.observeRun('run-1', { status: 'completed' })
+    run.subscribe(ignore)()
+    run.subscribe(ignore)
+    await vi.waitFor(() => expect(run.getSnapshot()).toMatchObject({ output: 1, logs: [{ message: 'one' }] }))
+  })
+
   test('an answer that comes after the end still tells how far the run had come', async () => {
     let answer: (answer: { body: unknown }) => void = ignore
     transport.answer('GET /run?', () => new Promise((resolve) => (answer = resolve)))
@@ -554,6 +563,18 @@ describe('waiting', () => {
   test('gives up at its timeout, and leaves the stream', async () => {
     await expect(client.waitForRun('run-1', { timeout: 5 })).rejects.toThrow(/timeout/i)
     await vi.waitFor(() => expect(transport.live).toEqual([]))
+  })
+
+  test('leaves no question open when it is given up', async () => {
+    transport.answer('GET /', () => new Promise(ignore))
+    const waiting = client.waitForRun('run-1', { timeout: 5, onLog: ignore })
+    transport.stream('/subscribe').open()
+    await expect(waiting).rejects.toThrow(/timeout/i)
+    const asked = transport.requests.map(({ path, signal }) => [path, signal?.aborted])
+    expect(asked).toEqual([
+      ['/logs?runId=run-1', true],
+      ['/run?runId=run-1', true],
+    ])
   })
 
   test('gives up on request', async () => {
