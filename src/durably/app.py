@@ -254,8 +254,8 @@ class Durably:
     def get_job(self, name: str | JobDefinition[Any, Any]) -> JobHandle[Any, Any] | None:
         """Return the handle of a job name, None when it is not registered; or, typed, of a definition.
 
-        A definition that is not registered yet is registered under its name with `_` for `-`. Raises what `register`
-        raises.
+        A definition that is not registered yet is registered under its name, with `_` for what cannot stand in one of
+        Python's. Raises what `register` raises.
 
         >>> durably.get_job("import-csv")
         >>> durably.get_job(import_csv).trigger

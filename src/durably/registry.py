@@ -118,7 +118,7 @@ def attribute_of(name: str) -> str:
     >>> attribute_of("import-csv")
     'import_csv'
     """
-    attribute = "".join(character if character.isalnum() else "_" for character in name)
+    attribute = "".join(character if f"a{character}".isidentifier() else "_" for character in name)
     return attribute if _can_be_attribute(attribute) else f"job_{attribute}"
 
 

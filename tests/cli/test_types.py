@@ -304,6 +304,20 @@ def test_an_attribute_that_cannot_be_a_job_in_typescript(
     assert f"the job '{attribute}' would be '{name}' in TypeScript, which cannot be a job there" in finished.stderr
 
 
+def test_a_name_beyond_ascii_is_written_out(durably_command: Run, project: Path) -> None:
+    """What is a capital letter there, TypeScript and Python need not agree about."""
+    (project / "oil.py").write_text(
+        "from durably import create_durably, define_job\n"
+        "job = define_job(name='Öl-preis', run=lambda step, input: None)\n"
+        "durably = create_durably(database='sqlite://:memory:', jobs={'Öl_preis': job})\n"
+    )
+
+    finished = durably_command("types", "oil:durably")
+
+    assert "'ÖlPreis': {\n    name: 'Öl-preis'\n" in finished.stdout
+    assert "'ÖlPreis': 'Öl-preis'" in finished.stdout
+
+
 def test_a_type_that_cannot_be_described_is_unknown(durably_command: Run, project: Path) -> None:
     """Pydantic validates a callable; JSON Schema has no word for one."""
     (project / "odd.py").write_text(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from enum import Flag
 from typing import Annotated, Any, Literal, NamedTuple
 
 import pytest
@@ -58,6 +59,16 @@ class Point(NamedTuple):
     y: int = 0
 
 
+class Note(BaseModel):
+    title: str
+    text: str | None = Field(default=None, exclude_if=lambda text: text is None)
+
+
+class Right(Flag):
+    READ = 1
+    WRITE = 2
+
+
 KINDS = {"object": dict, "array": list, "string": str, "integer": int}
 
 
@@ -93,6 +104,23 @@ def test_what_is_stored_is_as_the_schema_of_an_output_says(type_: Any, value: An
     stored = json.loads(codec.encode(codec.validate(value, "output"), "output"))
 
     assert described(codec.json_schema("serialization"), stored)
+
+
+def test_a_field_that_may_be_left_out_is_not_required_of_what_is_stored() -> None:
+    codec = Codec(Note)
+
+    assert codec.json_schema("serialization")["required"] == ["title"]
+    assert codec.encode(Note(title="a"), "output") == '{"title":"a"}'
+
+
+def test_flags_are_the_number_of_their_combination() -> None:
+    """A list of the single ones would leave out what they are made for."""
+    codec = Codec(Right)
+
+    assert codec.encode(Right.READ | Right.WRITE, "output") == "3"
+    for mode in ("serialization", "validation"):
+        schema = codec.json_schema(mode)
+        assert (schema["type"], schema.get("enum")) == ("integer", None)
 
 
 def test_a_stored_named_tuple_is_whole_and_a_sent_one_need_not_be() -> None:

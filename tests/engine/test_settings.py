@@ -177,6 +177,7 @@ ATTRIBUTES = [
     ("1st job", "job_1st_job"),
     ("_x", "job__x"),
     ("items", "job_items"),
+    ("report-m²", "report_m_"),
 ]
 
 

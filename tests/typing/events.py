@@ -9,6 +9,7 @@ from durably import (
     Durably,
     DurablyEvent,
     LogWriteEvent,
+    OperationalEvent,
     ProgressData,
     RunCompleteEvent,
     RunFailEvent,
@@ -52,3 +53,5 @@ async def a_stream_narrows_by_type(durably: Durably) -> None:
                 pass
         if is_domain_event(event):
             assert_type(event, DomainEvent)
+        else:
+            assert_type(event, OperationalEvent)

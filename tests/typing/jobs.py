@@ -122,6 +122,8 @@ async def a_definition_is_called_with_a_fake_step(mock: Mock) -> None:
     assert_type(await import_csv(FakeStep(), ImportCsv(filename="a")), Imported)
     assert_type(plain(FakeSyncStep(), input=5), str)
     assert_type(plain(mock, 5), Any)
+    import_csv(FakeStep(), {"filename": "a"})  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType]
+    import_csv(FakeStep())  # type: ignore[call-overload] # pyright: ignore[reportCallIssue]
 
 
 async def a_definition_is_called_with_a_real_step(step: StepContext, sync_step: SyncStepContext) -> None:

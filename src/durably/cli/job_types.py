@@ -95,6 +95,8 @@ def _twin_of(property_: str, known: Iterable[tuple[str, tuple[str, JobHandle[Any
 
 def _entry(property_: str, handle: JobHandle[Any, Any], input_type: str, output_type: str) -> str:
     conventional = re.sub("[A-Z]", lambda match: f"-{match[0].lower()}", property_)
-    name = "" if conventional == handle.name else f"    name: {literal(handle.name)}\n"
+    # What TypeScript takes for a capital letter beyond ASCII is a matter of its version.
+    is_derived = conventional == handle.name and property_.isascii()
+    name = "" if is_derived else f"    name: {literal(handle.name)}\n"
     note = documentation(inspect.cleandoc(handle.definition.__doc__ or ""), 1)
     return f"{note}  {property_name(property_)}: {{\n{name}    input: {input_type}\n    output: {output_type}\n  }}\n"

@@ -53,6 +53,7 @@ _RESERVED: Final = frozenset(
         "infer",
         "instanceof",
         "interface",
+        "intrinsic",
         "keyof",
         "let",
         "never",

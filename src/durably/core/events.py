@@ -10,7 +10,9 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Final, Literal, TypeGuard, get_args
+from typing import Any, ClassVar, Final, Literal, get_args
+
+from typing_extensions import TypeIs
 
 from durably.core.clock import Clock
 from durably.core.logs import LogLevel
@@ -258,7 +260,7 @@ COMMITTED_EVENTS: Final = frozenset(
 """What is told by the commit of what it tells of; everything else is announced before."""
 
 
-def is_domain_event(event: DurablyEvent) -> TypeGuard[DomainEvent]:
+def is_domain_event(event: DurablyEvent) -> TypeIs[DomainEvent]:
     """Tell whether `event` is part of a run's life, as against how it is being worked on.
 
     >>> is_domain_event(RunCancelEvent(timestamp=now, run_id="r", job_name="j", labels={}))

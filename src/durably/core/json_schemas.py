@@ -5,6 +5,7 @@ Pydantic describes what it would write. Stored values differ: they must be reada
 
 from __future__ import annotations
 
+from enum import Flag
 from typing import Any, Final
 
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
@@ -28,8 +29,15 @@ class JsonSchemas(GenerateJsonSchema):
     ) -> bool:
         """Require of a stored value every field of a model, those with defaults too."""
         if self.mode == "serialization" and field["type"] != "typed-dict-field":
-            return True
+            return not field.get("serialization_exclude_if")
         return super().field_is_required(field, total)
+
+    def enum_schema(self, schema: core_schema.EnumSchema) -> JsonSchemaValue:
+        """Describe flags as the number that any combination of them is."""
+        described = super().enum_schema(schema)
+        if issubclass(schema["cls"], Flag):
+            return {**{name: part for name, part in described.items() if name != "enum"}, "type": "integer"}
+        return described
 
     def named_tuple_schema(self, schema: core_schema.NamedTupleSchema) -> JsonSchemaValue:
         """Require every item of a stored one."""

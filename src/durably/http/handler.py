@@ -103,9 +103,9 @@ class DurablyHandler:
     async def handle(self, request: Request, base_path: str) -> Response:
         """Return the response to a request whose path lies below `base_path`.
 
-        >>> @app.route("/api/durably/{path:path}", methods=["GET", "POST", "DELETE"])
-        ... async def durably_route(request: Request) -> Response:
+        >>> async def durably_route(request: Request) -> Response:
         ...     return await handler.handle(request, "/api/durably")
+        >>> Route("/api/durably/{path:path}", durably_route, methods=["GET", "POST", "DELETE"])
         """
         for below in (request.scope["path"], path_of(request)):
             if below.startswith(f"{base_path.rstrip('/')}/"):
