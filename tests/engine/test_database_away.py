@@ -19,36 +19,9 @@ from durably import (
     define_job,
     with_log_persistence,
 )
-from durably.core.leases import Claim
-from durably.core.store import Store
 from durably.testing import FakeClock
 from tests.conftest import PATIENCE_SECONDS, Events, Gate, OpenDurably
-
-
-@define_job(name="job")
-async def job(step: StepContext, input: Any) -> Any:
-    step.log.info("line")
-    return await step.run("one", lambda: input)
-
-
-async def fail(*args: Any, **kwargs: Any) -> Any:
-    raise StoreError("damaged")
-
-
-async def give_to_another(store: Store, run_id: str) -> None:
-    """Let another worker hold a run that is held here."""
-    run = await store.get_run(run_id)
-    assert run is not None
-    assert run.lease_owner is not None
-    assert run.lease_expires_at is not None
-    await store.release([Claim(run.id, run.lease_generation, run.lease_owner, run.lease_expires_at)])
-    assert await store.claim("thief", [run.job_name], 1, 60)
-
-
-async def poll(durably: Durably) -> None:
-    """Let the worker look around once, as it does whenever jobs were registered."""
-    durably.register({})
-    await asyncio.sleep(0)
+from tests.engine.scenes import fail, give_to_another, job, poll
 
 
 async def test_a_database_that_goes_away_is_looked_for_again(

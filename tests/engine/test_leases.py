@@ -10,31 +10,11 @@ from typing import Any
 
 import pytest
 
-from durably import LeaseLostError, StepContext, StoreError, StoreUnavailableError, define_job
+from durably import LeaseLostError, StepContext, StoreUnavailableError, define_job
 from durably.core.leases import Claim
-from durably.core.store import Store
 from durably.testing import FakeClock
 from tests.conftest import PATIENCE_SECONDS, Events, Gate, OpenDurably, until
-
-
-@define_job(name="job")
-async def job(step: StepContext, input: Any) -> Any:
-    step.log.info("line")
-    return await step.run("one", lambda: input)
-
-
-async def give_to_another(store: Store, run_id: str) -> None:
-    """Let another worker hold a run that is held here."""
-    run = await store.get_run(run_id)
-    assert run is not None
-    assert run.lease_owner is not None
-    assert run.lease_expires_at is not None
-    await store.release([Claim(run.id, run.lease_generation, run.lease_owner, run.lease_expires_at)])
-    assert await store.claim("thief", [run.job_name], 1, 60)
-
-
-async def fail(*args: Any, **kwargs: Any) -> Any:
-    raise StoreError("damaged")
+from tests.engine.scenes import fail, give_to_another, job
 
 
 async def test_expired_leases_of_others_come_back_when_idle(open_durably: OpenDurably, clock: FakeClock) -> None:

@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from durably import Durably, StepContext, ValidationError, define_job
+from durably import StepContext, ValidationError, define_job
 from durably.testing import FakeClock
 from tests.conftest import Events, Gate, OpenDurably
-
-
-@define_job(name="job")
-async def job(step: StepContext, input: Any) -> Any:
-    step.log.info("line")
-    return await step.run("one", lambda: input)
-
-
-async def poll(durably: Durably) -> None:
-    """Let the worker look around once, as it does whenever jobs were registered."""
-    durably.register({})
-    await asyncio.sleep(0)
+from tests.engine.scenes import job, poll
 
 
 async def test_purging_up_to_an_instant_needs_to_know_its_zone(open_durably: OpenDurably) -> None:

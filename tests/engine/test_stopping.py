@@ -9,16 +9,7 @@ import pytest
 
 from durably import StepContext, StoreError, create_durably, define_job
 from tests.conftest import PATIENCE_SECONDS, Gate, OpenDurably
-
-
-@define_job(name="job")
-async def job(step: StepContext, input: Any) -> Any:
-    step.log.info("line")
-    return await step.run("one", lambda: input)
-
-
-async def fail(*args: Any, **kwargs: Any) -> Any:
-    raise StoreError("damaged")
+from tests.engine.scenes import job
 
 
 async def test_a_run_that_is_just_being_claimed_is_given_back(
