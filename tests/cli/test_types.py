@@ -318,6 +318,22 @@ def test_a_name_beyond_ascii_is_written_out(durably_command: Run, project: Path)
     assert "'ÖlPreis': 'Öl-preis'" in finished.stdout
 
 
+def test_a_class_that_is_called_as_a_word_of_typescript_gets_another_name(durably_command: Run, project: Path) -> None:
+    (project / "words.py").write_text(
+        "from pydantic import BaseModel\n"
+        "from durably import create_durably, define_job\n"
+        "class intrinsic(BaseModel):\n"
+        "    n: int\n"
+        "job = define_job(name='job', input=intrinsic, run=lambda step, input: None)\n"
+        "durably = create_durably(database='sqlite://:memory:', jobs={'job': job})\n"
+    )
+
+    finished = durably_command("types", "words:durably")
+
+    assert finished.returncode == 0
+    assert "interface intrinsic " not in finished.stdout
+
+
 def test_a_type_that_cannot_be_described_is_unknown(durably_command: Run, project: Path) -> None:
     """Pydantic validates a callable; JSON Schema has no word for one."""
     (project / "odd.py").write_text(

@@ -14,7 +14,7 @@ from durably.app import Durably
 from durably.cli.errors import CommandError
 from durably.core.errors import DurablyError
 
-_IMPORT_SYSTEM: Final = (
+_OUR_OWN_FRAMES: Final = (
     __file__,
     importlib.__file__,
     "<frozen importlib._bootstrap>",
@@ -40,8 +40,7 @@ def load_instance(target: str) -> Durably:
     except AttributeError as error:
         raise CommandError(f"{module_name} has no attribute {attribute!r}{_instances_in(module)}") from error
     except Exception as error:
-        here = error.__traceback__
-        traceback.print_exception(error.with_traceback(here.tb_next if here is not None else None))
+        traceback.print_exception(error.with_traceback(_without_our_own(error.__traceback__)))
         raise CommandError(f"{target} cannot be read: the traceback above says why") from error
     if not isinstance(found, Durably):
         raise CommandError(f"{target} is no instance made by create_durably: its type is {type(found).__name__}")
@@ -57,7 +56,7 @@ def _imported(name: str) -> ModuleType:
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
             raise CommandError(f"there is no module {name!r} to import from {Path.cwd()}{_as_module(name)}") from error
-        traceback.print_exception(error.with_traceback(_without_import_system(error.__traceback__)))
+        traceback.print_exception(error.with_traceback(_without_our_own(error.__traceback__)))
         raise CommandError(f"{name} cannot be imported: the traceback above says why") from error
     except SystemExit as error:
         raise CommandError(
@@ -81,7 +80,7 @@ def _instances_in(module: ModuleType) -> str:
     )
 
 
-def _without_import_system(trace: TracebackType | None) -> TracebackType | None:
-    while trace is not None and trace.tb_frame.f_code.co_filename in _IMPORT_SYSTEM:
+def _without_our_own(trace: TracebackType | None) -> TracebackType | None:
+    while trace is not None and trace.tb_frame.f_code.co_filename in _OUR_OWN_FRAMES:
         trace = trace.tb_next
     return trace

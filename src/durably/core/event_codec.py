@@ -157,11 +157,11 @@ def encode_events(events: Iterable[DurablyEvent]) -> str:
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
-def decode_row(row: int, text: str, source: Source, *, is_heard: bool = True) -> list[Recorded]:
-    """Return the events of a row of the log with their positions; only those that wake somebody unless `is_heard`."""
-    if not is_heard and '"type":"run:' not in text:
+def decode_row(row: int, text: str, source: Source, *, is_listening: bool = True) -> list[Recorded]:
+    """Return the events of a row of the log with their positions; unless `is_listening` those that wake somebody."""
+    if not is_listening and '"type":"run:' not in text:
         return []
-    wanted = _SHAPES.keys() if is_heard else WAKING_EVENTS
+    wanted = _SHAPES.keys() if is_listening else WAKING_EVENTS
     return [
         Recorded(Position(row, place), _SHAPES[record["type"]].decode(record), source)
         for place, record in enumerate(_records(text))

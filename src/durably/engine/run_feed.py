@@ -43,7 +43,7 @@ async def follow_run(
                     return
                 run = found
             try:
-                async for recorded in _patiently(feed, run_id):
+                while (recorded := await _next_of(feed, run_id)) is not None:
                     yield recorded.event
                     if isinstance(recorded.event, TERMINAL_EVENTS):
                         return
@@ -54,15 +54,12 @@ async def follow_run(
         feed.close()
 
 
-async def _patiently(feed: EventFeed, run_id: str) -> AsyncIterator[Recorded]:
-    """Yield what a feed yields, and go on where it stood when the database was away."""
+async def _next_of(feed: EventFeed, run_id: str) -> Recorded | None:
+    """Return what comes next in a feed, None at its end; it stands where it stood when the database was away."""
     waits = pauses()
     while True:
         try:
-            async for recorded in feed:
-                waits = pauses()
-                yield recorded
-            return
+            return await anext(feed, None)
         except StoreUnavailableError as error:
             log.warning("cannot read the events of run %s, trying again: %s", run_id, error)
             await asyncio.sleep(next(waits))

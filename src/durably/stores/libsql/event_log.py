@@ -109,7 +109,7 @@ class EventLog:
         is_listening = self._follower.is_listening
         for row, text in others:
             self._deliver_own(before=row)
-            self._deliver(row, decode_row(row, text, "elsewhere", is_heard=is_listening))
+            self._deliver(row, decode_row(row, text, "elsewhere", is_listening=is_listening))
         if len(others) < _ROWS_PER_LOOK:
             self._deliver_own()
         if others:

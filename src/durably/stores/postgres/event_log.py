@@ -250,7 +250,7 @@ class EventLog:
                 if following - 1 > empty_up_to:
                     break
             is_listening = self._follower is not None and self._follower.is_listening
-            recorded = self._ahead.pop(following)(is_heard=is_listening)
+            recorded = self._ahead.pop(following)(is_listening=is_listening)
             self._delivered = following
             if self._follower is not None:
                 self._follower.take(recorded)

@@ -175,5 +175,5 @@ class EventLog:
             if origin == self.origin:
                 follower.take(decode_own_row(row, text))
             else:
-                follower.take(decode_row(row, text, "elsewhere", is_heard=is_listening))
+                follower.take(decode_row(row, text, "elsewhere", is_listening=is_listening))
         return before is None and len(rows) == _ROWS_PER_READ
