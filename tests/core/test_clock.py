@@ -29,6 +29,20 @@ class TestTexts:
         if to_text(one) < to_text(other):
             assert one < other
 
+    @given(st.lists(INSTANTS, min_size=1, max_size=4))
+    def test_what_was_written_before_makes_no_difference(self, instants: list[datetime]) -> None:
+        """D1: however the instants follow each other."""
+        in_turns = [to_text(instant) for instant in [*instants, *instants, *reversed(instants)]]
+
+        assert in_turns == [
+            *in_turns[: len(instants)],
+            *in_turns[: len(instants)],
+            *reversed(in_turns[: len(instants)]),
+        ]
+        assert [from_text(text).replace(microsecond=0) for text in in_turns[: len(instants)]] == [
+            instant.replace(microsecond=0) for instant in instants
+        ]
+
     @pytest.mark.parametrize(
         "text", ["2026-01-02T03:04:05.678Z", "2026-01-02T03:04:05.678+00:00", "2026-01-02T04:04:05.678+01:00"]
     )

@@ -149,6 +149,26 @@ class TestResults:
                 run = await run_until_idle(durably, job, names)
                 assert run.output == [{"found": "Row", "missed": "Line"}[name] for name in names]
 
+    async def test_functions_that_one_line_makes_keep_each_its_own_type(self) -> None:
+        """S2: as those of a factory, or of a decorator that copies what it wraps."""
+
+        def reader_of(model: type[BaseModel]) -> Callable[[], BaseModel]:
+            def read() -> Any:
+                return {"n": 1}
+
+            read.__annotations__["return"] = model
+            return read
+
+        readers = {"row": reader_of(Row), "line": reader_of(Line)}
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: list[str]) -> list[str]:
+            return [type(await step.run(str(place), readers[name])).__name__ for place, name in enumerate(input)]
+
+        async with in_memory({"job": job}) as durably:
+            run = await run_until_idle(durably, job, ["row", "line", "line", "row", "row"])
+            assert run.output == ["Row", "Line", "Line", "Row", "Row"]
+
     async def test_a_name_of_the_closure_without_a_value_keeps_no_step_from_its_function(self) -> None:
         """S2: as one that is assigned further down, or that of an `except` clause."""
 

@@ -312,6 +312,24 @@ class TestSharedCommits:
             assert sorted(run.input for run in await durably.get_runs()) == ["a", "b", "c", "d", "taken"]
             assert sorted(event.input for event in events.of("run:trigger")) == ["a", "b", "c", "d", "taken"]
 
+    @pytest.mark.parametrize("option", ["in-place", "thread"])
+    @pytest.mark.parametrize("turns", [0, 1, 2])
+    async def test_who_gives_up_takes_nothing_from_the_others(self, database: str, option: str, turns: int) -> None:
+        """D3: whenever a writer is cancelled, those of its moment are stored, and it is stored or was never begun."""
+        async with create_durably(database=f"{database}?commit={option}", jobs={"job": job}) as durably:
+            await durably.stop()
+            giving_up = asyncio.create_task(durably.jobs.job.trigger("given up"))
+            others = [asyncio.create_task(durably.jobs.job.trigger(n)) for n in range(3)]
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            giving_up.cancel()
+            (ended, *stored) = await asyncio.gather(giving_up, *others, return_exceptions=True)
+
+            inputs = {run.input for run in await durably.get_runs()}
+            assert [run.input for run in stored if isinstance(run, Run)] == [0, 1, 2]
+            assert inputs - {"given up"} == {0, 1, 2}
+            assert isinstance(ended, asyncio.CancelledError) or "given up" in inputs
+
     async def test_the_event_loop_never_waits_for_a_lock(self, database: str) -> None:
         """D3: not even where a transaction is begun again, because one of its units was refused after it wrote."""
         other = sqlite3.connect(database.removeprefix("sqlite:///"), isolation_level=None)

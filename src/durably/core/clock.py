@@ -20,6 +20,8 @@ class Clock(Protocol):
 
 _second: tuple[datetime, str] = (datetime.fromtimestamp(0, UTC), "1970-01-01T00:00:00.")
 """A full second and its text: most instants are of the same second as the one before."""
+_other_second = _second
+"""The one before it: now, and when a lease ends, are asked for in turns."""
 
 
 def to_text(instant: datetime) -> str:
@@ -28,14 +30,17 @@ def to_text(instant: datetime) -> str:
     >>> to_text(datetime(2026, 1, 2, 3, 4, 5, 678_900, tzinfo=UTC))
     '2026-01-02T03:04:05.678Z'
     """
-    global _second  # noqa: PLW0603 - one tuple, read and written at once: any thread may do either
+    global _second, _other_second  # noqa: PLW0603 - tuples, each read and written at once: any thread may do either
     if instant.tzinfo is not UTC:
         instant = instant.astimezone(UTC)
     second, text = _second
     since = instant - second
     if since.days or since.seconds:
-        second = instant.replace(microsecond=0)
-        text = f"{second.isoformat()[:19]}."
+        (second, text), _other_second = _other_second, (second, text)
+        since = instant - second
+        if since.days or since.seconds:
+            second = instant.replace(microsecond=0)
+            text = f"{second.isoformat()[:19]}."
         _second = (second, text)
     return text + _MILLISECONDS[instant.microsecond // 1_000]
 

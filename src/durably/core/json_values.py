@@ -217,7 +217,9 @@ class Codec(Generic[T]):
         """Return the JSON text of a validated value. Raises `ValidationError` naming what JSON cannot carry."""
         try:
             if self._to_json is not None:
-                text = self._to_json(value, warnings="error").decode()
+                # Validated just before, a value of these types is what the serializer expects: nothing to warn of, and
+                # to say so takes longer than all the rest.
+                text = self._to_json(value).decode()
                 if len(text) > _MOST_DIGITS:
                     # It writes longer numbers than Python reads.
                     _encode(value)

@@ -26,11 +26,16 @@ class _Code(NamedTuple):
 
 
 class _Result(NamedTuple):
-    """What an annotation means for the functions that one code makes, where it is text or has text in it."""
+    """What an annotation means for the functions that one code makes."""
 
     code: CodeType
     annotation: Any
     codec: Codec[Any] | None
+    is_text: bool
+    """Whether it is text, or has text in it, which means the same for all of them; else it is this object only."""
+
+    def is_of(self, annotation: Any) -> bool:
+        return self.annotation is annotation or (self.is_text and bool(self.annotation == annotation))
 
 
 # By id, because the hash of a code object is made from all that is in it, every time.
@@ -47,7 +52,7 @@ def result_codec(name: str, function: Callable[..., Any], returns: Any) -> Codec
         raise _no_function(name, function)
     if returns is None:
         known = _results.get(id(getattr(function, "__code__", None)))
-        if known is not None and known.annotation == function.__annotations__.get("return"):
+        if known is not None and known.is_of(function.__annotations__.get("return")):
             return known.codec
     try:
         return _codec_of_annotation(function) if returns is None else _codec_as_said(returns)
@@ -116,6 +121,7 @@ def _codec_of_annotation(function: Callable[..., Any]) -> Codec[Any] | None:
         return None
     codec = None if isinstance(annotation, str) else _codec(annotation)
     if codec is not None or annotation is Any or not _has_text(annotation):
+        _remember_result(function, annotation, codec, is_text=False)
         return codec
     return _codec_of_text(annotation, inspect.unwrap(function))
 
@@ -157,11 +163,16 @@ def _has_type_variable(annotation: Any) -> bool:
 
 def _codec_of_text(annotation: Any, function: Callable[..., Any]) -> Codec[Any] | None:
     codec = _look_up(annotation, function)
-    code = getattr(function, "__code__", None)
     # Without a closure the text means the same for every function that its code makes.
-    if isinstance(code, CodeType) and not code.co_freevars:
-        _remember(_results, _Result(code, annotation, codec))
+    if not getattr(getattr(function, "__code__", None), "co_freevars", ()):
+        _remember_result(function, annotation, codec, is_text=True)
     return codec
+
+
+def _remember_result(function: Callable[..., Any], annotation: Any, codec: Codec[Any] | None, *, is_text: bool) -> None:
+    code = getattr(function, "__code__", None)
+    if isinstance(code, CodeType):
+        _remember(_results, _Result(code, annotation, codec, is_text))
 
 
 def _remember(known: dict[int, Any], what: _Code | _Result) -> None:

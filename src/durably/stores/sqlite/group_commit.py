@@ -16,10 +16,10 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from durably.core.clock import Clock, to_text
 from durably.core.errors import DurablyError, StoreError, ValueRefusedError
@@ -59,16 +59,45 @@ class Transaction:
 Unit = Callable[[Transaction], T]
 
 
+class Write(Generic[T]):
+    """A unit on its way to a transaction: awaiting it gives its result once that is committed, or raises its error."""
+
+    __slots__ = ("_is_done", "_outcome", "_waiter", "unit")
+
+    def __init__(self, unit: Unit[T]) -> None:
+        self.unit = unit
+        self._is_done = False
+        self._outcome: Any = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    def settle(self, outcome: T | BaseException) -> None:
+        """Tell whoever awaits it the result, or the error."""
+        self._outcome = outcome
+        self._is_done = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def __await__(self) -> Generator[Any, None, T]:
+        if not self._is_done:
+            # The commit stands before this task in the loop's queue: done in place, it is over when the task is back.
+            # A future would have it wait one turn more, for the callback that wakes it.
+            yield
+        if not self._is_done:
+            self._waiter = asyncio.get_running_loop().create_future()
+            yield from self._waiter
+        if isinstance(self._outcome, BaseException):
+            raise self._outcome
+        result: T = self._outcome
+        return result
+
+
 class _Batch:
-    """Units that share a transaction, and what became of them."""
+    """Writes that share a transaction, and what became of them."""
 
-    __slots__ = ("announced", "error", "futures", "results", "told", "units")
+    __slots__ = ("announced", "error", "results", "told", "writes")
 
-    def __init__(
-        self, units: list[Unit[Any]], futures: list[asyncio.Future[Any]], announced: list[DurablyEvent]
-    ) -> None:
-        self.units = units
-        self.futures = futures
+    def __init__(self, writes: list[Write[Any]], announced: list[DurablyEvent]) -> None:
+        self.writes = writes
         self.announced = announced
         self.results: list[Any] = []
         self.told: list[tuple[int, list[DurablyEvent], list[DurablyEvent]]] = []
@@ -101,8 +130,7 @@ class GroupCommit:
         self._write_events = write_events
         self._committed = committed
         self._pace = CommitPace(database.options.commit if self._has_thread else "in-place")
-        self._units: list[Unit[Any]] = []
-        self._futures: list[asyncio.Future[Any]] = []
+        self._writes: list[Write[Any]] = []
         self._may_take_long = False
         self._announced: list[DurablyEvent] = []
         self._retry: asyncio.TimerHandle | None = None
@@ -114,18 +142,16 @@ class GroupCommit:
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def submit(self, unit: Unit[T], *, may_take_long: bool = False) -> asyncio.Future[T]:
-        """Run `unit` in the next shared transaction; the future has its result once that is committed.
+    def submit(self, unit: Unit[T], *, may_take_long: bool = False) -> Write[T]:
+        """Run `unit` in the next shared transaction; what is returned has its result once that is committed.
 
         One that `may_take_long`, as its work has no bound, is kept off the event loop.
         """
-        loop = self._loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-        self._units.append(unit)
-        self._futures.append(future)
+        write = Write(unit)
+        self._writes.append(write)
         self._may_take_long = self._may_take_long or may_take_long
-        self._schedule(loop)
-        return future
+        self._schedule(asyncio.get_running_loop())
+        return write
 
     def announce(self, event: DurablyEvent) -> None:
         """Add an event to the next transaction; `flush_soon` sees to it that there is one."""
@@ -138,7 +164,7 @@ class GroupCommit:
 
     def flush_soon(self) -> None:
         """Begin a transaction in the next turn of the loop if anything waits for one."""
-        if self._announced or self._units:
+        if self._announced or self._writes:
             self._schedule(asyncio.get_running_loop())
 
     def forget_loop(self) -> None:
@@ -147,7 +173,7 @@ class GroupCommit:
         What was handed to the thread is committed all the same.
         """
         with self._lock:
-            self._units, self._futures = [], []
+            self._writes = []
             self._may_take_long = False
             self._is_scheduled = False
             self._in_thread = None
@@ -176,10 +202,10 @@ class GroupCommit:
 
     def _flush(self) -> None:
         self._is_scheduled = False
-        if not self._units and not self._announced:
+        if not self._writes and not self._announced:
             return
-        batch = _Batch(self._units, self._futures, self._announced)
-        self._units, self._futures, self._announced = [], [], []
+        batch = _Batch(self._writes, self._announced)
+        self._writes, self._announced = [], []
         is_affordable = self._pace.is_affordable_in_place(may_take_long=self._may_take_long)
         self._may_take_long = False
         if not is_affordable or not self._lock.acquire(blocking=False):
@@ -214,7 +240,7 @@ class GroupCommit:
             if batch is not None:
                 self._settle(batch)
         finally:
-            if (self._units or (self._announced and self._retry is None)) and self._loop is not None:
+            if (self._writes or (self._announced and self._retry is None)) and self._loop is not None:
                 self._schedule(self._loop)
 
     def _settle(self, batch: _Batch) -> None:
@@ -222,17 +248,11 @@ class GroupCommit:
         if batch.error is not None:
             self._announced[:0] = batch.announced
             self._retry_later()
-            for future in batch.futures:
-                if not future.done():
-                    future.set_exception(batch.error)
+            for write in batch.writes:
+                write.settle(batch.error)
             return
-        for future, result in zip(batch.futures, batch.results, strict=True):
-            if future.done():
-                continue
-            if isinstance(result, BaseException):
-                future.set_exception(result)
-            else:
-                future.set_result(result)
+        for write, result in zip(batch.writes, batch.results, strict=True):
+            write.settle(result)
         for told in batch.told:
             self._committed(*told)
 
@@ -271,7 +291,7 @@ class GroupCommit:
             self._roll_back()
             explained = self._explain(error)
             is_refused = isinstance(explained, ValueRefusedError)
-            if is_refused or (len(batch.units) > 1 and not isinstance(error, StoreError)):
+            if is_refused or (len(batch.writes) > 1 and not isinstance(error, StoreError)):
                 self._commit_one_by_one(batch, wait_for_lock=wait_for_lock)
             else:
                 batch.error = explained
@@ -314,10 +334,10 @@ class GroupCommit:
 
     def _run_all(self, transaction: Transaction, batch: _Batch) -> None:
         connection, results = self._connection, []
-        for unit in batch.units:
+        for write in batch.writes:
             changes, events = connection.total_changes, len(transaction.events)
             try:
-                results.append(unit(transaction))
+                results.append(write.unit(transaction))
             except DurablyError as refusal:
                 if connection.total_changes != changes:
                     raise
@@ -345,7 +365,7 @@ class GroupCommit:
             self._tell(transaction, batch, [])
             return result
 
-        batch.results = [self._run_apart(transaction, partial(run, unit)) for unit in batch.units]
+        batch.results = [self._run_apart(transaction, partial(run, write.unit)) for write in batch.writes]
 
     def _run_apart(self, transaction: Transaction, work: Callable[[], Any]) -> Any:
         """Return what `work` returns, or its error when it is undone."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -137,9 +137,7 @@ class SqliteStore:
 
     # --- execution -------------------------------------------------------------------------------
 
-    def claim(
-        self, owner: str, job_names: Sequence[str], limit: int, lease_seconds: float
-    ) -> asyncio.Future[list[Claimed]]:
+    def claim(self, owner: str, job_names: Sequence[str], limit: int, lease_seconds: float) -> Awaitable[list[Claimed]]:
         """Claim up to `limit` runs of these jobs, oldest first; expired leases count as pending."""
         return self._write(
             partial(
@@ -168,7 +166,7 @@ class SqliteStore:
 
     def record_step(
         self, claim: Claim, step: StepRecord, progress_json: str | None, event: DurablyEvent
-    ) -> asyncio.Future[bool]:
+    ) -> Awaitable[bool]:
         """Fenced: store a finished step, and the latest progress where it is not stored yet."""
         return self._write(lambda transaction: writes.record_step(transaction, claim, step, progress_json, event))
 
@@ -270,7 +268,7 @@ class SqliteStore:
         writer.forget_loop()
         self._events.unfollow()
 
-    def _write(self, unit: Unit[T], *, may_take_long: bool = False) -> asyncio.Future[T]:
+    def _write(self, unit: Unit[T], *, may_take_long: bool = False) -> Awaitable[T]:
         return self._open().submit(unit, may_take_long=may_take_long)
 
     def _read_here(self, read: Callable[[sqlite3.Connection], T]) -> T:
