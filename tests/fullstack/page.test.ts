@@ -111,9 +111,10 @@ test('a run is cancelled, run again and deleted, in this window and in the other
   await reach(5)
   const cancelled = page.url()
   const other = await open(cancelled)
-  await button('Cancel').click()
+  await button('Cancel').dblclick()
   await see(() => statusOf(other), 'Cancelled')
   await shot('cancelled', other)
+  expect(await runs().count()).toBe(1)
 
   await button('Run again').dblclick()
   await page.waitForURL((url) => url.href !== cancelled)

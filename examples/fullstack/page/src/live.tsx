@@ -59,6 +59,7 @@ function Logs({ logs }: { logs: readonly LogEntry[] }) {
       {/* Focusable, so that it can be scrolled with the keyboard. */}
       <div className="logs" role="log" tabIndex={0} aria-labelledby="log-title" ref={box} onScroll={onScroll}>
         {logs.length === 0 && <p className="muted">Nothing yet.</p>}
+        {logs.length === MAX_LOGS && <p className="muted">The last {MAX_LOGS} lines:</p>}
         {logs.map((log) => (
           <LogLine key={log.id} log={log} />
         ))}

@@ -22,20 +22,16 @@ export function RunActions({ run, onTriggered, onDeleted }: RunActionsProps) {
 
   return (
     <div className="actions">
-      {run.isActive ? (
-        <button type="button" disabled={isBusy} onClick={() => attempt(() => cancel(run.id))}>
-          Cancel
-        </button>
-      ) : (
-        <>
-          <button type="button" disabled={isBusy} onClick={() => attempt(runAgain)}>
-            Run again
-          </button>
-          <button type="button" className="danger" disabled={isBusy} onClick={() => attempt(remove)}>
-            Delete
-          </button>
-        </>
-      )}
+      {/* Each in its place for good: a second click on "Cancel" must not be the first one on "Run again". */}
+      <button type="button" disabled={isBusy || !run.isActive} onClick={() => attempt(() => cancel(run.id))}>
+        Cancel
+      </button>
+      <button type="button" disabled={isBusy || run.isActive} onClick={() => attempt(runAgain)}>
+        Run again
+      </button>
+      <button type="button" className="danger" disabled={isBusy || run.isActive} onClick={() => attempt(remove)}>
+        Delete
+      </button>
       <Problem text={problem} />
     </div>
   )
