@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -84,6 +85,14 @@ async def test_without_a_worker_nothing_runs_by_itself():
 async def test_with_a_worker_runs_execute_as_in_production():
     async with in_memory({"double": double}, worker=True) as durably:
         assert (await durably.jobs.double.trigger_and_wait(1, timeout=30)).output == 2
+
+
+@pytest.mark.parametrize("worker", [False, True], ids=["side by side", "beside a worker"])
+async def test_a_run_that_somebody_else_has_taken_is_waited_for(worker):
+    async with in_memory({"double": double}, worker=worker) as durably:
+        runs = await asyncio.gather(*[run_until_idle(durably, double, n) for n in range(3)])
+
+    assert [(run.status, run.output) for run in runs] == [("completed", 0), ("completed", 2), ("completed", 4)]
 
 
 async def test_time_decides_which_runs_are_purged():

@@ -317,10 +317,46 @@ async def test_a_job_that_waits_for_what_the_crash_took_with_it_times_out_with_a
         async with lock:
             await step.run("work", lambda: None)
 
-    with pytest.raises(TimeoutError, match=r"did not end within 1\.0 s after a crash .*reset"):
+    with pytest.raises(TimeoutError, match=r"did not end within 1\.0 s after a crash .*on_crash"):
         await crash_everywhere(locks, None, timeout=1)
 
     assert len(asyncio.all_tasks()) == 1
+
+
+async def test_what_goes_with_the_process_is_made_anew_where_the_test_says_so():
+    memory: dict[str, object] = {}
+    lives = []
+
+    def begin_anew() -> None:
+        memory.clear()
+        memory["lock"] = asyncio.Lock()
+        lives.append("new")
+
+    @define_job(name="remembers")
+    async def remembers(step: StepContext, input: int) -> int:
+        async with memory["lock"]:
+            await step.run("load", lambda: memory.update(rows=input))
+            return await step.run("use", lambda: memory["rows"] * 2)
+
+    report = await crash_everywhere(remembers, 1, reset=begin_anew, on_crash=begin_anew)
+
+    assert len(lives) == 2 + 2 * len(report.crashes)
+    assert points_with(report, "error") == [
+        "after the commit of 'load'",
+        "before the line after 'load'",
+        "before the commit of 'use'",
+    ]
+
+
+async def test_the_run_has_one_id_whatever_happens_to_it(bank):
+    @define_job(name="pays-once")
+    async def pays_once(step: StepContext, input: int) -> str:
+        await step.run("charge", bank.charge, input, f"{step.run_id}/charge")
+        return step.run_id
+
+    report = await crash_everywhere(pays_once, 7, observe=lambda: (bank.charges, bank.keys), reset=bank.clear)
+
+    report.assert_no_differences()
 
 
 async def test_bad_arguments_are_refused(pay):
@@ -334,6 +370,12 @@ async def test_bad_arguments_are_refused(pay):
         await crash_everywhere(print, {"key": None})
     with pytest.raises(ValidationError, match="input"):
         await crash_everywhere(pay, "not a dict")
+    with pytest.raises(ValidationError, match=r"Invalid observe \[\]: must be a function"):
+        await crash_everywhere(pay, {"key": None}, observe=[], reset=list)
+    with pytest.raises(ValidationError, match="Invalid on_crash 3"):
+        await crash_everywhere(pay, {"key": None}, on_crash=3)
+    with pytest.raises(ValidationError, match="what observe returns cannot be copied"):
+        await crash_everywhere(pay, {"key": None}, observe=threading.Lock, reset=list)
 
 
 async def test_the_event_loop_is_left_as_it_was(pay):

@@ -233,6 +233,12 @@ def test_the_run_is_what_the_test_says_it_is():
     assert (step.run_id, step.job_name, step.labels, step.attempt) == ("run-7", "job", {"org": "a"}, 3)
 
 
+@pytest.mark.parametrize("labels", [{"org": 1}, {"a b": "c"}, "org"])
+def test_labels_that_production_refuses_are_refused(labels):
+    with pytest.raises(ValidationError, match="label"):
+        FakeSyncStep(labels=labels)
+
+
 async def test_side_by_side_a_name_stands_for_one_step():
     step, calls = FakeStep(), []
 

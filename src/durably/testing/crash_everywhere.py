@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from durably.app import create_durably
-from durably.core.arguments import Seconds, positive_seconds
+from durably.core.arguments import Seconds, positive_seconds, refuse
 from durably.core.errors import ValidationError
 from durably.core.jobs import InputT, JobDefinition
 from durably.core.names import Labels
+from durably.core.runs import TriggerResult
+from durably.core.store import NewRun, Store
+from durably.core.ulid import new_ulid
 from durably.stores import open_store
 from durably.testing.clock import FakeClock
 from durably.testing.crash_report import (
@@ -35,11 +38,12 @@ async def crash_everywhere(
     *,
     observe: Callable[[], object] | None = None,
     reset: Callable[[], object] | None = None,
+    on_crash: Callable[[], object] | None = None,
     moments: Collection[CrashMoment] = CRASH_MOMENTS,
     labels: Labels | None = None,
     timeout: Seconds = 10,
 ) -> CrashReport:
-    """Lose the process of a run at every checkpoint boundary, resume it on another, and compare.
+    """Lose the process of a run at every checkpoint boundary, resume it on another instance, and compare.
 
     The job runs undisturbed first, then once for every place that it came by: before its first line; before
     the commit of each step, after it, before the next line; before the end is recorded and after it. There
@@ -48,8 +52,10 @@ async def crash_everywhere(
     output, error, which steps ran, and what `observe` returns. A completed step that runs again is reported.
 
     `observe` returns what the job has done to the outside world, as any value that can be copied and
-    compared; `reset` takes it back and is called before every run. Both may be async; `observe` needs
-    `reset`. `moments` chooses where to crash. `timeout` is in real seconds, for each execution.
+    compared; `reset` takes it back and is called before every run; `observe` needs `reset`. `on_crash` is called
+    when a process was lost, before the run is resumed: there memory that went with it is made anew, as a lock or a
+    cache of the module. All three may be async. `moments` chooses where to crash. `timeout` is in real seconds, for
+    each execution.
 
     Raises `ValidationError` when the input or an argument is refused, `TimeoutError` when a run does not
     end. Every crash leaves a few suspended objects behind, and of a plain job one waiting thread.
@@ -57,8 +63,9 @@ async def crash_everywhere(
     >>> report = await crash_everywhere(charge, order, observe=lambda: bank.charges, reset=bank.clear)
     >>> report.assert_no_differences()
     """
-    _check(job, observe, reset, moments)
-    trial = _Trial(job, input, observe, reset, labels, positive_seconds("timeout", timeout))
+    _check(job, {"observe": observe, "reset": reset, "on_crash": on_crash}, moments)
+    run_id = new_ulid(int(FakeClock().now().timestamp() * 1000))
+    trial = _Trial(job, input, run_id, observe, reset, on_crash, labels, positive_seconds("timeout", timeout))
     first = await trial.run(None)
     again = _result(None, await trial.run(None), first.ending)
     crashes = [
@@ -84,8 +91,11 @@ class _Trial:
 
     job: JobDefinition[Any, Any]
     input: object
+    run_id: str
+    """The same every time: jobs make keys of it, and return it."""
     observe: Callable[[], object] | None
     reset: Callable[[], object] | None
+    on_crash: Callable[[], object] | None
     labels: Labels | None
     timeout: float
 
@@ -94,27 +104,56 @@ class _Trial:
         await _called(self.reset)
         clock = FakeClock()
         store = open_store("sqlite://:memory:", clock)
-        client = create_durably(database=store, jobs={"job": self.job}, clock=clock, lease_duration=_LEASE_SECONDS)
+        named = cast("Store", _NamingStore(store, self.run_id))
+        client = create_durably(database=named, jobs={"job": self.job}, clock=clock, lease_duration=_LEASE_SECONDS)
         try:
             await client.migrate()
-            run_id = (await client.jobs.job.trigger(self.input, labels=self.labels)).id
+            await client.jobs.job.trigger(self.input, labels=self.labels)
             process = CrashingProcess(store, clock, self.job, lease_seconds=_LEASE_SECONDS, crash_at=crash_at)
             await process.execute(self.timeout)
             second = CrashingProcess(store, clock, self.job, lease_seconds=_LEASE_SECONDS, resumes_after=crash_at)
             if process.has_crashed:
                 clock.advance(seconds=_LEASE_SECONDS)
+                await _called(self.on_crash)
                 await second.execute(self.timeout)
-            run = await client.storage.get_run(run_id)
+            run = await client.storage.get_run(self.run_id)
         finally:
             await client.close()
         if run is None:
-            raise ValidationError(f"Job {self.job.name!r} deleted its own run {run_id}", field="job", value=self.job)
-        # A copy: what is observed is mostly a living list that the next reset empties.
-        observed = copy.deepcopy(await _called(self.observe))
+            message = f"Job {self.job.name!r} deleted its own run {self.run_id}"
+            raise ValidationError(message, field="job", value=self.job)
+        observed = _copied(await _called(self.observe))
         calls = dict(process.started + second.started)
         ending = Ending(str(run.status), run.output, run.error, observed, calls)
         started_again = set(process.started) & set(second.started)
         return _Witness(ending, process.passed, process.has_crashed, process.completed, started_again)
+
+
+class _NamingStore:
+    """A store that gives the run that is triggered through it a certain id."""
+
+    def __init__(self, store: Store, run_id: str) -> None:
+        self._store = store
+        self._run_id = run_id
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def enqueue(self, runs: Sequence[NewRun]) -> list[TriggerResult[Any]]:
+        return await self._store.enqueue([run._replace(id=self._run_id) for run in runs])
+
+
+def _copied(observed: object) -> object:
+    """Return a copy: what is observed is mostly a living list that the next reset empties."""
+    try:
+        return copy.deepcopy(observed)
+    except Exception as error:
+        raise ValidationError(
+            f"what observe returns cannot be copied ({error}): return plain values, as the rows of a table or the "
+            "calls that a fake received",
+            field="observe",
+            value=observed,
+        ) from error
 
 
 def _result(point: CrashPoint | None, witness: _Witness, undisturbed: Ending) -> CrashResult:
@@ -141,10 +180,13 @@ async def _called(function: Callable[[], object] | None) -> object:
     return await result if inspect.isawaitable(result) else result
 
 
-def _check(job: object, observe: object, reset: object, moments: Collection[str]) -> None:
+def _check(job: object, functions: Mapping[str, object], moments: Collection[str]) -> None:
     if not isinstance(job, JobDefinition):
         raise ValidationError(f"Invalid job {job!r}: must be a job made by define_job", field="job", value=job)
-    if observe is not None and reset is None:
+    for name, function in functions.items():
+        if function is not None and not callable(function):
+            raise refuse(name, function, "a function without parameters, as a lambda")
+    if functions["observe"] is not None and functions["reset"] is None:
         raise ValidationError(
             "observe needs reset: without it every run would see what the runs before it did", field="reset"
         )

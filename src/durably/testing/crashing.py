@@ -88,7 +88,7 @@ class CrashingProcess:
         where = f" after a crash {self._resumes_after}" if self._resumes_after is not None else ""
         return (
             f"job {self._job.name!r} did not end within {timeout} s{where}. Does it wait for something that a lost "
-            "process took with it, as a lock in memory? Then `reset` should make it anew"
+            "process took with it, as a lock in memory? Then `on_crash` should make it anew"
         )
 
     async def _leave(self, timeout: float) -> None:

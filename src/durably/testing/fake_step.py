@@ -17,7 +17,7 @@ from durably.core.arguments import refuse, whole_number
 from durably.core.jobs import is_async_callable
 from durably.core.json_values import Codec, decode_json, encode_json, encode_leniently
 from durably.core.logs import LogData, LogLevel
-from durably.core.names import checked_name
+from durably.core.names import checked_labels, checked_name
 from durably.core.runs import ProgressData
 from durably.core.texts import storable, text_of
 from durably.engine.abort import AbortController, AbortSignal
@@ -69,7 +69,7 @@ class _Recorder:
     ) -> None:
         self.run_id = run_id
         self.job_name = job_name
-        self.labels = dict(labels)
+        self.labels = checked_labels(labels)
         self.attempt = whole_number("attempt", attempt, "a whole number, 1 or more: the first attempt is 1", least=1)
         self.controller = AbortController(run_id)
         self.signal = self.controller.signal

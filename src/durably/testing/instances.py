@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from typing_extensions import Unpack
 
 from durably.app import Durably, create_durably
 from durably.core.clock import Clock
-from durably.core.errors import NotFoundError
+from durably.core.errors import NotFoundError, RunCancelledError, RunFailedError
 from durably.core.jobs import InputT, JobDefinition, OutputT
-from durably.core.runs import Run
+from durably.core.runs import Run, RunStatus
 from durably.options import InstanceOptions, TriggerOptions
 
 
@@ -61,9 +61,9 @@ async def run_until_idle(
 ) -> Run[OutputT]:
     """Trigger a run, execute everything that can be executed, and return the run as it is then.
 
-    For an instance whose worker was not started. A job that fails does not raise: look at `run.status` and
-    `run.error`. A run whose concurrency key is held stays pending. The options are those of `trigger`, and
-    so are the errors; `NotFoundError` when a job deleted the run meanwhile.
+    A job that fails does not raise: look at `run.status` and `run.error`. A run whose concurrency key is held stays
+    pending; one that a worker of the instance has taken, or somebody who does this at the same time, is waited for.
+    The options are those of `trigger`, and so are the errors; `NotFoundError` when a job deleted the run meanwhile.
 
     >>> run = await run_until_idle(durably, import_csv, {"filename": "a.csv"}, labels={"org": "a"})
     >>> assert (run.status, run.output.count) == ("completed", 3)
@@ -72,6 +72,10 @@ async def run_until_idle(
     triggered = await handle.trigger(input, **options)
     await durably.process_until_idle()
     run = await handle.get_run(triggered.id)
+    if run is not None and run.status is RunStatus.LEASED:
+        with suppress(RunFailedError, RunCancelledError):
+            await durably.wait_for_run(run.id)
+        run = await handle.get_run(triggered.id)
     if run is None:
         raise NotFoundError("run", triggered.id)
     return run
