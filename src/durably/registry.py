@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -119,7 +120,8 @@ def attribute_of(name: str) -> str:
     'import_csv'
     """
     attribute = "".join(character if f"a{character}".isidentifier() else "_" for character in name)
-    return attribute if _can_be_attribute(attribute) else f"job_{attribute}"
+    is_usable = _can_be_attribute(attribute) and not keyword.iskeyword(attribute)
+    return attribute if is_usable else f"job_{attribute}"
 
 
 def _check_attribute(name: object) -> str:

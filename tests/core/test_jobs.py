@@ -87,6 +87,21 @@ class TestTypes:
         assert job.output is not None
         assert job.output.annotation is Receipt
 
+    def test_names_quoted_within_a_given_type_are_those_of_the_caller(self) -> None:
+        """A promise: also one that the library itself has a name of."""
+
+        @dataclass
+        class Mode:
+            name: str
+
+        def job(step: StepContext, input: Any) -> Any:
+            return input
+
+        definition = define_job(name="job", input=list["Mode"], output=list["Mode"], run=job)
+        assert definition.input.validate([Mode("fast")], "input") == [Mode("fast")]
+        assert definition.output is not None
+        assert definition.output.decode('[{"name":"slow"}]', "output") == [Mode("slow")]
+
     def test_names_quoted_within_an_annotation_are_resolved(self) -> None:
         """As they are written where a class comes later in its module."""
 
@@ -235,6 +250,15 @@ class TestFunctions:
         by_class.__annotations__["input"] = OrderStepContext
         for function in (by_text, by_class):
             assert define_job(name="job", run=function).name == "job"
+
+    def test_an_async_function_with_the_step_of_a_plain_one_is_refused(self) -> None:
+        """A promise: nothing would be awaited, no step executed, and the run completed."""
+
+        async def send(step: SyncStepContext, input: str) -> None:
+            step.run("send", print, input)
+
+        with pytest.raises(ValidationError, match=r"'mail': send is `async def`, so its step is a StepContext"):
+            define_job(name="mail", run=send)
 
     def test_functions_that_yield_are_refused(self) -> None:
         """Nothing would call for what they yield."""

@@ -209,6 +209,16 @@ class TestRefusals:
 
         assert codec.decode(codec.encode(value, "value"), "value") == value
 
+    @pytest.mark.parametrize("annotation", [dict[str, int], list[dict[str, int]], dict[str, date]], ids=str)
+    def test_keys_that_are_no_valid_text_are_refused(self, annotation: Any) -> None:
+        """R3, S2: Pydantic writes others in their place, and of two keys one could be left."""
+        item: Any = date(2026, 1, 1) if annotation == dict[str, date] else 1
+        value: Any = {"caf\udce9.txt": item}
+        value = [value] if annotation == list[dict[str, int]] else value
+
+        with pytest.raises(ValidationError, match="lone surrogate"):
+            Codec(annotation).round_trip(value, "value")
+
     @pytest.mark.parametrize("annotation", [dict, dict[str, Any], dict[int | str, Any]], ids=str)
     def test_keys_that_would_come_back_as_text_are_refused(self, annotation: Any) -> None:
         """R3, S2: both executions must see the same, so this is known before anything is stored."""

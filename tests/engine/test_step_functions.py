@@ -149,6 +149,53 @@ class TestResults:
                 run = await run_until_idle(durably, job, names)
                 assert run.output == [{"found": "Row", "missed": "Line"}[name] for name in names]
 
+    async def test_an_object_that_shows_the_code_of_what_it_calls_has_its_own_type(self) -> None:
+        """S2: as proxies do, whichever of the two was used first."""
+
+        def count() -> int:
+            return 3
+
+        class Described:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(count, name)
+
+            def __call__(self) -> str:
+                return f"count is {count()}"
+
+        class Traced:
+            __code__ = count.__code__
+
+            def __call__(self) -> str:
+                return f"count is {count()}"
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: None) -> list[Any]:
+            functions: list[Callable[[], Any]] = [Described(), count, Described(), Traced()]
+            return [await step.run(str(place), function) for place, function in enumerate(functions)]
+
+        async with in_memory({"job": job}) as durably:
+            run = await run_until_idle(durably, job, None)
+            assert run.output == ["count is 3", 3, "count is 3", "count is 3"]
+
+    async def test_a_name_that_the_library_has_too_is_that_of_the_function(self) -> None:
+        """S2: quoted within an annotation, it is looked up where the function stands."""
+
+        @dataclass
+        class Mode:
+            n: int
+
+        def modes() -> list[Mode]:
+            return [Mode(1)]
+
+        modes.__annotations__["return"] = list["Mode"]
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: None) -> list[bool]:
+            return [isinstance(each, Mode) for each in await step.run("modes", modes)]
+
+        async with in_memory({"job": job}) as durably:
+            assert (await run_until_idle(durably, job, None)).output == [True]
+
     async def test_functions_that_one_line_makes_keep_each_its_own_type(self) -> None:
         """S2: as those of a factory, or of a decorator that copies what it wraps."""
 

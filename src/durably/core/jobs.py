@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from functools import partial
 from types import CodeType, FrameType, FunctionType, SimpleNamespace
-from typing import Any, Final, Generic, Protocol, TypeVar, get_type_hints, overload
+from typing import Any, Final, ForwardRef, Generic, Protocol, TypeVar, get_args, get_type_hints, overload
 
 from durably.core.errors import ValidationError
 from durably.core.json_refusals import not_json
@@ -232,9 +232,21 @@ def _define(
     parameters = _parameters(name, function)
     if _is_step(parameters[1].annotation, "StepContext", "SyncStepContext"):
         raise _wrong_parameters(name, function, f"it takes {parameters[1].name!r} second")
-    annotation = _resolve(name, parameters[1].annotation, function, caller) if input is None else input
-    returned = _resolve(name, _return_annotation(function), function, caller) if output is None else output
-    return JobDefinition(name, function, _codec(name, "input", annotation), _output_codec(name, returned))
+    is_async = is_async_callable(function) and is_async_callable(inspect.unwrap(function))
+    if is_async and _is_step(parameters[0].annotation, "SyncStepContext"):
+        raise ValidationError(
+            f"Job {name!r}: {_described(function)} is `async def`, so its step is a StepContext, whose `run` is to be "
+            "awaited, and no SyncStepContext: name that one, or make it a plain `def`",
+            field="run",
+            value=function,
+        )
+    taken = parameters[1].annotation if input is None else input
+    returned = _return_annotation(function) if output is None else output
+    taken, returned = (
+        _resolve(name, annotation, function, caller) if given is None or has_text(given) else given
+        for annotation, given in ((taken, input), (returned, output))
+    )
+    return JobDefinition(name, function, _codec(name, "input", taken), _output_codec(name, returned))
 
 
 def _parameters(name: str, function: Callable[..., Any]) -> list[inspect.Parameter]:
@@ -290,6 +302,11 @@ def _resolve(name: str, annotation: Any, function: Callable[..., Any], caller: F
             field="run",
             value=annotation,
         ) from error
+
+
+def has_text(annotation: Any) -> bool:
+    """Tell whether an annotation is text, or has text in it, as `list["Order"]`."""
+    return isinstance(annotation, str | ForwardRef) or any(map(has_text, get_args(annotation)))
 
 
 def evaluated(annotation: Any, names: dict[str, Any], local_names: dict[str, Any]) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from datetime import datetime, time, timedelta
 from typing import Final
 
@@ -73,6 +73,19 @@ def _shown(text: str) -> str:
     return str(text if len(text) <= _SHOWN_TEXT else text[:_SHOWN_TEXT] + "...")
 
 
+def refuse_half(text: str, where: str) -> None:
+    """Raise `ValidationError` for text with a lone surrogate: JSON can hold it, but nobody can write it as UTF-8."""
+    if text.isascii():
+        return
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValidationError(
+            f"{where} holds text that is not valid Unicode (a lone surrogate, {error.object[error.start]!a})",
+            field=where,
+        ) from error
+
+
 def refuse_foreign(value: object, where: str) -> None:  # noqa: C901, PLR0912 - one case per kind of value
     """Raise `ValidationError` for the first value that JSON cannot carry, naming its place."""
     match value:
@@ -93,6 +106,8 @@ def refuse_foreign(value: object, where: str) -> None:  # noqa: C901, PLR0912 - 
             )
         case Mapping():
             for key, item in value.items():
+                if isinstance(key, str):
+                    refuse_half(key, where)
                 refuse_foreign(item, f"{where}.{key}")
         case list() | tuple():
             for index, item in enumerate(value):
@@ -102,6 +117,12 @@ def refuse_foreign(value: object, where: str) -> None:  # noqa: C901, PLR0912 - 
         case Iterator():
             raise ValidationError(
                 f"{where}: JSON cannot carry an iterator, which can be gone through only once; use a list",
+                field=where,
+                value=value,
+            )
+        case AsyncIterator():
+            raise ValidationError(
+                f"{where}: JSON cannot carry an async iterator; collect what it yields in a list",
                 field=where,
                 value=value,
             )

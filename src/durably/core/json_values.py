@@ -28,6 +28,7 @@ from durably.core.json_refusals import (
     raised_by_type,
     refusal,
     refuse_foreign,
+    refuse_half,
     unreadable,
 )
 from durably.core.json_schemas import JsonSchemas, as_stored
@@ -40,6 +41,7 @@ from durably.core.round_trip import (
     writes_what_it_refuses,
 )
 from durably.core.texts import text_of
+from durably.core.type_adapters import adapter_of
 
 T = TypeVar("T")
 
@@ -175,7 +177,7 @@ class Codec(Generic[T]):
 
     def __init__(self, annotation: Any) -> None:
         self.annotation = annotation
-        self._adapter: TypeAdapter[T] = TypeAdapter(annotation)
+        self._adapter: TypeAdapter[T] = adapter_of(annotation)
         check_round_trip(self._adapter.core_schema)
         self._validate = self._adapter.validator.validate_python
         self._to_python = self._adapter.serializer.to_python
@@ -223,7 +225,8 @@ class Codec(Generic[T]):
                 if len(text) > _MOST_DIGITS:
                     # It writes longer numbers than Python reads.
                     _encode(value)
-                return text
+                # So it writes half of a character in a key.
+                return _storable(_encode(value), what) if "\ufffd" in text else text
             plain = self._to_python(value, by_alias=True, warnings=False, round_trip=self._round_trip)
             text = _storable(_encode(plain), what)
             if plain.__class__ not in LEAVES and (found := foreign_key(plain)) is not None:
@@ -334,15 +337,7 @@ def reason_of(error: Exception) -> str:
 def _storable(text: str, what: str) -> str:
     if text.count("[") + text.count("{") > _MOST_NESTED:
         _check_depth(text, what)
-    # A lone surrogate passes through JSON but no database driver can write it as UTF-8.
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise ValidationError(
-                f"{what} holds text that is not valid Unicode (a lone surrogate, {error.object[error.start]!a})",
-                field=what,
-            ) from error
+    refuse_half(text, what)
     return text
 
 

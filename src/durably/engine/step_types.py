@@ -6,11 +6,11 @@ import inspect
 from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache, partial
-from types import CodeType
-from typing import Any, Final, ForwardRef, NamedTuple, TypeVar, get_args
+from types import CodeType, FunctionType, MethodType
+from typing import Any, Final, NamedTuple, TypeVar, get_args
 
 from durably.core.errors import ValidationError
-from durably.core.jobs import evaluated, innermost
+from durably.core.jobs import evaluated, has_text, innermost
 from durably.core.json_values import Codec, codec_or_none
 from durably.engine.abort import AbortSignal
 
@@ -51,7 +51,8 @@ def result_codec(name: str, function: Callable[..., Any], returns: Any) -> Codec
     if not callable(function):
         raise _no_function(name, function)
     if returns is None:
-        known = _results.get(id(getattr(function, "__code__", None)))
+        # Only of what is a function: an object may show the code of one that it calls, and return something else.
+        known = _results.get(id(function.__code__)) if isinstance(function, FunctionType | MethodType) else None
         if known is not None and known.is_of(function.__annotations__.get("return")):
             return known.codec
     try:
@@ -119,8 +120,8 @@ def _codec_of_annotation(function: Callable[..., Any]) -> Codec[Any] | None:
     annotation = (getattr(function, "__annotations__", None) or {}).get("return")
     if annotation is None:
         return None
-    codec = None if isinstance(annotation, str) else _codec(annotation)
-    if codec is not None or annotation is Any or not _has_text(annotation):
+    if not has_text(annotation):
+        codec = _codec(annotation)
         _remember_result(function, annotation, codec, is_text=False)
         return codec
     return _codec_of_text(annotation, inspect.unwrap(function))
@@ -133,10 +134,6 @@ def _codec_as_said(returns: Any) -> Codec[Any] | None:
             f"returns={returns!r} is no type that Pydantic can validate", field="returns", value=returns
         )
     return codec
-
-
-def _has_text(annotation: Any) -> bool:
-    return isinstance(annotation, str | ForwardRef) or any(map(_has_text, get_args(annotation)))
 
 
 def _codec(annotation: Any) -> Codec[Any] | None:
