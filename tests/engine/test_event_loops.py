@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
+import time
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from durably import (
+    Durably,
     DurablyError,
     LeaseLostError,
     Run,
@@ -335,3 +340,42 @@ def test_log_lines_are_stored_on_a_loop_that_follows_one_that_was_closed(databas
         return [line.message for line in lines]
 
     assert asyncio.run(go_on()) == ["2"]
+
+
+def test_a_claim_that_is_committed_when_its_loop_ends_is_given_back(tmp_path: Path) -> None:
+    """W4, L2: nobody would execute the run until its lease ends."""
+    path = tmp_path / "jobs.db"
+
+    async def trigger() -> str:
+        durably = create_durably(database=path, jobs={"job": job})
+        await durably.migrate()
+        run = await durably.jobs.job.trigger(1)
+        await durably.close()
+        return run.id
+
+    async def begin_to_claim() -> Durably:
+        durably = create_durably(database=path, jobs={"job": job})
+        await durably.migrate()
+        await durably.start()
+        await asyncio.sleep(0.1)
+        return durably
+
+    run_id = asyncio.run(trigger())
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        waiting = threading.Timer(0.3, other.execute, ["ROLLBACK"])
+        waiting.start()
+        asyncio.run(begin_to_claim())
+        waiting.join()
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        # Claimed and given back: both are done by the thread that waited for the lock.
+        while (row := _run_of(other, run_id)) != ("pending", 1):
+            assert time.monotonic() < deadline, row
+            time.sleep(0.01)
+
+
+def _run_of(connection: sqlite3.Connection, run_id: str) -> tuple[str, int]:
+    row: tuple[str, int] = connection.execute(
+        "SELECT status, lease_generation FROM durably_runs WHERE id = ?", (run_id,)
+    ).fetchone()
+    return row

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -66,6 +67,35 @@ async def test_an_error_that_is_no_exception(
     assert (run.status, run.error) == (RunStatus.FAILED, message)
     assert [event.failed_step_name for event in events.of("run:fail")] == ["one" if in_step else ""]
     assert [event.error for event in events.of("step:fail")] == [message] * in_step
+
+
+async def test_an_await_on_something_cancelled_after_a_task_group_that_failed(open_durably: OpenDurably) -> None:
+    """S3: some versions of Python count a request to cancel that nobody made from then on."""
+
+    async def fail() -> None:
+        raise ValueError
+
+    async def awaits_cancelled() -> None:
+        sleeping = asyncio.create_task(asyncio.sleep(60))
+        sleeping.cancel()
+        await sleeping
+
+    @define_job(name="job")
+    async def job(step: StepContext, input: Any) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(fail())
+        except* ValueError:
+            pass
+        with suppress(asyncio.CancelledError):
+            await step.run("one", awaits_cancelled)
+
+    durably = await open_durably(job, preserve_steps=True)
+    run = await executed(durably, job)
+
+    assert [(step.name, step.status, step.error) for step in await durably.get_steps(run.id)] == [
+        ("one", "failed", "CancelledError")
+    ]
 
 
 @pytest.mark.parametrize(

@@ -180,6 +180,54 @@ class TestAsyncJobs:
 
         assert seen == [True]
 
+    async def test_a_job_that_goes_on_to_another_await_is_interrupted_too(self, open_durably: OpenDurably) -> None:
+        """S5, W4: it has not learnt that its step is gone, wherever it stands by then."""
+        gate, going_on, seen = Gate(), asyncio.Event(), []
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> None:
+            queue: asyncio.Queue[int] = asyncio.Queue()
+            filling = asyncio.create_task(step.run("fill", gate.pass_through))
+            await going_on.wait()
+            try:
+                await queue.get()
+            finally:
+                seen.append(filling.done())
+
+        durably = await open_durably(job, start=True)
+        run = await durably.jobs.job.trigger(None)
+        await gate.reached()
+        await durably.cancel(run.id)
+        going_on.set()
+        await durably.stop()
+
+        assert seen == [True]
+
+    @pytest.mark.parametrize("how", ["error", "signal"])
+    async def test_a_job_that_has_learnt_of_it_may_clean_up(self, open_durably: OpenDurably, how: str) -> None:
+        """S5: by the error of a step in a task of its own, or by the signal: its next await is not interrupted."""
+        gate, seen = Gate(), []
+
+        @define_job(name="job")
+        async def job(step: StepContext, input: Any) -> None:
+            filling = asyncio.create_task(step.run("fill", gate.pass_through))
+            try:
+                if how == "error":
+                    await filling
+                while True:
+                    await asyncio.sleep(0.01)
+                    step.throw_if_aborted()
+            except CancelledError:
+                await asyncio.sleep(0.3)
+                seen.append("cleaned up")
+
+        durably = await open_durably(job, start=True)
+        run = await durably.jobs.job.trigger(None)
+        await gate.reached()
+        await cancel_and_stop(durably, run.id)
+
+        assert seen == ["cleaned up"]
+
     async def test_a_step_within_a_step_is_cancelled_with_it(self, open_durably: OpenDurably) -> None:
         """S5: nested steps both tell."""
         gate = Gate()

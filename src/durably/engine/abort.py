@@ -6,8 +6,9 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Literal
+from weakref import WeakSet
 
 from durably.core.errors import CancelledError, DurablyError, LeaseLostError
 
@@ -31,6 +32,7 @@ class AbortSignal:
         self._reason: AbortReason | None = None
         self._listeners: list[Callable[[], object]] = []
         self._spared: set[asyncio.Task[Any] | None] = set()
+        self._told: WeakSet[asyncio.Task[Any]] = WeakSet()
         self._lock = threading.Lock()
 
     @property
@@ -68,6 +70,10 @@ class AbortSignal:
         """Tell whether a task learns of the end by itself."""
         return task in self._spared
 
+    def has_told(self, task: asyncio.Task[Any]) -> bool:
+        """Tell whether the code of a task was given the error that says so."""
+        return task in self._told
+
     def throw_if_aborted(self) -> None:
         """Raise `CancelledError` or `LeaseLostError` if the code should end."""
         if self._reason is not None:
@@ -75,6 +81,10 @@ class AbortSignal:
 
     def error(self) -> DurablyError:
         """Return what to raise for the reason given."""
+        # In the thread of a plain job there is no task.
+        with suppress(RuntimeError):
+            if (task := asyncio.current_task()) is not None:
+                self._told.add(task)
         return CancelledError(self._run_id) if self._reason == "cancelled" else LeaseLostError(self._run_id)
 
     def on_abort(self, listener: Callable[[], object]) -> Callable[[], None]:

@@ -105,6 +105,7 @@ class Execution:
         before, was_known = tasks.get(task), task in tasks
         tasks[task] = name
         token = current_step.set((self.log, name))
+        cancelling = task.cancelling()
         try:
             try:
                 # Not by way of a thread's coroutine where there is no thread: every step would pay for it.
@@ -130,7 +131,7 @@ class Execution:
                 ordinary = RuntimeError(describe(error))
                 await self.fail_step(begun, ordinary)
                 raise ordinary from error
-            await self.fail_step(begun, error)
+            await self.fail_step(begun, error, cancelling)
             raise
         return await self.complete_step(begun, value)
 
@@ -210,15 +211,18 @@ class Execution:
         self.signal.throw_if_aborted()
         return value
 
-    async def fail_step(self, step: StartedStep, error: BaseException) -> None:
-        """Note that a step raised; raises instead when it did so because its run is being ended."""
+    async def fail_step(self, step: StartedStep, error: BaseException, cancelling: int = 0) -> None:
+        """Note that a step raised; raises instead when it did so because its run is being ended.
+
+        `cancelling` is how often its task had been asked to end when the step began.
+        """
         if self.signal.aborted:
             raise self._cancelled(step) from error
         if self._has_returned or isinstance(error, KeyboardInterrupt):
             # Nobody waits for it any more; or the process is being ended: the step did not fail, it will be run again.
             self._running.end(step.name)
             return
-        if isinstance(error, asyncio.CancelledError) and is_being_cancelled():
+        if isinstance(error, asyncio.CancelledError) and is_being_cancelled(cancelling):
             self._tell_given_up(step)
             return
         self.failed_step = (sole_error(error), step.name)

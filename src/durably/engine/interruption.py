@@ -66,7 +66,7 @@ class Interruption:
         if not tasks and self._job is not None and not step_is_under_way:
             tasks = {self._job}
         elif tasks and self._job is not None and self._job not in tasks:
-            self._look_later(_awaited_by(self._job))
+            self._look_later(_awaited_by(self._job), tasks)
         for task in tasks - {asyncio.current_task(self._loop)}:
             self._interrupt(task)
 
@@ -75,19 +75,24 @@ class Interruption:
             self._interrupted.add(task)
             task.cancel()
 
-    def _look_later(self, awaited: object) -> None:
-        self._loop.call_later(_LOOK_AFTER_SECONDS, self._interrupt_job_at, awaited)
+    def _look_later(self, awaited: object, steps: set[asyncio.Task[Any]]) -> None:
+        self._loop.call_later(_LOOK_AFTER_SECONDS, self._interrupt_uninformed_job, awaited, steps)
 
-    def _interrupt_job_at(self, awaited: object) -> None:
-        """Interrupt the job too where its steps have ended and it still stands where it stood.
+    def _interrupt_uninformed_job(self, awaited: object, steps: set[asyncio.Task[Any]]) -> None:
+        """Interrupt the job too where its steps have ended and it has not learnt of it.
 
-        What it awaits has nothing to do with them then, as a queue that a step was to fill.
+        What it awaits has nothing to do with them then, as a queue that a step was to fill: it stands where it stood,
+        or elsewhere, and nobody has looked at how the tasks of the steps ended. A job that has is left in peace.
         """
         job = self._job
-        if job is None or awaited is None or _awaited_by(job) is not awaited:
+        if job is None:
+            return
+        now_awaited = _awaited_by(job)
+        stands = awaited is not None and now_awaited is awaited
+        if not stands and (self._signal.has_told(job) or any(map(_was_looked_at, steps))):
             return
         if any(step is not None for step in self._tasks.values()):
-            self._look_later(awaited)
+            self._look_later(now_awaited, steps)
         else:
             self._interrupt(job)
 
@@ -102,7 +107,15 @@ def _awaited_by(task: asyncio.Task[Any]) -> object:
     return getattr(task, "_fut_waiter", None)
 
 
-def is_being_cancelled() -> bool:
-    """Tell whether someone has asked the task that runs this to end, and it is not the await that was cancelled."""
+def _was_looked_at(task: asyncio.Task[Any]) -> bool:
+    # The same: what a task has raised and nobody has asked for is told when the task is collected, and so noted.
+    return task.done() and not getattr(task, "_log_traceback", False)
+
+
+def is_being_cancelled(since: int = 0) -> bool:
+    """Tell whether someone has asked the task that runs this to end, and it is not the await that was cancelled.
+
+    `since` is how often that had been asked before: before Python 3.13 a task group that failed leaves one behind.
+    """
     task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+    return task is not None and task.cancelling() > since

@@ -262,9 +262,9 @@ class Worker:
 def _warn_if_cancelled(loop_task: asyncio.Task[None]) -> None:
     if loop_task.cancelled():
         log.warning(
-            "the worker was cancelled from outside: nothing is claimed here until it is started again, or the instance "
-            "used on another event loop, and what it executed is resumed when its leases have ended. End a worker with "
-            "stop()"
+            "the worker was cancelled from outside: nothing is claimed here until it is started again, or a run is "
+            "triggered or waited for on another event loop, and what it executed is resumed when its leases have "
+            "ended. End a worker with stop()"
         )
 
 

@@ -62,33 +62,45 @@ Unit = Callable[[Transaction], T]
 class Write(Generic[T]):
     """A unit on its way to a transaction: awaiting it gives its result once that is committed, or raises its error."""
 
-    __slots__ = ("_is_done", "_outcome", "_waiter", "unit")
+    __slots__ = ("_future", "_is_done", "_outcome", "unit")
 
     def __init__(self, unit: Unit[T]) -> None:
         self.unit = unit
         self._is_done = False
         self._outcome: Any = None
-        self._waiter: asyncio.Future[None] | None = None
+        self._future: asyncio.Future[T] | None = None
 
     def settle(self, outcome: T | BaseException) -> None:
         """Tell whoever awaits it the result, or the error."""
-        self._outcome = outcome
-        self._is_done = True
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        future = self._future
+        if future is None:
+            self._outcome, self._is_done = outcome, True
+        elif not future.done():
+            if isinstance(outcome, BaseException):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+
+    def as_future(self) -> asyncio.Future[T]:
+        """Return what can be awaited in several places, and belongs to no task that is cancelled with its loop."""
+        self._future = asyncio.get_running_loop().create_future()
+        return self._future
 
     def __await__(self) -> Generator[Any, None, T]:
+        # The commit stands before this task in the loop's queue: done in place, it is over when the task is back.
+        # A future would have it wait one turn more, for the callback that wakes it.
+        yield
         if not self._is_done:
-            # The commit stands before this task in the loop's queue: done in place, it is over when the task is back.
-            # A future would have it wait one turn more, for the callback that wakes it.
-            yield
-        if not self._is_done:
-            self._waiter = asyncio.get_running_loop().create_future()
-            yield from self._waiter
-        if isinstance(self._outcome, BaseException):
-            raise self._outcome
-        result: T = self._outcome
-        return result
+            return (yield from self.as_future())
+        # Not kept: an error holds the frames that it passes, this one too.
+        outcome, self._outcome = self._outcome, None
+        try:
+            if isinstance(outcome, BaseException):
+                raise outcome
+            result: T = outcome
+            return result
+        finally:
+            del outcome
 
 
 class _Batch:
@@ -343,7 +355,8 @@ class GroupCommit:
                     raise
                 # Refused before it wrote anything: there is nothing to undo.
                 del transaction.events[events:]
-                results.append(refusal)
+                # Its traceback would hold what holds it.
+                results.append(refusal.with_traceback(None))
         batch.results = results
         self._tell(transaction, batch, batch.announced)
 

@@ -137,18 +137,19 @@ class SqliteStore:
 
     # --- execution -------------------------------------------------------------------------------
 
-    def claim(self, owner: str, job_names: Sequence[str], limit: int, lease_seconds: float) -> Awaitable[list[Claimed]]:
+    def claim(
+        self, owner: str, job_names: Sequence[str], limit: int, lease_seconds: float
+    ) -> asyncio.Future[list[Claimed]]:
         """Claim up to `limit` runs of these jobs, oldest first; expired leases count as pending."""
-        return self._write(
-            partial(
-                writes.claim,
-                owner=owner,
-                job_names=job_names,
-                limit=limit,
-                lease_seconds=lease_seconds,
-                preserve_steps=self.preserve_steps,
-            )
+        unit = partial(
+            writes.claim,
+            owner=owner,
+            job_names=job_names,
+            limit=limit,
+            lease_seconds=lease_seconds,
+            preserve_steps=self.preserve_steps,
         )
+        return self._open().submit(unit).as_future()
 
     def lease_renewer(self) -> SqliteLeaseRenewer:
         """Return what renews leases; it is used and closed by one thread of the caller's."""
