@@ -21,7 +21,7 @@ from durably.core.arguments import (
     whole_number,
 )
 from durably.core.clock import Clock
-from durably.core.events import DurablyEvent, Event, EventType
+from durably.core.events import DurablyEvent, Event, EventType, LogWriteEvent
 from durably.core.jobs import InputT, JobDefinition, OutputT
 from durably.core.json_values import Codec
 from durably.core.logs import Log, LogData
@@ -490,6 +490,10 @@ class Durably:
     ) -> list[TriggerResult[Any]]:
         """Store a run for every order, all or none."""
         return await self._runs.enqueue(definition, orders)
+
+    def keep_log_lines_by(self, keeper: Callable[[LogWriteEvent], None]) -> None:
+        """Give every log line of this process to `keeper` as soon as it is written."""
+        self._hub.keep_lines_by(keeper)
 
     async def open_feed(self, run_id: str | None = None) -> EventFeed:
         """Return a cursor over the events of one run, or of all; close it after use."""

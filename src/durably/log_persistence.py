@@ -64,7 +64,8 @@ class _LogPersistence:
                 value=self,
             )
         self._durably = durably
-        durably.on("log:write", self._take, scope="process")
+        # Not as a listener: listeners are told in the order of the log, which may be after the instance has stopped.
+        durably.keep_log_lines_by(self._take)
 
     async def flush(self) -> None:
         """Return when everything logged so far is stored, or cannot be. Raises `StoreUnavailableError`."""

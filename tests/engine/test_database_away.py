@@ -261,6 +261,37 @@ async def test_a_database_that_stays_away_holds_up_neither_stop_nor_close(
     assert "2 log lines are lost" in caplog.text
 
 
+async def test_whoever_waits_and_listens_begins_when_the_database_is_back(
+    open_durably: OpenDurably, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R11: with callbacks too; the run goes on, or is resumed, and its end is told."""
+    gate = Gate()
+
+    @define_job(name="gated")
+    async def gated(step: StepContext, input: int) -> int:
+        await gate.pass_through()
+        step.progress(7)
+        return input
+
+    durably = await open_durably(gated, start=True)
+    run = await durably.jobs.gated.trigger(1)
+    await gate.reached()
+    snapshot, failures = durably.storage.snapshot, [StoreUnavailableError("gone")] * 2
+
+    async def flaky(run_id: str) -> Any:
+        if failures:
+            raise failures.pop()
+        found = await snapshot(run_id)
+        gate.open()
+        return found
+
+    monkeypatch.setattr(durably.storage, "snapshot", flaky)
+    seen: list[float] = []
+    ended = await durably.wait_for_run(run.id, on_progress=lambda progress: seen.append(progress.current))
+
+    assert (ended.output, seen) == (1, [7])
+
+
 async def test_reading_logs_fails_while_the_database_is_away(
     open_durably: OpenDurably, monkeypatch: pytest.MonkeyPatch
 ) -> None:

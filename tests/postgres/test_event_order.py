@@ -10,11 +10,11 @@ import asyncpg
 import pytest
 from asyncpg.transaction import Transaction
 
-from durably import StepContext, StoreUnavailableError, define_job
+from durably import Durably, StepContext, StoreUnavailableError, define_job, with_log_persistence
 from durably.core.event_codec import encode_events
 from durably.core.events import RunCancelEvent
 from durably.core.store import Position
-from tests.conftest import Events, OpenDurably
+from tests.conftest import Events, Gate, OpenDurably, until
 
 INSERT = "INSERT INTO durably_events (origin, number, events, created_at) VALUES ('other', $1, $2, $3)"
 
@@ -174,6 +174,107 @@ async def test_a_stream_begun_amid_commits_has_no_gap_and_no_duplicate(
 
     assert position_of_run[0] is not None
     assert position_of_other[1] > position_of_run[1]
+
+
+async def test_what_ends_a_run_behind_a_long_gap_is_told_after_all_else(
+    open_durably: OpenDurably, slow_writer: asyncpg.Connection
+) -> None:
+    """E3, R11: the end can be seen in the run long before its event may be told."""
+    gate = Gate()
+
+    @define_job(name="gated")
+    async def gated(step: StepContext, input: int) -> None:
+        step.progress(1)
+        await gate.pass_through()
+        await step.run("one", lambda: 1)
+        step.log.info("nearly done")
+
+    watcher = await open_durably(gated)
+    await open_durably(gated, start=True)
+    run = await watcher.jobs.gated.trigger(1)
+    begun = [asyncio.Event(), asyncio.Event()]
+    told: list[str] = []
+    lines: list[str] = []
+
+    async def follow() -> None:
+        async for event in watcher.subscribe(run.id):
+            told.append(event.type)
+            begun[0].set()
+
+    following = asyncio.create_task(follow())
+    waiting = asyncio.create_task(
+        watcher.wait_for_run(
+            run.id, on_progress=lambda _: begun[1].set(), on_log=lambda line: lines.append(line.message)
+        )
+    )
+    await gate.reached()
+    await asyncio.gather(*[each.wait() for each in begun])
+    transaction = await begin_to_write(slow_writer, 1)
+    gate.open()
+    await until(lambda: has_ended(watcher, run.id))
+    # What is told of work makes everybody look whether a run has ended that they wait for.
+    await watcher.jobs.gated.trigger(2)
+    await asyncio.sleep(2.5)
+    await transaction.commit()
+    await asyncio.gather(following, waiting)
+
+    assert told[-4:] == ["step:start", "step:complete", "log:write", "run:complete"]
+    assert lines == ["nearly done"]
+
+
+async def test_lines_behind_a_gap_are_stored_all_the_same(
+    open_durably: OpenDurably, slow_writer: asyncpg.Connection
+) -> None:
+    """P1: listeners are told in the order of the log; what is stored waits for nobody, least of all at the end."""
+    durably = await open_durably(steps)
+    durably.use(with_log_persistence())
+    await durably.start()
+    transaction = await begin_to_write(slow_writer, 1)
+    run = await durably.jobs.steps.trigger(1)
+    await until(lambda: has_ended(durably, run.id))
+
+    assert [line.message for line in await durably.get_logs(run.id)] == ["begun"]
+
+    other = await durably.jobs.steps.trigger(2)
+    await until(lambda: has_ended(durably, other.id))
+    await durably.stop()
+    assert [line.message for line in await durably.storage.get_logs(other.id)] == ["begun"]
+    await transaction.rollback()
+
+
+async def test_a_cancel_behind_a_long_gap_is_told_once(
+    open_durably: OpenDurably, slow_writer: asyncpg.Connection
+) -> None:
+    """E4: who executes the run sees that it was cancelled before it hears of it."""
+    gate = Gate()
+
+    @define_job(name="gated")
+    async def gated(step: StepContext, input: int) -> None:
+        await gate.pass_through()
+
+    canceller, worker = await open_durably(gated), await open_durably(gated, start=True)
+    heard_here, heard_there = Events(canceller), Events(worker)
+    run = await canceller.jobs.gated.trigger(1)
+    await gate.reached()
+    transaction = await begin_to_write(slow_writer, 1)
+    await canceller.cancel(run.id)
+    await canceller.jobs.gated.trigger(2)
+    await asyncio.sleep(2.5)
+    await transaction.commit()
+    last = await canceller.jobs.gated.trigger(3)
+
+    for events in (heard_here, heard_there):
+        await until(lambda events=events: is_heard(events, last.id))  # type: ignore[misc] # mypy: cannot infer
+        assert len([event for event in events.of("run:cancel") if event.run_id == run.id]) == 1
+
+
+async def has_ended(durably: Durably, run_id: str) -> bool:
+    run = await durably.get_run(run_id)
+    return run is not None and run.is_terminal
+
+
+async def is_heard(events: Events, run_id: str) -> bool:
+    return any(event.run_id == run_id for event in events.of("run:trigger"))
 
 
 async def test_a_lost_listening_connection_is_made_up_for(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final, Literal, Protocol
@@ -16,6 +16,7 @@ from durably.core.event_codec import encode_events
 from durably.core.events import (
     TERMINAL_EVENTS,
     DurablyEvent,
+    LogWriteEvent,
     RunLeasedEvent,
     RunProgressEvent,
     RunTriggerEvent,
@@ -90,6 +91,7 @@ class EventHub:
         self._starting: asyncio.Task[None] | None = None
         self._silent_ends = SilentEnds(store, self._watched, lambda: self._position, self._settle_silently_ended)
         self._withheld: deque[DurablyEvent] = deque()
+        self._log_keepers: list[Callable[[LogWriteEvent], None]] = []
         self.progress: Final = LiveProgress()
         self.is_stopped = False
         """Whether nothing is taken any more: the instance is being closed, or was."""
@@ -159,6 +161,8 @@ class EventHub:
         wrong they are told at once: a database that cannot be reached may be all of it.
         """
         self._store.announce(event)
+        if isinstance(event, LogWriteEvent):
+            self._keep_line(event)
         if isinstance(event, WorkerErrorEvent) or not (self._withheld or self._store.is_behind):
             self._bus.emit(event)
             return
@@ -176,9 +180,22 @@ class EventHub:
         That is soon where it was made in another thread. Without an event loop, it is here and now.
         """
         if self._loop_thread is None or self._loop_thread.loop.is_closed():
-            self._bus.emit(event)
+            self._tell(event)
         else:
-            self._loop_thread.call(partial(self._bus.emit, event))
+            self._loop_thread.call(partial(self._tell, event))
+
+    def _tell(self, event: DurablyEvent) -> None:
+        if isinstance(event, LogWriteEvent):
+            self._keep_line(event)
+        self._bus.emit(event)
+
+    def keep_lines_by(self, keeper: Callable[[LogWriteEvent], None]) -> None:
+        """Give every log line of this process to `keeper` as soon as it is written, whatever it is told after."""
+        self._log_keepers.append(keeper)
+
+    def _keep_line(self, event: LogWriteEvent) -> None:
+        for keeper in self._log_keepers:
+            keeper(event)
 
     def report(self, error: BaseException, event: DurablyEvent) -> None:
         """Tell the error handlers of what was raised by somebody who was told of an event."""

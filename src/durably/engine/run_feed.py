@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
 
 from durably.core.clock import Clock
 from durably.core.errors import NotFoundError, StoreError, StoreUnavailableError
 from durably.core.events import TERMINAL_EVENTS, DurablyEvent
 from durably.core.pauses import pauses
 from durably.core.runs import Run
-from durably.core.store import Position, Recorded, Store
-from durably.engine.event_feed import EventFeed, LogGapError
+from durably.core.store import Position, Store
+from durably.engine.event_feed import LogGapError
 from durably.engine.event_hub import EventHub
 from durably.engine.replay import deletion_of, replay_of
+
+T = TypeVar("T")
 
 log = logging.getLogger("durably")
 
@@ -35,7 +37,7 @@ async def follow_run(
             feed.start_after(since, is_past=True)
         while True:
             if since is None:
-                found, position = await store.snapshot(run_id)
+                found, position = await _answered(lambda: store.snapshot(run_id), run_id)
                 feed.start_after(position)
                 for event in _state(run_id, found, run, clock):
                     yield event
@@ -43,7 +45,8 @@ async def follow_run(
                     return
                 run = found
             try:
-                while (recorded := await _next_of(feed, run_id)) is not None:
+                # The feed stands where it stood when the database was away.
+                while (recorded := await _answered(lambda: anext(feed, None), run_id)) is not None:
                     yield recorded.event
                     if isinstance(recorded.event, TERMINAL_EVENTS):
                         return
@@ -54,12 +57,12 @@ async def follow_run(
         feed.close()
 
 
-async def _next_of(feed: EventFeed, run_id: str) -> Recorded | None:
-    """Return what comes next in a feed, None at its end; it stands where it stood when the database was away."""
+async def _answered(ask: Callable[[], Awaitable[T]], run_id: str) -> T:
+    """Return what the database answers, once it does: the run goes on without it, or is resumed when it is back."""
     waits = pauses()
     while True:
         try:
-            return await anext(feed, None)
+            return await ask()
         except StoreUnavailableError as error:
             log.warning("cannot read the events of run %s, trying again: %s", run_id, error)
             await asyncio.sleep(next(waits))

@@ -107,8 +107,10 @@ class EventLog:
         end = await self.known_end()
         events: list[Recorded] = []
         for row in await self._pool.fetch(sql.EVENTS_AFTER, position.row - 1, _ROWS_PER_READ):
-            if row["position"] > end or len(events) >= limit:
+            if row["position"] > end + 1 or len(events) >= limit:
                 break
+            # Nothing is missing before a row that comes right after: a snapshot reaches as far.
+            end = max(end, row["position"])
             recorded = decode_row(row["position"], row["events"], "elsewhere")
             events += [each for each in recorded if each.position > position]
         # Last: what is cleaned away in between is then taken for a gap, and not for nothing.

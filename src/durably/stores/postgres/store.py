@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -39,7 +38,6 @@ from durably.stores.sql.rows import (
 from durably.stores.sql.rules import EVENT_ROWS_KEPT, EVENTS_KEPT_FOR
 
 _ROWS_PER_TRIM: Final = 2_000
-_SNAPSHOT_SECONDS: Final = 2.0
 _SNAPSHOT_PAUSE_SECONDS: Final = 0.002
 
 
@@ -249,7 +247,6 @@ class PostgresStore:
 
     async def _exact_snapshot(self, run_id: str) -> tuple[Run[Any] | None, int]:
         bound = self._open()
-        deadline = time.monotonic() + _SNAPSHOT_SECONDS
         while True:
             end = await bound.events.known_end()
             (row,) = await bound.pool.fetch(sql.SNAPSHOT, run_id, end)
@@ -257,10 +254,10 @@ class PostgresStore:
                 if position != end + 1:
                     break
                 end = position
-            is_exact = row["last_about"] is None or row["last_about"] <= end
-            if is_exact or time.monotonic() >= deadline:
+            if row["last_about"] is None or row["last_about"] <= end:
                 return (None if row["id"] is None else run_from_row(row)), end
-            # The run has changed behind a position that is still missing: say nothing until that is clear.
+            # The run has changed behind a position that is still missing: say nothing until that is clear, however long
+            # it takes. Whoever is told the state too early is told twice what led to it, or none of it.
             bound.events.look_soon()
             await asyncio.sleep(_SNAPSHOT_PAUSE_SECONDS)
 
