@@ -147,7 +147,7 @@ async def test_the_stream_has_a_scope_of_its_own(durably: Durably) -> None:
     assert len(stream.events) == 1
 
 
-@pytest.mark.parametrize("nothing", [{"job_name": []}, {"job_name": ()}, {"status": []}], ids=repr)
+@pytest.mark.parametrize("nothing", [{"job_name": []}, {"job_name": ()}, {"status": []}, {"limit": 0}], ids=repr)
 async def test_a_scope_of_nothing_leaves_nothing(durably: Durably, nothing: RunFilter) -> None:
     """Whoever may see none of the jobs must not see all of them."""
 

@@ -1,5 +1,8 @@
 """`GET /subscribe`: the state of a run first, then what happens, to its end (wire.md "Streams", E3, E4)."""
 
+import sqlite3
+from contextlib import closing
+
 from durably import Durably, ProgressData, RunProgressEvent, define_job
 from durably.core.clock import to_text
 from durably.testing import FakeClock
@@ -206,6 +209,20 @@ async def test_a_run_that_is_deleted_ends_its_stream(client: Client, durably: Du
     stream.close()
     assert '"type":"run:delete"' in frames[-2]
     assert frames[-1].startswith("retry: ")
+
+
+async def test_a_run_that_another_program_deletes_ends_its_stream(open_durably: OpenDurably, database: str) -> None:
+    """E1: it wrote no event, and a client that came again would be told nothing but that there is no such run."""
+    durably = await open_durably(echo)
+    client = mounted(durably)
+    run_id = await client.trigger("echo", 1)
+
+    async with client.stream(f"/subscribe?runId={run_id}") as stream:
+        with closing(sqlite3.connect(database.removeprefix("sqlite:///"), isolation_level=None)) as other:
+            other.execute("DELETE FROM durably_runs WHERE id = ?", (run_id,))
+        await stream.until_end()
+
+    assert stream.types() == ["run:delete"]
 
 
 async def test_the_state_is_told_by_the_clock_of_the_instance(open_durably: OpenDurably) -> None:

@@ -59,6 +59,13 @@ async def test_options_that_are_refused(client: Client, body: dict[str, object],
     assert (await client.get("/runs")).body == []
 
 
+async def test_a_number_that_json_cannot_hold_is_refused_as_any_other_option(client: Client) -> None:
+    """400: a reader of JSON takes it for infinity."""
+    answer = await client.post("/trigger", body=b'{"jobName":"echo","input":1,"coalesce":1e999}')
+
+    assert (answer.status, answer.error) == (400, "Invalid coalesce value: '\"inf\"'. Valid values: 'skip'")
+
+
 async def test_a_repeated_trigger_is_answered_whatever_its_label_keys(client: Client) -> None:
     """Labels that are not text are refused before, bad label keys after the idempotency key is looked up."""
     body = {"jobName": "echo", "input": 1, "idempotencyKey": "k"}

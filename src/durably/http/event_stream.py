@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -51,6 +51,7 @@ class EventStream:
         opening: AsyncIterator[Replay | Recorded],
         start: Cursor,
         here: Position,
+        state_after_gap: Callable[[], Awaitable[Sequence[Replay]]],
     ) -> None:
         self._feed = feed
         self._selection = selection
@@ -60,6 +61,7 @@ class EventStream:
         self._owed_since = start.held_since
         """From where on the opening tells what was held back when the client left, until it is through."""
         self._here = here
+        self._state_after_gap = state_after_gap
         self._has_ended = False
 
     def close(self) -> None:
@@ -69,7 +71,8 @@ class EventStream:
     async def frames(self) -> AsyncGenerator[str, None]:
         """Yield the text of the stream, frame by frame, until it ends.
 
-        A gap in the log ends it too: a client that comes again is told the state, so that is all there is to do.
+        A gap in the log ends it too: a client that comes again is told the state. What it could not be told then, as of
+        a run that is gone, it is told before.
         """
         yield f": connected\n{_come_back_soon()}"
         try:
@@ -86,7 +89,9 @@ class EventStream:
                 async for frame in self._live():
                     yield frame
         except LogGapError:
-            return
+            for replay in await self._state_after_gap():
+                for frame in self._replay(replay):
+                    yield frame
         if self._has_ended:
             # An EventSource that nobody closes comes back after every end, to be told the same.
             yield f"retry: {_RETRY_ENDED_MILLISECONDS}\n\n"

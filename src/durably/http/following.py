@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
 from typing import Any, Final
 
@@ -37,8 +37,11 @@ async def follow_one_run(durably: Durably, run: Run[Any], last: Cursor | None, t
         for replay in _state(run, now, durably.clock.now()):
             yield replay
 
+    async def state_after_gap() -> list[Replay]:
+        return _state(run, None, durably.clock.now()) if await store.get_run(run.id) is None else []
+
     selection = Selection(lambda event: event.type in RUN_STREAM_EVENTS, run_stream_event, ends_with_run=True)
-    return await _open(durably, run.id, selection, opening, last, throttle_seconds)
+    return await _open(durably, run.id, selection, opening, state_after_gap, last, throttle_seconds)
 
 
 async def follow_all_runs(
@@ -58,8 +61,11 @@ async def follow_all_runs(
     def wants(event: DurablyEvent) -> bool:
         return event.type in ALL_RUNS_EVENTS and matches(event)
 
+    async def state_after_gap() -> list[Replay]:
+        return []
+
     selection = Selection(wants, all_runs_event, ends_with_run=False)
-    return await _open(durably, None, selection, opening, last, throttle_seconds)
+    return await _open(durably, None, selection, opening, state_after_gap, last, throttle_seconds)
 
 
 async def _open(
@@ -67,6 +73,7 @@ async def _open(
     run_id: str | None,
     selection: Selection,
     opening: Opening,
+    state_after_gap: Callable[[], Awaitable[list[Replay]]],
     last: Cursor | None,
     throttle_seconds: float,
 ) -> EventStream:
@@ -87,6 +94,7 @@ async def _open(
         opening=opening(run, here, last),
         start=last or Cursor(here),
         here=here,
+        state_after_gap=state_after_gap,
     )
 
 

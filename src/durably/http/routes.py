@@ -15,13 +15,13 @@ from durably.app import Durably
 from durably.core.errors import ConflictError, NotFoundError
 from durably.core.events import DurablyEvent, RunEvent
 from durably.core.jobs import JobDefinition
-from durably.core.json_values import Codec, Mode
+from durably.core.json_values import Codec, Mode, encode_leniently
 from durably.core.runs import Run, RunFilter, RunOperation, RunsSubscribeFilter, TriggerResult
 from durably.engine.enqueue import TriggerOrder
 from durably.engine.queries import run_query
 from durably.handles import JobHandle
 from durably.http.auth import Gate
-from durably.http.codec import encode, log_to_wire, run_to_wire, step_to_wire
+from durably.http.codec import log_to_wire, run_to_wire, step_to_wire
 from durably.http.cursor import Cursor
 from durably.http.following import follow_all_runs, follow_one_run
 from durably.http.openapi import OPENAPI
@@ -183,7 +183,7 @@ def _job_of(durably: Durably, body: Any) -> JobHandle[Any, Any]:
 def _check_trigger(body: dict[str, Any]) -> None:
     if "coalesce" in body and body["coalesce"] != "skip":
         given = body["coalesce"]
-        shown = given if isinstance(given, str) else encode(given)
+        shown = given if isinstance(given, str) else encode_leniently(given)
         raise BadRequest(f"Invalid coalesce value: '{shown}'. Valid values: 'skip'")
     if "coalesce" in body and body.get("concurrencyKey") is None:
         raise BadRequest("coalesce requires concurrencyKey")
@@ -219,10 +219,12 @@ async def _hide_unseen(call: Call, conflict: ConflictError) -> None:
 
 
 def _leaves_nothing(scoped: RunFilter | RunsSubscribeFilter) -> bool:
-    """Tell whether a hook allows none of the jobs, or none of the states.
+    """Tell whether a hook allows none of the jobs, none of the states, or no run at all.
 
     No client can ask for that, and to a query an empty sequence is no filter: all would be shown where nothing may be.
     """
+    if scoped.get("limit") == 0:
+        return True
     narrowed = (scoped.get("job_name"), scoped.get("status"))
     return any(isinstance(allowed, Collection) and not isinstance(allowed, str) and not allowed for allowed in narrowed)
 
