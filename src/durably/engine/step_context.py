@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import CancelledError as FutureCancelledError
-from typing import Any, Final, ParamSpec, TypeVar, overload
+from typing import Any, Final, Never, ParamSpec, TypeAlias, TypeVar, overload
 
 from durably.core.errors import LeaseLostError, ValidationError
 from durably.core.texts import text_of
@@ -19,6 +19,9 @@ from durably.engine.step_types import with_signal
 
 T = TypeVar("T")
 P = ParamSpec("P")
+
+# A union, because for a bare `type[T]` mypy takes no abstract class, as `Sequence[int]` is one.
+_Class: TypeAlias = type[T] | type[Never]
 
 _NO_DATA: Final = object()
 _LOOK_AT_LOOP_SECONDS: Final = 1.0
@@ -109,19 +112,28 @@ class StepContext(BaseContext):
 
     __slots__ = ()
 
+    # What `returns` says goes before what `fn` says, also where `fn` takes any keyword, so it comes first. Where the
+    # context expects another type, mypy finds that the first overload does not fit: the second keeps that an error,
+    # which Any would not be. To a type checker `int | str`, `Annotated[...]` and the like are no classes: Any.
+    @overload
+    async def run(self, name: str, fn: Callable[..., Any], /, *args: Any, returns: _Class[T], **kwargs: Any) -> T: ...
+    @overload
+    async def run(  # pyright: ignore[reportOverlappingOverload] # the first one that fits counts; this is for mypy
+        self, name: str, fn: Callable[..., Any], /, *args: Any, returns: type[Any], **kwargs: Any
+    ) -> object: ...
+    @overload
+    async def run(self, name: str, fn: Callable[..., Any], /, *args: Any, returns: Any, **kwargs: Any) -> Any: ...
     @overload
     async def run(self, name: str, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
     @overload
     async def run(self, name: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
     @overload
-    async def run(self, name: str, fn: Callable[..., Any], /, *args: Any, returns: type[T], **kwargs: Any) -> T: ...
-    @overload
     async def run(  # type: ignore[overload-cannot-match] # it can: an fn whose `signal` the caller does not pass
-        self, name: str, fn: Callable[..., Awaitable[T]], /, *args: Any, **kwargs: Any
+        self, name: str, fn: Callable[..., Awaitable[T]], /, *args: Any, returns: None = None, **kwargs: Any
     ) -> T: ...
     @overload
     async def run(  # type: ignore[overload-cannot-match] # the same
-        self, name: str, fn: Callable[..., T], /, *args: Any, **kwargs: Any
+        self, name: str, fn: Callable[..., T], /, *args: Any, returns: None = None, **kwargs: Any
     ) -> T: ...
     async def run(self, name: str, fn: Callable[..., Any], /, *args: Any, returns: Any = None, **kwargs: Any) -> Any:
         """Run a checkpoint: call `fn(*args, **kwargs)` once for this run, ever, and return its result.
@@ -145,18 +157,24 @@ class SyncStepContext(BaseContext):
     __slots__ = ()
 
     @overload
+    def run(self, name: str, fn: Callable[..., Any], /, *args: Any, returns: _Class[T], **kwargs: Any) -> T: ...
+    @overload
+    def run(  # pyright: ignore[reportOverlappingOverload] # the same
+        self, name: str, fn: Callable[..., Any], /, *args: Any, returns: type[Any], **kwargs: Any
+    ) -> object: ...
+    @overload
+    def run(self, name: str, fn: Callable[..., Any], /, *args: Any, returns: Any, **kwargs: Any) -> Any: ...
+    @overload
     def run(self, name: str, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
     @overload
     def run(self, name: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
     @overload
-    def run(self, name: str, fn: Callable[..., Any], /, *args: Any, returns: type[T], **kwargs: Any) -> T: ...
-    @overload
     def run(  # type: ignore[overload-cannot-match] # it can: an fn whose `signal` the caller does not pass
-        self, name: str, fn: Callable[..., Awaitable[T]], /, *args: Any, **kwargs: Any
+        self, name: str, fn: Callable[..., Awaitable[T]], /, *args: Any, returns: None = None, **kwargs: Any
     ) -> T: ...
     @overload
     def run(  # type: ignore[overload-cannot-match] # the same
-        self, name: str, fn: Callable[..., T], /, *args: Any, **kwargs: Any
+        self, name: str, fn: Callable[..., T], /, *args: Any, returns: None = None, **kwargs: Any
     ) -> T: ...
     def run(self, name: str, fn: Callable[..., Any], /, *args: Any, returns: Any = None, **kwargs: Any) -> Any:
         """Run a checkpoint, as `StepContext.run` does, in the thread of the job.
