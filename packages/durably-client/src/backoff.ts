@@ -17,6 +17,11 @@ export class Backoff {
     return this.#timer !== undefined
   }
 
+  /** How often it has failed since it last succeeded. */
+  get failures(): number {
+    return this.#failures
+  }
+
   retry(attempt: () => void): void {
     clearTimeout(this.#timer)
     this.#timer = setTimeout(() => {

@@ -8,6 +8,9 @@ import { isTerminal, type ClientRun, type RunStatus } from './runs.js'
 import { Store } from './store.js'
 import type { EventStreams } from './streams.js'
 
+// After so many failures nobody waits for stored lines any more; they are asked for all the same.
+const LOG_TRIES = 3
+
 export interface RunObserverOptions {
   /** Keep only the latest logs. Default: all of them. */
   maxLogs?: number | undefined
@@ -35,6 +38,10 @@ export class RunObserver<TOutput = unknown> extends Store<RunState<TOutput>> {
   // What was asked for in vain last: the run may have more to show than its events told, or its logs.
   #lacksRun = true
   #lacksLogs = true
+  // Lines may be stored that the state has not, since the run is followed or since it has ended.
+  #lacksStoredLines = false
+  #asksLastLines = false
+  readonly #lineReaders = new Set<() => void>()
 
   constructor(
     api: DurablyApi,
@@ -64,7 +71,21 @@ export class RunObserver<TOutput = unknown> extends Store<RunState<TOutput>> {
     this.#apply({ type: 'clear-logs' })
   }
 
+  /** Whether the state has the lines that were stored, of an ended run to the last, or they cannot be had. If not,
+   * `onAnswer` is called once, when it is time to ask again. */
+  hasStoredLines(onAnswer: () => void): boolean {
+    const { runId } = this
+    if (runId === null || !this.#lacksStoredLines || !this.#wantsHistory || this.#maxLogs === 0) return true
+    this.#lineReaders.add(onAnswer)
+    if (isTerminal(this.getSnapshot().status) && !this.#asksLastLines) {
+      this.#asksLastLines = true
+      void this.#loadLogs(runId)
+    }
+    return false
+  }
+
   protected start(): void {
+    this.#lacksStoredLines = true
     const { runId } = this
     if (runId === null) return
     if (isTerminal(this.getSnapshot().status)) return this.#complete(runId)
@@ -88,6 +109,9 @@ export class RunObserver<TOutput = unknown> extends Store<RunState<TOutput>> {
     this.#following = new AbortController()
     this.#logsBackoff.reset()
     this.#leave()
+    this.#asksLastLines = false
+    this.#lacksStoredLines = false
+    this.#tellLineReaders()
   }
 
   #leave(): void {
@@ -112,7 +136,7 @@ export class RunObserver<TOutput = unknown> extends Store<RunState<TOutput>> {
   #leaveEnded(runId: string, wasFollowed: boolean): void {
     this.#leave()
     // The latest lines may not have been stored when they were asked for.
-    if (wasFollowed) this.#lacksLogs = true
+    if (wasFollowed && !this.#asksLastLines) this.#lacksLogs = true
     this.#complete(runId)
   }
 
@@ -170,7 +194,8 @@ export class RunObserver<TOutput = unknown> extends Store<RunState<TOutput>> {
   }
 
   async #loadLogs(runId: string): Promise<void> {
-    if (this.#maxLogs === 0) return
+    if (this.#maxLogs === 0) return this.#tellLineReaders()
+    const wasEnded = isTerminal(this.getSnapshot().status)
     this.#lacksLogs = false
     const logs = await this.#ask(
       (signal) => this.#api.getLogs(runId, signal),
@@ -180,10 +205,24 @@ export class RunObserver<TOutput = unknown> extends Store<RunState<TOutput>> {
     if (!(logs instanceof Error)) {
       this.#logsBackoff.reset()
       if (logs.length > 0) this.#apply({ type: 'history', logs })
-      return
+      return this.#hasRead(wasEnded)
     }
     this.#lacksLogs = true
-    if (!isPermanent(logs)) this.#logsBackoff.retry(() => void this.#loadLogs(runId))
+    if (isPermanent(logs)) return this.#hasRead(wasEnded)
+    this.#logsBackoff.retry(() => void this.#loadLogs(runId))
+    if (this.#logsBackoff.failures >= LOG_TRIES) this.#hasRead(wasEnded)
+  }
+
+  // What was asked for before the run ended may lack its last lines.
+  #hasRead(wasEnded: boolean): void {
+    if (wasEnded || !isTerminal(this.getSnapshot().status)) this.#lacksStoredLines = false
+    this.#tellLineReaders()
+  }
+
+  #tellLineReaders(): void {
+    const readers = [...this.#lineReaders]
+    this.#lineReaders.clear()
+    for (const onAnswer of readers) onAnswer()
   }
 
   // The answer, if it comes while the run is followed. If not, it is lacking at once: whoever listens again in the
@@ -203,7 +242,9 @@ export class RunObserver<TOutput = unknown> extends Store<RunState<TOutput>> {
   }
 
   #apply(action: RunAction): void {
-    const state = reduceRun(this.getSnapshot(), action, this.#maxLogs) as RunState<TOutput>
+    const before = this.getSnapshot()
+    const state = reduceRun(before, action, this.#maxLogs) as RunState<TOutput>
+    if (isTerminal(state.status) && !isTerminal(before.status)) this.#lacksStoredLines = true
     this.setState(this.#withTrouble(state))
   }
 

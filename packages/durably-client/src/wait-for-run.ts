@@ -1,5 +1,6 @@
 import { asError, RunCancelledError, RunFailedError, RunLostError } from './errors.js'
 import type { RunState } from './reducer.js'
+import { RunObserver } from './run-observer.js'
 import type { LogEntry, Progress } from './runs.js'
 import type { Observable } from './store.js'
 
@@ -8,8 +9,13 @@ export interface WaitOptions {
   timeout?: number | undefined
   signal?: AbortSignal | undefined
   onProgress?: ((progress: Progress) => void) | undefined
+  /** Hears each line once, also those that were stored before. Waiting ends when it has heard them. */
   onLog?: ((log: LogEntry) => void) | undefined
 }
+
+type Callbacks = Pick<WaitOptions, 'onProgress' | 'onLog'>
+
+type Ending<TOutput> = { output: TOutput } | { error: Error }
 
 /** Resolves with the output of a run; rejects when it ends in any other way. */
 export async function waitForRun<TOutput>(
@@ -25,57 +31,80 @@ export function waitUntil<TOutput>(
   signal: AbortSignal | undefined,
   runId: string,
   run: Observable<RunState<TOutput>>,
-  callbacks: Pick<WaitOptions, 'onProgress' | 'onLog'>,
+  callbacks: Callbacks,
 ): Promise<TOutput> {
+  const tell = teller(runId, run, callbacks)
   return new Promise((resolve, reject) => {
-    const settle = (finish: () => void) => {
+    const settle = (ending: Ending<TOutput> | null) => {
+      if (!ending) return
+      isSubscribed = false
       unsubscribe()
       signal?.removeEventListener('abort', abort)
-      finish()
+      if ('output' in ending) resolve(ending.output)
+      else reject(ending.error)
     }
-    const abort = () => settle(() => reject(signal?.reason as Error))
-    const report = reporter(callbacks)
+    // What was to wait for stored lines is told without them, and so is the end of the run.
+    const abort = () => settle(tell() ?? { error: signal?.reason as Error })
     // Some observables, as a Svelte store, call who subscribes before they return what unsubscribes.
     let isSubscribed = false
     const look = () => {
-      if (!isSubscribed) return
-      const state = run.getSnapshot()
-      const ending = report(state) ?? endingOf(runId, state)
-      if (ending === 'completed') settle(() => resolve(state.output as TOutput))
-      else if (ending) settle(() => reject(ending))
+      if (isSubscribed) settle(tell(look))
     }
     const unsubscribe = run.subscribe(look)
     isSubscribed = true
-    if (signal?.aborted) return abort()
+    if (signal?.aborted) return settle({ error: signal.reason as Error })
     signal?.addEventListener('abort', abort)
     // It may have ended before anybody asked.
     look()
   })
 }
 
-function endingOf(runId: string, { status, error, isLost }: RunState): 'completed' | Error | null {
-  if (status === 'completed') return 'completed'
-  if (status === 'failed') return new RunFailedError(runId, error ?? 'Run failed')
-  if (status === 'cancelled') return new RunCancelledError(runId, 'Run was cancelled')
-  if (isLost) return new RunLostError(runId, error ?? 'Run was lost')
+/** Tells the callbacks what is new, and returns how the run ended. What waits for stored lines, `look` tells later;
+ * without it, nothing waits any longer. */
+function teller<TOutput>(runId: string, run: Observable<RunState<TOutput>>, callbacks: Callbacks) {
+  const report = reporter(callbacks)
+  let awaitsLines = false
+  return (look?: () => void): Ending<TOutput> | null => {
+    if (!look && !awaitsLines) return null
+    awaitsLines = look !== undefined && callbacks.onLog !== undefined && !hasStoredLines(run, look)
+    const state = run.getSnapshot()
+    const error = report(state, !awaitsLines)
+    if (error) return { error }
+    return awaitsLines ? null : endingOf(runId, state)
+  }
+}
+
+// The lines written before come later than those that are heard meanwhile, and the last ones later than the end.
+function hasStoredLines(run: Observable<RunState>, onAnswer: () => void): boolean {
+  return !(run instanceof RunObserver) || run.getSnapshot().isLost || run.hasStoredLines(onAnswer)
+}
+
+function endingOf<TOutput>(runId: string, state: RunState<TOutput>): Ending<TOutput> | null {
+  const { status, output, error, isLost } = state
+  if (status === 'completed') return { output: output as TOutput }
+  if (status === 'failed') return { error: new RunFailedError(runId, error ?? 'Run failed') }
+  if (status === 'cancelled') return { error: new RunCancelledError(runId, 'Run was cancelled') }
+  if (isLost) return { error: new RunLostError(runId, error ?? 'Run was lost') }
   return null
 }
 
-/** Tells the callbacks what is new in a state, and returns what one of them throws. */
-function reporter({ onProgress, onLog }: Pick<WaitOptions, 'onProgress' | 'onLog'>): (state: RunState) => Error | null {
+/** Tells the callbacks what is new in a state, lines only if it has those of before, and returns what one throws. */
+function reporter({ onProgress, onLog }: Callbacks) {
   let progress: Progress | null = null
   let logs: readonly LogEntry[] = []
-  const report = (state: RunState) => {
-    if (state.progress && state.progress !== progress) onProgress?.(state.progress)
+  const report = (state: RunState, hasLines: boolean) => {
+    const known = progress
+    // First, for a callback may give up, and what is left is told then.
     progress = state.progress
-    if (!onLog || state.logs === logs) return
+    if (progress && progress !== known) onProgress?.(progress)
+    if (!onLog || !hasLines || state.logs === logs) return
     const news = linesSince(logs, state.logs)
     logs = state.logs
     for (const log of news) onLog(log)
   }
-  return (state) => {
+  return (state: RunState, hasLines: boolean): Error | null => {
     try {
-      report(state)
+      report(state, hasLines)
       return null
     } catch (error) {
       return asError(error)

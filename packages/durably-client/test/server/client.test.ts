@@ -1,4 +1,4 @@
-import { ApiError, createDurablyClient, httpTransport, RunCancelledError, RunFailedError } from 'durably-client'
+import { ApiError, createDurablyClient, httpTransport, RunCancelledError, RunFailedError, type LogEntry } from 'durably-client'
 import { EventSource as NodeEventSource } from 'eventsource'
 import { describe, expect, inject, test, vi } from 'vitest'
 import { holdRun } from '../support/held-run.js'
@@ -143,6 +143,21 @@ describe.each([
   test('a run that has ended already tells its end', async () => {
     const { runId } = await streaming.jobs.anything.triggerAndWait({ value: 0 })
     expect(await streaming.waitForRun(runId)).toBe(0)
+  })
+
+  test('all lines of a quick run are told before its end, and those of one that has ended', async () => {
+    const told = ['import started', 'parsed 1 rows', 'first row', 'import finished']
+    const logs: string[] = []
+    const onLog = (log: LogEntry) => void logs.push(log.message)
+    const { runId } = await streaming.jobs.importCsv.triggerAndWait({ filename: '1.csv' }, { onLog })
+    expect(logs).toEqual(told)
+    expect(await streaming.waitForRun(runId, { onLog })).toEqual({ count: 1 })
+    expect(logs).toEqual([...told, ...told])
+    const job = streaming.jobs.importCsv.observe({ autoResume: false })
+    const leave = job.subscribe(() => {})
+    await job.triggerAndWait({ filename: '1.csv' }, { onLog })
+    expect(logs).toEqual([...told, ...told, ...told])
+    leave()
   })
 
   test('a list follows runs from their trigger to their deletion', async () => {

@@ -481,6 +481,164 @@ describe('waiting', () => {
     expect(lines).toEqual(['hello', 'hello'])
   })
 
+  describe('for all lines', () => {
+    const ENDED = { body: aRun({ status: 'completed', output: 4 }) }
+    const STORED = { body: ['one', 'two', 'three', 'four'].map(storedLog) }
+    const AWAY = { status: 503, body: 'restarting' }
+    let lines: string[]
+    const onLog = ({ message }: { message: string }) => void lines.push(message)
+
+    beforeEach(() => (lines = []))
+
+    /** Answers of the test's own time. */
+    function answersLater(start: string): (answer: { body: unknown }) => void {
+      const waiting: ((answer: { body: unknown }) => void)[] = []
+      transport.answer(start, () => new Promise((resolve) => waiting.push(resolve)))
+      return (answer) => waiting.splice(0).forEach((resolve) => resolve(answer))
+    }
+
+    test('hears those of a run that had ended', async () => {
+      transport.answer('GET /run?', ENDED)
+      const answer = answersLater('GET /logs?')
+      const waiting = client.waitForRun('run-1', { onLog })
+      transport.stream('/subscribe').open()
+      transport.stream('/subscribe').send(anEvent('run:complete', { output: 4 }))
+      await settled()
+      expect(lines).toEqual([])
+      answer(STORED)
+      expect(await waiting).toBe(4)
+      expect(lines).toEqual(['one', 'two', 'three', 'four'])
+    })
+
+    test('hears those of a quick run in their order, each once', async () => {
+      transport.answer('GET /run?', { body: aRun({ status: 'leased' }) })
+      const answer = answersLater('GET /logs?')
+      const waiting = client.waitForRun('run-1', { onLog })
+      const stream = transport.stream('/subscribe')
+      stream.open()
+      stream.send(aLogEvent('two', 2))
+      stream.send(aLogEvent('three', 3))
+      answer({ body: ['one', 'two'].map(storedLog) })
+      await vi.waitFor(() => expect(lines).toEqual(['one', 'two', 'three']))
+      stream.send(anEvent('run:complete', { output: 4 }))
+      await settled()
+      answer(STORED)
+      expect(await waiting).toBe(4)
+      expect(lines).toEqual(['one', 'two', 'three', 'four'])
+    })
+
+    test('asks again when the run has ended, for an answer from before may lack the last', async () => {
+      const answer = answersLater('GET /logs?')
+      transport.answer('GET /run?', { body: aRun({ status: 'failed', error: 'boom' }) })
+      const waiting = client.waitForRun('run-1', { onLog })
+      transport.stream('/subscribe').open()
+      transport.answer('GET /logs?', STORED)
+      answer({ body: [] })
+      await expect(waiting).rejects.toThrow(new RunFailedError('run-1', 'boom'))
+      expect(lines).toEqual(['one', 'two', 'three', 'four'])
+      expect(transport.asked('GET /logs?')).toHaveLength(2)
+    })
+
+    test('hears those of the run of a job that others look at too', async () => {
+      transport.answer('POST /trigger', { body: { runId: 'run-1', disposition: 'created' } })
+      transport.answer('GET /run?', { body: aRun({ status: 'leased' }) })
+      transport.answer('GET /logs?', { body: [] })
+      const job = client.observeJob('import-csv', { autoResume: false })
+      job.subscribe(ignore)
+      const waiting = job.triggerAndWait({}, { onLog })
+      await vi.waitFor(() => transport.stream('/subscribe?runId=run-1').open())
+      await vi.waitFor(() => expect(job.getSnapshot().status).toBe('leased'))
+      transport.answer('GET /logs?', STORED)
+      transport.stream('/subscribe?runId=run-1').send(anEvent('run:complete', { output: 4 }))
+      expect(await waiting).toMatchObject({ output: 4 })
+      expect(lines).toEqual(['one', 'two', 'three', 'four'])
+      expect(transport.asked('GET /logs?')).toHaveLength(2)
+    })
+
+    test('hears those of an observer that was left when it had seen the end', async () => {
+      transport.answer('GET /run?', ENDED)
+      transport.answer('GET /logs?', { body: [] })
+      const run = client.observeRun<number>('run-1')
+      const leave = run.subscribe(ignore)
+      transport.stream('/subscribe').open()
+      await settled()
+      leave()
+      transport.answer('GET /logs?', STORED)
+      expect(await waitForRun('run-1', run, { onLog })).toBe(4)
+      expect(lines).toEqual(['one', 'two', 'three', 'four'])
+    })
+
+    test('hears them from a server that was away', async () => {
+      vi.useFakeTimers()
+      transport.answer('GET /run?', ENDED)
+      transport.answer('GET /logs?', AWAY)
+      const waiting = client.waitForRun('run-1', { onLog })
+      transport.stream('/subscribe').open()
+      await vi.advanceTimersByTimeAsync(0)
+      transport.answer('GET /logs?', STORED)
+      await vi.runAllTimersAsync()
+      expect(await waiting).toBe(4)
+      expect(lines).toEqual(['one', 'two', 'three', 'four'])
+    })
+
+    test.each([AWAY, { status: 403, body: 'Not yours' }])('does without those that cannot be had: %j', async (answer) => {
+      vi.useFakeTimers()
+      transport.answer('GET /run?', { body: aRun({ status: 'leased' }) })
+      transport.answer('GET /logs?', answer)
+      const waiting = client.waitForRun('run-1', { onLog })
+      const stream = transport.stream('/subscribe')
+      stream.open()
+      stream.send(aLogEvent('live', 1))
+      await vi.advanceTimersByTimeAsync(5000)
+      expect(lines).toEqual(['live'])
+      stream.send(aLogEvent('last', 2))
+      stream.send(anEvent('run:complete', { output: 4 }))
+      await vi.advanceTimersByTimeAsync(0)
+      expect(await waiting).toBe(4)
+      expect(lines).toEqual(['live', 'last'])
+    })
+
+    test('tells what it has when the time is up, and the output of a run that has ended', async () => {
+      transport.answer('GET /logs?', () => new Promise(ignore))
+      const waiting = client.waitForRun('run-1', { timeout: 5, onLog })
+      transport.stream('/subscribe').open()
+      transport.stream('/subscribe').send(aLogEvent('live'))
+      transport.stream('/subscribe').send(anEvent('run:complete', { output: 4 }))
+      expect(await waiting).toBe(4)
+      expect(lines).toEqual(['live'])
+      transport.answer('GET /run?', { body: aRun({ status: 'leased' }) })
+      const unended = client.waitForRun('run-1', { timeout: 5, onLog })
+      await vi.waitFor(() => transport.stream('/subscribe').open())
+      transport.stream('/subscribe').send(aLogEvent('again'))
+      await expect(unended).rejects.toThrow(/timeout/i)
+      expect(lines).toEqual(['live', 'again'])
+    })
+
+    test('hears each once, and progress too, when a callback gives up', async () => {
+      transport.answer('GET /logs?', () => new Promise(ignore))
+      const abort = new AbortController()
+      const onProgress = vi.fn(() => abort.abort(new Error('enough')))
+      const waiting = client.waitForRun('run-1', { signal: abort.signal, onLog, onProgress })
+      const stream = transport.stream('/subscribe')
+      stream.open()
+      stream.send(aLogEvent('live'))
+      stream.send(anEvent('run:progress', { progress: { current: 1 } }))
+      await expect(waiting).rejects.toThrow('enough')
+      expect([lines, onProgress.mock.calls]).toEqual([['live'], [[{ current: 1 }]]])
+    })
+
+    test('waits for none of a run that is deleted after its end', async () => {
+      transport.answer('GET /run?', ENDED)
+      transport.answer('GET /logs?', () => new Promise(ignore))
+      const waiting = client.waitForRun('run-1', { onLog })
+      transport.stream('/subscribe').open()
+      await settled()
+      transport.stream('/subscribe').send(anEvent('run:delete'))
+      expect(await waiting).toBe(4)
+      await vi.waitFor(() => expect(transport.live).toEqual([]))
+    })
+  })
+
   test('looks once at a line, however many follow', () => {
     const toJSON = vi.fn(() => 'data')
     const line = (message: string) => ({ ...aLog(message), data: { toJSON } })
