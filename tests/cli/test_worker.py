@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -44,12 +44,13 @@ async def worker(
         *options,
         env={**os.environ, "DURABLY_DATABASE_URL": database},
         stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
     )
     try:
         yield process
     finally:
-        if process.returncode is None:
-            process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
 
 
@@ -63,6 +64,12 @@ async def began(client: Durably, run_id: str) -> None:
         async for event in client.subscribe(run_id):
             if event.type == "step:start":
                 return
+
+
+async def there_are(*files: Path) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not all(file.exists() for file in files):
+            await asyncio.sleep(0.01)
 
 
 async def says(process: asyncio.subprocess.Process, words: str) -> None:
@@ -152,6 +159,40 @@ async def test_the_second_signal_does_not_wait_for_a_database_that_does_not_answ
 
     assert process.returncode == 0
     assert "has stopped" in said
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_a_process_that_a_step_terminates_ends_and_the_worker_goes_on(
+    client: Durably, database: str, at_once: bool
+) -> None:
+    """W4: a fork inherits what asyncio does with signals, and would tell the worker in place of ending."""
+    async with worker(database) as process:
+        terminating = await client.jobs.terminating.trigger_and_wait(at_once, timeout=PATIENCE_SECONDS)
+        quick = await client.jobs.quick.trigger_and_wait(20, timeout=PATIENCE_SECONDS)
+        process.send_signal(signal.SIGTERM)
+        said = await said_by(process)
+
+    assert terminating.output == -signal.SIGTERM
+    assert quick.output == 21
+    assert process.returncode == 0
+    assert said.count("SIGTERM") == 1
+
+
+async def test_ctrl_c_counts_once_however_many_processes_a_step_has(
+    client: Durably, database: str, tmp_path: Path
+) -> None:
+    """W4: a terminal sends it to the whole group; the processes of the run go on, so that it can end."""
+    async with worker(database) as process:
+        run = await client.jobs.sharing.trigger(tmp_path)
+        await there_are(tmp_path / "begun-1", tmp_path / "begun-2")
+        os.killpg(process.pid, signal.SIGINT)
+        await says(process, "SIGINT: waiting")
+        (tmp_path / "gate").touch()
+        said = await said_by(process)
+
+    assert (await client.wait_for_run(run.id, timeout=PATIENCE_SECONDS)).status == "completed"
+    assert process.returncode == 0
+    assert "SIGINT" not in said
 
 
 async def test_until_idle_executes_what_there_is_and_ends(client: Durably, database: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from durably.app import Durably
 from durably.cli.errors import CommandError
 from durably.cli.loading import load_instance
+from durably.cli.signals import STOP_SIGNALS, heard_by_the_worker_only
 from durably.core.errors import DurablyError
 from durably.core.events import RunFailEvent
 
@@ -45,7 +46,8 @@ def perform(options: argparse.Namespace) -> int:
     if not durably.jobs:
         log.warning("%s has no jobs, so nothing will be executed: are they registered elsewhere?", options.target)
     try:
-        asyncio.run(_work(durably, until_idle=options.until_idle))
+        with heard_by_the_worker_only():
+            asyncio.run(_work(durably, until_idle=options.until_idle))
     except DurablyError as error:
         raise CommandError(str(error)) from error
     return 0
@@ -139,7 +141,7 @@ async def _stop(durably: Durably, told_twice: asyncio.Event) -> None:
 
 def _on_signals(hear: Any) -> None:
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in STOP_SIGNALS:
         try:
             loop.add_signal_handler(number, hear, number)
         except NotImplementedError:
