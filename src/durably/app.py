@@ -459,8 +459,8 @@ class Durably:
         """Yield the current state of a run as events, then what happens, to its end; wherever it executes.
 
         Where events are missing, because this process was suspended for longer than the log keeps them, the state is
-        told again. Raises `NotFoundError` at the first step of the iteration, `StoreError` when the instance is closed
-        before the run ends.
+        told again; a database that goes away is waited for. Raises `NotFoundError` at the first step of the iteration,
+        `StoreError` when the instance is closed before the run ends.
 
         >>> async for event in durably.subscribe(run_id):
         ...     print(event.type)

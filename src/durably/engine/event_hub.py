@@ -195,7 +195,10 @@ class EventHub:
 
     def _keep_line(self, event: LogWriteEvent) -> None:
         for keeper in self._log_keepers:
-            keeper(event)
+            try:
+                keeper(event)
+            except Exception as error:  # noqa: BLE001 - as what a listener raises: the line was written all the same
+                self._bus.report(error, event)
 
     def report(self, error: BaseException, event: DurablyEvent) -> None:
         """Tell the error handlers of what was raised by somebody who was told of an event."""
