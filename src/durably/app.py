@@ -491,6 +491,10 @@ class Durably:
         """Store a run for every order, all or none."""
         return await self._runs.enqueue(definition, orders)
 
+    def executes(self, run_id: str) -> bool:
+        """Tell whether a run executes here and has not been told to end."""
+        return any(run.id == run_id for run in self._worker.executing())
+
     def keep_log_lines_by(self, keeper: Callable[[LogWriteEvent], None]) -> None:
         """Give every log line of this process to `keeper` as soon as it is written."""
         self._hub.keep_lines_by(keeper)

@@ -203,7 +203,7 @@ class TestAsyncJobs:
 
         assert seen == [True]
 
-    @pytest.mark.parametrize("how", ["error", "signal"])
+    @pytest.mark.parametrize("how", ["error", "signal", "look", "wait", "listener"])
     async def test_a_job_that_has_learnt_of_it_may_clean_up(self, open_durably: OpenDurably, how: str) -> None:
         """S5: by the error of a step in a task of its own, or by the signal: its next await is not interrupted."""
         gate, seen = Gate(), []
@@ -214,12 +214,21 @@ class TestAsyncJobs:
             try:
                 if how == "error":
                     await filling
-                while True:
+                if how == "wait":
+                    await step.signal.wait()
+                if how == "listener":
+                    aborted = asyncio.Event()
+                    step.signal.on_abort(aborted.set)
+                    await aborted.wait()
+                while how == "look" and not step.is_aborted():
+                    await asyncio.sleep(0.01)
+                while how == "signal":
                     await asyncio.sleep(0.01)
                     step.throw_if_aborted()
             except CancelledError:
-                await asyncio.sleep(0.3)
-                seen.append("cleaned up")
+                pass
+            await asyncio.sleep(1.3)
+            seen.append("cleaned up")
 
         durably = await open_durably(job, start=True)
         run = await durably.jobs.job.trigger(None)

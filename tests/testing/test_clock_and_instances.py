@@ -95,6 +95,16 @@ async def test_a_run_that_somebody_else_has_taken_is_waited_for(worker):
     assert [(run.status, run.output) for run in runs] == [("completed", 0), ("completed", 2), ("completed", 4)]
 
 
+async def test_a_run_whose_holder_is_gone_is_not_waited_for():
+    async with in_memory({"double": double}) as durably:
+        await durably.jobs.double.trigger(1, idempotency_key="once")
+        await durably.storage.claim("a lost process", ["double"], 1, 30)
+
+        run = await run_until_idle(durably, double, 1, idempotency_key="once")
+
+    assert run.status == "leased"
+
+
 async def test_time_decides_which_runs_are_purged():
     clock = FakeClock()
     async with in_memory(clock=clock) as durably:

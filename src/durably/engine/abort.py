@@ -33,26 +33,35 @@ class AbortSignal:
         self._listeners: list[Callable[[], object]] = []
         self._spared: set[asyncio.Task[Any] | None] = set()
         self._told: WeakSet[asyncio.Task[Any]] = WeakSet()
+        """The tasks whose code has looked, or has been given the error; or is called when it is aborted."""
         self._lock = threading.Lock()
 
     @property
     def aborted(self) -> bool:
         """Tell whether the code should end."""
-        return self._reason is not None
+        return self.reason is not None
 
     @property
     def reason(self) -> AbortReason | None:
         """Return why, or None."""
+        if self._reason is not None:
+            self._note_told()
+        return self._reason
+
+    @property
+    def unseen_reason(self) -> AbortReason | None:
+        """Return why, or None, for code that is not the run's own: the run has not learnt of it by that."""
         return self._reason
 
     async def wait(self) -> None:
         """Return once the signal is aborted; what waits here learns of it so, and is not interrupted."""
         loop = asyncio.get_running_loop()
         aborted = asyncio.Event()
-        forget = self.on_abort(lambda: loop.call_soon_threadsafe(aborted.set))
+        forget = self.listen(lambda: loop.call_soon_threadsafe(aborted.set))
         try:
             with self.learnt_here():
                 await aborted.wait()
+            self._note_told()
         finally:
             forget()
 
@@ -71,7 +80,7 @@ class AbortSignal:
         return task in self._spared
 
     def has_told(self, task: asyncio.Task[Any]) -> bool:
-        """Tell whether the code of a task was given the error that says so."""
+        """Tell whether the code of a task has learnt of the end, by the error or because it looked."""
         return task in self._told
 
     def throw_if_aborted(self) -> None:
@@ -81,10 +90,7 @@ class AbortSignal:
 
     def error(self) -> DurablyError:
         """Return what to raise for the reason given."""
-        # In the thread of a plain job there is no task.
-        with suppress(RuntimeError):
-            if (task := asyncio.current_task()) is not None:
-                self._told.add(task)
+        self._note_told()
         return CancelledError(self._run_id) if self._reason == "cancelled" else LeaseLostError(self._run_id)
 
     def on_abort(self, listener: Callable[[], object]) -> Callable[[], None]:
@@ -95,12 +101,23 @@ class AbortSignal:
 
         >>> forget = signal.on_abort(connection.interrupt)
         """
+        self._note_told()
+        return self.listen(listener)
+
+    def listen(self, listener: Callable[[], object]) -> Callable[[], None]:
+        """Do what `on_abort` does, for code that is not the run's own."""
         with self._lock:
             if self._reason is None:
                 self._listeners.append(listener)
                 return lambda: self._forget(listener)
         listener()
         return lambda: None
+
+    def _note_told(self) -> None:
+        # In the thread of a plain job there is no task.
+        with suppress(RuntimeError):
+            if (task := asyncio.current_task()) is not None:
+                self._told.add(task)
 
     def _forget(self, listener: Callable[[], object]) -> None:
         with self._lock:

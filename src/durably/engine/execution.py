@@ -86,7 +86,7 @@ class Execution:
         self._interruption = Interruption(self.signal, self.loop_thread.loop, lease.tasks)
         self.log: Final = JobLog(self._about, self.signal, hub, clock, self.loop_thread)
         self.progress: Final = ProgressKeeper(self._about, store, hub, clock)
-        self._forget_abort: Callable[[], None] | None = self.signal.on_abort(self._abort_arrived)
+        self._forget_abort: Callable[[], None] | None = self.signal.listen(self._abort_arrived)
         self.failed_step: tuple[BaseException, str] | None = None
         """The error that a step ended with last, and the name of the step."""
 
@@ -170,7 +170,7 @@ class Execution:
 
     async def complete_step(self, step: StartedStep, value: Any) -> Any:
         """Commit the result of a step and return it."""
-        if self.signal.aborted:
+        if self.signal.unseen_reason is not None:
             raise self._cancelled(step)
         if self._has_returned:
             self._running.end(step.name)
@@ -216,7 +216,7 @@ class Execution:
 
         `cancelling` is how often its task had been asked to end when the step began.
         """
-        if self.signal.aborted:
+        if self.signal.unseen_reason is not None:
             raise self._cancelled(step) from error
         if self._has_returned or isinstance(error, KeyboardInterrupt):
             # Nobody waits for it any more; or the process is being ended: the step did not fail, it will be run again.
@@ -246,7 +246,7 @@ class Execution:
         self._has_returned = True
 
     def _check_open(self, name: str) -> None:
-        if self._has_returned and not self.signal.aborted:
+        if self._has_returned and self.signal.unseen_reason is None:
             raise self._too_late(name)
         self.store.check_held()
 
@@ -260,7 +260,7 @@ class Execution:
 
     def _cancelled(self, step: StartedStep) -> DurablyError:
         self._running.end(step.name)
-        if self.signal.reason == "cancelled":
+        if self.signal.unseen_reason == "cancelled":
             self._tell_cancelled(step)
         return self.signal.error()
 

@@ -82,7 +82,7 @@ class Executor:
         try:
             output = await execution.perform(self._call(job, execution), in_thread=not job.is_async)
         except asyncio.CancelledError as cancelled:
-            if not execution.signal.aborted and is_being_cancelled() and is_program_ending():
+            if execution.signal.unseen_reason is None and is_being_cancelled() and is_program_ending():
                 raise
             # The job awaited something that was cancelled, or cancelled itself: an error like any other.
             outcome = _failed(execution, cancelled)
@@ -157,7 +157,7 @@ def _ended_from_outside(execution: Execution) -> Outcome | None:
 
 
 def _why_aborted(signal: AbortSignal) -> Outcome | None:
-    match signal.reason:
+    match signal.unseen_reason:
         case None:
             return None
         case "cancelled":
@@ -179,7 +179,7 @@ def _completed(job: JobDefinition[Any, Any], output: Any) -> Outcome:
 
 
 def _failed(execution: Execution, error: BaseException) -> Failed:
-    if not execution.signal.aborted:
+    if execution.signal.unseen_reason is None:
         # The run keeps the message only: where it came from is told here or nowhere. As text, for a handler that keeps
         # its records would keep with the error all that the run held.
         log.info("run %s of job %r failed\n%s", execution.run.id, execution.run.job_name, traceback_of(error))

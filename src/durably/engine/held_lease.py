@@ -38,7 +38,7 @@ class HeldLease:
         """Tell whether anything may still be written; gives the lease up when it has run out."""
         if self._clock.monotonic() >= self.deadline:
             self.lose("it could not be renewed in time")
-        return not self.controller.signal.aborted
+        return self.controller.signal.unseen_reason is None
 
     def check_held(self) -> None:
         """Raise what ends an execution when nothing may be written any more."""

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Mapping
+from functools import partial
 from typing import Any, Final
 
 from durably.engine.abort import AbortSignal
 
 _LOOK_AFTER_SECONDS: Final = 0.1
+_CLEAN_UP_SECONDS: Final = 1.0
 
 
 class Interruption:
@@ -78,11 +80,14 @@ class Interruption:
     def _look_later(self, awaited: object, steps: set[asyncio.Task[Any]]) -> None:
         self._loop.call_later(_LOOK_AFTER_SECONDS, self._interrupt_uninformed_job, awaited, steps)
 
-    def _interrupt_uninformed_job(self, awaited: object, steps: set[asyncio.Task[Any]]) -> None:
+    def _interrupt_uninformed_job(
+        self, awaited: object, steps: set[asyncio.Task[Any]], *, has_had_time: bool = False
+    ) -> None:
         """Interrupt the job too where its steps have ended and it has not learnt of it.
 
-        What it awaits has nothing to do with them then, as a queue that a step was to fill: it stands where it stood,
-        or elsewhere, and nobody has looked at how the tasks of the steps ended. A job that has is left in peace.
+        What it awaits has nothing to do with them then, as a queue that a step was to fill: it stands where it stood.
+        Or it went on and stands elsewhere: then it is given a moment more, for that may be its clean-up. A job that
+        has looked at the signal, or at how the tasks of its steps ended, is left in peace.
         """
         job = self._job
         if job is None:
@@ -93,8 +98,11 @@ class Interruption:
             return
         if any(step is not None for step in self._tasks.values()):
             self._look_later(now_awaited, steps)
-        else:
+        elif stands or has_had_time:
             self._interrupt(job)
+        else:
+            look = partial(self._interrupt_uninformed_job, None, steps, has_had_time=True)
+            self._loop.call_later(_CLEAN_UP_SECONDS, look)
 
     def _translate(self, task: asyncio.Task[Any], error: BaseException) -> None:
         """Raise what a cancellation stands for, if it is ours."""

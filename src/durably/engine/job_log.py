@@ -37,7 +37,7 @@ class JobLog:
     def write(self, level: LogLevel, message: str, data: Any, *, has_data: bool = False) -> None:
         """Write a line, from any thread."""
         text = storable(message) if isinstance(message, str) else text_of(message)
-        if self._signal.reason == "lease-lost":
+        if self._signal.unseen_reason == "lease-lost":
             # The log of the run is for whoever holds it now to write.
             log.warning("run %s, after its lease was lost: %s", self._about["run_id"], text)
             return

@@ -94,7 +94,7 @@ class LeaseKeeper:
 
     def running(self) -> list[Run[Any]]:
         """Return the runs that execute here and have not been told to end."""
-        return [lease.run for lease in self.held() if not lease.controller.signal.aborted]
+        return [lease.run for lease in self.held() if lease.controller.signal.unseen_reason is None]
 
     def refuse_within(self, operation: str, run_id: str | None = None) -> None:
         """Raise `ConflictError` in the code of a run, or of this run: the caller would wait for its own end."""

@@ -101,7 +101,7 @@ class BaseContext:
         if data is None:
             log.warning("progress of run %s is ignored: %s is not a finite number", self.run_id, text_of(current))
             return
-        if self._execution.signal.reason in ("cancelled", "lease-lost"):
+        if self._execution.signal.unseen_reason in ("cancelled", "lease-lost"):
             # It has ended, or is another worker's now.
             return
         self._execution.loop_thread.call(lambda: self._execution.progress.report(data))

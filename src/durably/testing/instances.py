@@ -62,7 +62,7 @@ async def run_until_idle(
     """Trigger a run, execute everything that can be executed, and return the run as it is then.
 
     A job that fails does not raise: look at `run.status` and `run.error`. A run whose concurrency key is held stays
-    pending; one that a worker of the instance has taken, or somebody who does this at the same time, is waited for.
+    pending; one that a worker of the instance has taken, or a call of this at the same time, is waited for.
     The options are those of `trigger`, and so are the errors; `NotFoundError` when a job deleted the run meanwhile.
 
     >>> run = await run_until_idle(durably, import_csv, {"filename": "a.csv"}, labels={"org": "a"})
@@ -72,7 +72,7 @@ async def run_until_idle(
     triggered = await handle.trigger(input, **options)
     await durably.process_until_idle()
     run = await handle.get_run(triggered.id)
-    if run is not None and run.status is RunStatus.LEASED:
+    if run is not None and run.status is RunStatus.LEASED and durably.executes(run.id):
         with suppress(RunFailedError, RunCancelledError):
             await durably.wait_for_run(run.id)
         run = await handle.get_run(triggered.id)
