@@ -14,7 +14,7 @@ from durably import Durably, StepContext, StoreUnavailableError, define_job, wit
 from durably.core.event_codec import encode_events
 from durably.core.events import RunCancelEvent
 from durably.core.store import Position
-from tests.conftest import Events, Gate, OpenDurably, until
+from tests.conftest import PATIENCE_SECONDS, Events, Gate, OpenDurably, until
 
 INSERT = "INSERT INTO durably_events (origin, number, events, created_at) VALUES ('other', $1, $2, $3)"
 
@@ -174,6 +174,50 @@ async def test_a_stream_begun_amid_commits_has_no_gap_and_no_duplicate(
 
     assert position_of_run[0] is not None
     assert position_of_other[1] > position_of_run[1]
+
+
+async def test_a_stream_begins_though_there_is_always_a_commit_under_way(
+    open_durably: OpenDurably, slow_writer: asyncpg.Connection, database: str
+) -> None:
+    """E3: it tells the state that it saw, as soon as nothing can appear before that, whatever happens behind it."""
+    durably = await open_durably(idle)
+    run = await durably.jobs.idle.trigger(1)
+    earlier = await begin_to_write(slow_writer, 1)
+    await durably.storage.claim("somebody", ["idle"], 1, 30)
+    looking = asyncio.create_task(durably.storage.snapshot(run.id))
+    looking_at_all = asyncio.create_task(durably.storage.snapshot(""))
+    await asyncio.sleep(0.1)
+    later_writer = await asyncpg.connect(database)
+    await begin_to_write(later_writer, 2)
+    await durably.cancel(run.id)
+    assert not looking.done()
+    await earlier.commit()
+
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        found, position = await looking
+        _, position_of_all = await looking_at_all
+    assert found is not None
+    assert found.status == "leased"
+    assert position == position_of_all
+    later_writer.terminate()
+
+
+async def test_a_reader_goes_on_from_where_it_was_in_another_process(
+    open_durably: OpenDurably, slow_writer: asyncpg.Connection, database: str
+) -> None:
+    """E3: it has all before that, though this process has not come as far, as when it lost its connection."""
+    durably = await open_durably(idle)
+    await durably.jobs.idle.trigger(1)
+    await begin_to_write(slow_writer, 1)
+    writer = await asyncpg.connect(database)
+    for number in (2, 3):
+        await write(writer, number)
+    last = await writer.fetchval("SELECT max(position) FROM durably_events")
+
+    page = await durably.storage.events_after(Position.behind(last - 1), 10)
+
+    assert [each.event.run_id for each in page.events] == ["foreign-3"]  # type: ignore[union-attr] # it is about a run
+    writer.terminate()
 
 
 async def test_what_ends_a_run_behind_a_long_gap_is_told_after_all_else(

@@ -104,7 +104,8 @@ class EventLog:
 
     async def after(self, position: Position, limit: int) -> LogPage:
         """Return events that follow `position`, whole rows, until there are `limit`."""
-        end = await self.known_end()
+        # Whoever stands beyond what is known here has all that is before.
+        end = max(await self.known_end(), position.row)
         events: list[Recorded] = []
         for row in await self._pool.fetch(sql.EVENTS_AFTER, position.row - 1, _ROWS_PER_READ):
             if row["position"] > end + 1 or len(events) >= limit:

@@ -332,8 +332,14 @@ SNAPSHOT: Final = f"""
 -- A run, and which later rows of the event log are part of that view of it.
 SELECT {_columns_of("run")},
   ARRAY(SELECT position FROM durably_events WHERE position > $2 ORDER BY position) AS later,
-  (SELECT max(position) FROM durably_events WHERE position > $2 AND strpos(events, $1) > 0) AS last_about
+  ARRAY(SELECT position FROM durably_events WHERE position > $2 AND strpos(events, $1) > 0 ORDER BY position) AS about
 FROM (VALUES (1)) AS one LEFT JOIN durably_runs AS run ON run.id = $1
+"""
+
+ROWS_ABOUT_RUN: Final = """
+-- Which rows of a part of the event log tell of a run.
+SELECT ARRAY(SELECT position FROM durably_events WHERE position > $2 AND position <= $3 AND strpos(events, $1) > 0
+             ORDER BY position) AS about
 """
 
 # --- events ----------------------------------------------------------------------------------------

@@ -248,18 +248,36 @@ class PostgresStore:
     async def _exact_snapshot(self, run_id: str) -> tuple[Run[Any] | None, int]:
         bound = self._open()
         while True:
-            end = await bound.events.known_end()
-            (row,) = await bound.pool.fetch(sql.SNAPSHOT, run_id, end)
+            known = end = await bound.events.known_end()
+            (row,) = await bound.pool.fetch(sql.SNAPSHOT, run_id, known)
             for position in row["later"]:
                 if position != end + 1:
                     break
                 end = position
-            if row["last_about"] is None or row["last_about"] <= end:
-                return (None if row["id"] is None else run_from_row(row)), end
-            # The run has changed behind a position that is still missing: say nothing until that is clear, however long
-            # it takes. Whoever is told the state too early is told twice what led to it, or none of it.
+            run = None if row["id"] is None else run_from_row(row)
+            about: list[int] = row["about"]
+            if not about or about[-1] <= end:
+                return run, end
+            # The run has changed behind a position that is still missing. What was read is the state as of its last
+            # row, unless another one appears before that: say nothing until that is clear, however long it takes.
+            # Whoever is told a state too early is told twice what led to it, or none of it.
+            if not await self._is_settled(bound, about[-1]):
+                continue
+            (then,) = await bound.pool.fetch(sql.ROWS_ABOUT_RUN, run_id, known, about[-1])
+            # Without a run every row is about it, and there is no state.
+            if then["about"] == about or not run_id:
+                return run, about[-1]
+
+    async def _is_settled(self, bound: LoopBound, position: int) -> bool:
+        """Return when nothing can appear up to a position any more; tell whether that is so, or the log was lost."""
+        known = 0
+        while (end := await bound.events.known_end()) < position:
+            if end < known:
+                return False
+            known = end
             bound.events.look_soon()
             await asyncio.sleep(_SNAPSHOT_PAUSE_SECONDS)
+        return True
 
     async def _latest_progress(self, run_id: str, row: int) -> ProgressData | None:
         recent = await self._open().pool.fetch(sql.RECENT_EVENTS_OF_RUN, run_id, row)
