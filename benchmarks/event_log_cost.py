@@ -15,7 +15,7 @@ from benchmarks.figures import Line, in_turns
 from benchmarks.limits import fresh_file
 from durably.core.events import DurablyEvent
 from durably.stores.sqlite.event_log import EventLog
-from durably.stores.sqlite.group_commit import Transaction
+from durably.stores.sqlite.unit import Transaction
 
 _ALLOWED: Final = 0.15
 

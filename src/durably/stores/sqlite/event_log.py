@@ -20,7 +20,8 @@ from durably.stores.sql import sqlite_queries as queries
 from durably.stores.sql.overflow import Overflow
 from durably.stores.sqlite import statements as sql
 from durably.stores.sqlite.connections import Connections
-from durably.stores.sqlite.group_commit import GroupCommit, Transaction
+from durably.stores.sqlite.group_commit import GroupCommit
+from durably.stores.sqlite.unit import Transaction
 
 _FLUSH_SECONDS: Final = 0.01
 _WATCH_SECONDS: Final = 0.045

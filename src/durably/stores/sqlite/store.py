@@ -25,8 +25,9 @@ from durably.stores.sqlite import reads, writes
 from durably.stores.sqlite.connections import Connections
 from durably.stores.sqlite.database import Database
 from durably.stores.sqlite.event_log import EventLog
-from durably.stores.sqlite.group_commit import GroupCommit, Unit
+from durably.stores.sqlite.group_commit import GroupCommit
 from durably.stores.sqlite.renewer import SqliteLeaseRenewer
+from durably.stores.sqlite.unit import Unit
 
 T = TypeVar("T")
 

@@ -45,7 +45,7 @@ from durably.stores.sql.rules import (
 )
 from durably.stores.sqlite import reads
 from durably.stores.sqlite import statements as sql
-from durably.stores.sqlite.group_commit import Transaction
+from durably.stores.sqlite.unit import Transaction
 
 
 def enqueue(transaction: Transaction, runs: Sequence[NewRun]) -> list[TriggerResult[Any]]:
