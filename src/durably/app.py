@@ -497,7 +497,7 @@ class Durably:
 
     def keep_log_lines_by(self, keeper: Callable[[LogWriteEvent], None]) -> None:
         """Give every log line of this process to `keeper` as soon as it is written."""
-        self._hub.keep_lines_by(keeper)
+        self._hub.keep_log_lines_by(keeper)
 
     async def open_feed(self, run_id: str | None = None) -> EventFeed:
         """Return a cursor over the events of one run, or of all; close it after use."""

@@ -240,12 +240,14 @@ def _define(
             field="run",
             value=function,
         )
-    taken = parameters[1].annotation if input is None else input
-    returned = _return_annotation(function) if output is None else output
-    taken, returned = (
-        _resolve(name, annotation, function, caller) if given is None or has_text(given) else given
-        for annotation, given in ((taken, input), (returned, output))
-    )
+
+    def type_of(given: Any, annotated: Any) -> Any:
+        if given is not None and not has_text(given):
+            return given
+        return _resolve(name, annotated if given is None else given, function, caller)
+
+    taken = type_of(input, parameters[1].annotation)
+    returned = type_of(output, _return_annotation(function))
     return JobDefinition(name, function, _codec(name, "input", taken), _output_codec(name, returned))
 
 

@@ -189,7 +189,7 @@ class EventHub:
             self._keep_line(event)
         self._bus.emit(event)
 
-    def keep_lines_by(self, keeper: Callable[[LogWriteEvent], None]) -> None:
+    def keep_log_lines_by(self, keeper: Callable[[LogWriteEvent], None]) -> None:
         """Give every log line of this process to `keeper` as soon as it is written, whatever it is told after."""
         self._log_keepers.append(keeper)
 

@@ -116,7 +116,7 @@ def _awaited_by(task: asyncio.Task[Any]) -> object:
 
 
 def _was_looked_at(task: asyncio.Task[Any]) -> bool:
-    # The same: what a task has raised and nobody has asked for is told when the task is collected, and so noted.
+    # asyncio notes it to warn, when a task is collected, of an error that nobody has asked for.
     return task.done() and not getattr(task, "_log_traceback", False)
 
 

@@ -28,6 +28,7 @@ from durably.testing.crash_report import (
     Ending,
 )
 from durably.testing.crashing import CrashingProcess
+from durably.testing.store_view import StoreView
 
 _LEASE_SECONDS: Final = 30
 
@@ -129,15 +130,14 @@ class _Trial:
         return _Witness(ending, process.passed, process.has_crashed, process.completed, started_again)
 
 
-class _NamingStore:
+class _NamingStore(StoreView):
     """A store that gives the run that is triggered through it a certain id."""
 
-    def __init__(self, store: Store, run_id: str) -> None:
-        self._store = store
-        self._run_id = run_id
+    _run_id: str
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
+    def __init__(self, store: Store, run_id: str) -> None:
+        super().__init__(store)
+        self._keep("_run_id", run_id)
 
     async def enqueue(self, runs: Sequence[NewRun]) -> list[TriggerResult[Any]]:
         return await self._store.enqueue([run._replace(id=self._run_id) for run in runs])

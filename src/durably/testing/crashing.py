@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from durably.app import create_durably
 from durably.core.events import DurablyEvent, StepStartEvent
@@ -18,6 +18,7 @@ from durably.engine.step_context import StepContext, SyncStepContext
 from durably.testing.clock import FakeClock
 from durably.testing.crash_report import CrashMoment, CrashPoint
 from durably.testing.life import DaemonThreads, Life
+from durably.testing.store_view import StoreView
 
 T = TypeVar("T")
 
@@ -158,23 +159,14 @@ class _WatchedPlainStep(SyncStepContext):
             self._life.hold_thread()
 
 
-class _WatchedStore:
+class _WatchedStore(StoreView):
     """The shared store as one process sees it: it cannot close it, and it can be lost around each commit."""
 
-    _OWN: Final = frozenset({"_store", "_process"})
+    _process: CrashingProcess
 
     def __init__(self, store: Store, process: CrashingProcess) -> None:
-        self._store = store
-        self._process = process
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name in self._OWN:
-            super().__setattr__(name, value)
-        else:
-            setattr(self._store, name, value)
+        super().__init__(store)
+        self._keep("_process", process)
 
     async def close(self) -> None:
         """Leave the store to the other processes."""

@@ -263,9 +263,11 @@ class PostgresStore:
             # Whoever is told a state too early is told twice what led to it, or none of it.
             if not await self._is_settled(bound, about[-1]):
                 continue
+            if not run_id:
+                # Of all runs there is no state.
+                return None, about[-1]
             (then,) = await bound.pool.fetch(sql.ROWS_ABOUT_RUN, run_id, known, about[-1])
-            # Without a run every row is about it, and there is no state.
-            if then["about"] == about or not run_id:
+            if then["about"] == about:
                 return run, about[-1]
 
     async def _is_settled(self, bound: LoopBound, position: int) -> bool:
